@@ -1,0 +1,100 @@
+"""What tells the four architectures apart: the names of their weights, and their classification heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, relu
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a transformers checkpoint maps onto our encoder.
+
+    Attributes:
+        renames: (theirs, ours), applied to every weight's name in this order.
+        activation: between the two layers of the classification head.
+        drops_first: whether the head begins with dropout.
+        positions_from_padding: whether positions count from after the padding index (RoBERTa).
+    """
+
+    renames: tuple[tuple[str, str], ...]
+    activation: Callable[[Tensor], Tensor]
+    drops_first: bool = False
+    positions_from_padding: bool = False
+
+
+_EMBEDDINGS = (
+    ("embeddings.word_embeddings.", "embeddings.word."),
+    ("embeddings.position_embeddings.", "embeddings.position."),
+    ("embeddings.token_type_embeddings.", "embeddings.segment."),
+    ("embeddings.LayerNorm.", "embeddings.norm."),
+)
+_BERT_LAYERS = (
+    ("encoder.layer.", "layers."),
+    ("attention.self.", "attention."),
+    ("attention.output.dense.", "attention.output."),
+    ("attention.output.LayerNorm.", "attention_norm."),
+    ("intermediate.dense.", "intermediate."),
+    (".output.dense.", ".output."),
+    (".output.LayerNorm.", ".output_norm."),
+)
+_TWO_LAYER_HEAD = (("classifier.dense.", "head.dense."), ("classifier.out_proj.", "head.output."))
+
+ARCHITECTURES = {
+    "bert": Architecture(
+        (
+            ("bert.pooler.dense.", "head.dense."),
+            ("bert.", ""),
+            *_EMBEDDINGS,
+            *_BERT_LAYERS,
+            ("classifier.", "head.output."),
+        ),
+        torch.tanh,
+    ),
+    "roberta": Architecture(
+        (("roberta.", ""), *_EMBEDDINGS, *_BERT_LAYERS, *_TWO_LAYER_HEAD),
+        torch.tanh,
+        drops_first=True,
+        positions_from_padding=True,
+    ),
+    "electra": Architecture(
+        (
+            ("electra.embeddings_project.", "embeddings.project."),
+            ("electra.", ""),
+            *_EMBEDDINGS,
+            *_BERT_LAYERS,
+            *_TWO_LAYER_HEAD,
+        ),
+        gelu,
+        drops_first=True,
+    ),
+    "distilbert": Architecture(
+        (
+            ("distilbert.transformer.layer.", "layers."),
+            ("distilbert.", ""),
+            *_EMBEDDINGS,
+            ("attention.q_lin.", "attention.query."),
+            ("attention.k_lin.", "attention.key."),
+            ("attention.v_lin.", "attention.value."),
+            ("attention.out_lin.", "attention.output."),
+            ("sa_layer_norm.", "attention_norm."),
+            ("ffn.lin1.", "intermediate."),
+            ("ffn.lin2.", "output."),
+            ("output_layer_norm.", "output_norm."),
+            ("pre_classifier.", "head.dense."),
+            ("classifier.", "head.output."),
+        ),
+        relu,
+    ),
+}
+
+
+def our_name(model_type: str, theirs: str) -> str:
+    """Return the name in our encoder of a weight of a transformers checkpoint."""
+    for old, new in ARCHITECTURES[model_type].renames:
+        theirs = theirs.replace(old, new, 1)
+    return theirs

@@ -1,0 +1,85 @@
+"""Encoders from and to folders, safetensors only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from intaglio.arithmetic.operations import Operation
+from intaglio.encoder.architectures import our_name
+from intaglio.encoder.config import from_transformers
+from intaglio.encoder.model import Encoder
+from intaglio.errors import UserError
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+OURS = "intaglio"
+
+
+def is_ours(folder: Path) -> bool:
+    """Tell whether a folder holds an encoder of ours rather than a transformers model."""
+    return OURS in json.loads((folder / CONFIG).read_text())
+
+
+def convert(model: Any, integer: frozenset[Operation]) -> Encoder:
+    """Build our encoder with the weights of a transformers sequence classification model.
+
+    Raises:
+        UserError: the model is of another architecture, or has weights that this encoder has no place for.
+    """
+    encoder = Encoder(from_transformers(model.config, integer))
+    kind = model.config.model_type
+    weights = {our_name(kind, name): tensor for name, tensor in model.state_dict().items()}
+    missing, unexpected = encoder.load_state_dict(weights, strict=False)
+    # Ranges are ours alone; position indices are a buffer of some versions.
+    lost = [name for name in missing if not name.endswith(".largest")]
+    strange = [name for name in unexpected if not name.endswith("position_ids")]
+    if lost or strange:
+        raise UserError(f"the {kind} checkpoint does not fit: missing {lost[:3]}, without a place {strange[:3]}")
+    return encoder.train(model.training)
+
+
+def save_pretrained(encoder: Encoder, config: Any, folder: Path) -> None:
+    """Write config.json (of transformers, and which operations are integers) and model.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    described = {**config.to_dict(), OURS: {"integer": sorted(encoder.config.integer)}}
+    (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
+    weights = {name: tensor.detach().contiguous() for name, tensor in encoder.state_dict().items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def from_pretrained(folder: Path, integer: frozenset[Operation] | None = None) -> Encoder:
+    """Read an encoder of ours, or a transformers checkpoint of the four architectures, in evaluation mode.
+
+    Args:
+        folder: where config.json and the weights are.
+        integer: which operations shall be integers; None is what the folder says, nothing for a transformers one.
+
+    Raises:
+        UserError: the folder does not hold such an encoder.
+    """
+    if not is_ours(folder):
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        return convert(model, integer or frozenset()).eval()
+    described = json.loads((folder / CONFIG).read_text())
+    operations = frozenset(described[OURS]["integer"]) if integer is None else integer
+    encoder = Encoder(from_transformers(read_config(folder), operations))
+    encoder.load_state_dict(load_file(folder / WEIGHTS))
+    encoder.calibrated = all(bool(value > 0) for name, value in _ranges(encoder))
+    return encoder.eval()
+
+
+def read_config(folder: Path) -> Any:
+    """Return the transformers configuration of a folder of either kind."""
+    described = json.loads((folder / CONFIG).read_text())
+    described.pop(OURS, None)
+    kind = described.pop("model_type")
+    return AutoConfig.for_model(kind, **described)
+
+
+def _ranges(encoder: Encoder) -> list[tuple[str, torch.Tensor]]:
+    return [(name, buffer) for name, buffer in encoder.named_buffers() if name.endswith(".largest")]

