@@ -35,7 +35,8 @@ def gelu_integers(h: Tensor) -> Tensor:
     """
     squared = h.abs().clamp_(max=Q_B).sub_(Q_B).square_()
     one_plus_erf = squared.neg_().add_(Q_ONE).mul_(h.sign()).add_(Q_ONE)
-    return one_plus_erf.mul_(2.0**-SHIFT).floor_().mul_(h)
+    result: Tensor = one_plus_erf.mul_(2.0**-SHIFT).floor_().mul_(h)
+    return result
 
 
 def _forward(x: Tensor, x_scale: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +55,7 @@ class _Gelu(torch.autograd.Function):
         return clipped
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         h, inside, x_scale, scale = ctx.saved_tensors
         # What the polynomial approximates has a derivative with a kernel of its own, one pass over memory.

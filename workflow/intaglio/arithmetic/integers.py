@@ -60,7 +60,7 @@ class _Rescale(torch.autograd.Function):
         return clipped
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         inside, multiplier = ctx.saved_tensors
         return (grad * inside).mul_(multiplier), None, None

@@ -88,7 +88,7 @@ class _LayerNorm(torch.autograd.Function):
         return z, scale
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         y, multiplier, gamma, beta, scale = ctx.saved_tensors
         grid = 2.0**-NORMALIZED_SHIFT

@@ -69,7 +69,7 @@ class _Linear(torch.autograd.Function):
         return output, output_scale
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
         rows, integers, scale, input_scale = ctx.saved_tensors
         flat = grad.flatten(0, -2)

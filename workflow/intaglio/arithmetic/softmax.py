@@ -71,7 +71,7 @@ class _Softmax(torch.autograd.Function):
         return p
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         integers, multiplier = ctx.saved_tensors
         p = integers * (1 / OUTPUT_LEVELS)

@@ -46,7 +46,7 @@ def convert(model: Any, integer: frozenset[Operation]) -> Encoder:
 def save_pretrained(encoder: Encoder, config: Any, folder: Path) -> None:
     """Write config.json (of transformers, and which operations are integers) and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
-    described = {**config.to_dict(), OURS: {"integer": sorted(encoder.config.integer)}}
+    described = {**config.to_dict(), OURS: {"integer": sorted(encoder.shape.integer)}}
     (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
     weights = {name: tensor.detach().contiguous() for name, tensor in encoder.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})

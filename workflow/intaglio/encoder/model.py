@@ -93,7 +93,8 @@ class Attention(nn.Module):
             self.query_range, self.key_range, self.value_range, self.context_range = (Range(8) for _ in range(4))
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        split: Tensor = x.unflatten(-1, (self.heads, -1))
+        return split.transpose(1, 2)
 
     def _float(self, x: Tensor, masked: Tensor | None) -> Tensor:
         q, k, v = (self._heads(layer(x)) for layer in (self.query, self.key, self.value))
@@ -182,11 +183,11 @@ class Head(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Encoder and classification head over the arithmetic that `config.integer` names."""
+    """Encoder and classification head over the arithmetic that `shape.integer` names."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.config = config
+        self.shape = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.head = Head(config)

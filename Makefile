@@ -1,0 +1,54 @@
+# The two commands of a newcomer: `make demo` and `make test`. `make check` is what CI holds against the code.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+CORES ?= 2
+
+.PHONY: demo test check format schema lock hooks clean
+
+$(READY): envs/requirements.lock envs/requirements-dev.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement envs/requirements-dev.lock
+	touch $@
+
+# Fine-tune, quantize, evaluate, profile, tables, plots, report; ends with the table.
+demo: $(READY)
+	$(BIN)/snakemake --profile profiles/demo --cores $(CORES)
+	$(BIN)/snakemake --profile profiles/demo --cores $(CORES) --report report.html
+	@cat results/demo/summary/variants.md
+	@echo; echo "Report: $(CURDIR)/report.html"
+
+test: $(READY) check
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint --configfile config/demo.yaml
+
+format: $(READY)
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+# The JSON schema of study files and their reference page.
+schema: $(READY)
+	PYTHONPATH=workflow $(BIN)/python -m intaglio schema --schema workflow/schemas/study.schema.json --reference config/README.md
+
+# Pin anew what envs/*.in name.
+lock:
+	for name in requirements requirements-dev; do \
+	  rm -rf build/lock && $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet -r envs/$$name.in && \
+	  build/lock/bin/pip freeze | sed 's/+cpu//' > envs/$$name.lock || exit 1; \
+	done
+
+# Check before every commit.
+hooks:
+	printf '#!/bin/sh\nexec make check\n' > $$(git rev-parse --git-path hooks)/pre-commit
+	chmod +x $$(git rev-parse --git-path hooks)/pre-commit
+
+clean:
+	rm -rf $(VENV) .snakemake .mypy_cache .ruff_cache .pytest_cache .hypothesis logs

@@ -1,0 +1,135 @@
+"""Asking and disturbing the real SLURM of cluster.sh. Every function needs the `slurm` fixture."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# What profiles/slurm leaves to the cluster, and shorter waits than a cluster wants.
+HERE = ["--default-resources", "slurm_partition=low", "slurm_account=intaglio"]
+HERE += [
+    "--slurm-init-seconds-before-status-checks",
+    "2",
+    "--seconds-between-status-checks",
+    "2",
+    "--latency-wait",
+    "5",
+]
+
+_ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE"}
+
+
+def call(*command: str | Path, **options: object) -> str:
+    """Run a command and return its output; fail with what it said."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+    return str(done.stdout).strip()
+
+
+def environment() -> dict[str, str]:
+    """As after activating this python's environment: jobs inherit it, and find its snakemake and python."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+@contextmanager
+def snakemake(profile: str, *arguments: str | Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run Snakemake with one of our profiles (slurm, slurm-gres), fitted to this cluster, in a folder of its own.
+
+    What it says goes to snakemake.txt there. It is ended on leaving, whatever a test has waited for.
+    """
+    profile_folder = REPOSITORY / "profiles" / profile
+    command = [sys.executable, "-m", "snakemake", *map(str, arguments), "--profile", str(profile_folder), *HERE]
+    with (folder / "snakemake.txt").open("w") as log:
+        run = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log, text=True)
+    try:
+        yield run
+    finally:
+        run.kill()
+        run.wait()
+
+
+def job_of(folder: Path, seconds: float = 60) -> str:
+    """Wait until a Snakemake or submitit started in this folder has a job in the queue; return its id."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for line in call("squeue", "--noheader", "--format=%i|%Z").splitlines():
+            jobid, where = line.split("|", 1)
+            if where == str(folder):
+                return jobid
+        time.sleep(0.3)
+    raise AssertionError(f"no job from {folder} within {seconds} s")
+
+
+def sacct(jobid: str, *fields: str, every_attempt: bool = False) -> list[dict[str, str]]:
+    """What accounting knows of a job, without its steps: its last attempt, or each of them."""
+    command = ["sacct", "--noheader", "--parsable2", "--allocations", "--jobs", jobid, "--format", ",".join(fields)]
+    rows = call(*command, *(["--duplicates"] if every_attempt else [])).splitlines()
+    return [dict(zip(fields, row.split("|"), strict=True)) for row in rows]
+
+
+def jobs_in(folder: Path, *fields: str) -> list[dict[str, str]]:
+    """The same for every job that was submitted from this folder."""
+    rows = call("sacct", "--noheader", "--parsable2", "--allocations", "--format", ",".join([*fields, "WorkDir"]))
+    table = [row.split("|") for row in rows.splitlines()]
+    return [dict(zip(fields, row[:-1], strict=True)) for row in table if row[-1] == str(folder)]
+
+
+def state(jobid: str) -> str:
+    """PENDING, RUNNING, COMPLETED, ... now; what follows the word (as in CANCELLED by 0) is cut off."""
+    answer = subprocess.run(["squeue", "-h", "-o", "%T", "-j", jobid], capture_output=True, text=True).stdout.strip()
+    if not answer:
+        rows = sacct(jobid, "State")
+        answer = rows[0]["State"] if rows else "UNKNOWN"
+    return answer.split()[0]
+
+
+def restarts(jobid: str) -> int:
+    """How often SLURM has requeued a job that it still knows (five minutes after its end)."""
+    words = call("scontrol", "--oneliner", "show", "job", jobid).split()
+    return next(int(word.removeprefix("Restarts=")) for word in words if word.startswith("Restarts="))
+
+
+def wait_for(jobid: str, wanted: str, seconds: float = 90) -> None:
+    """Wait until a job is in this state; fail when it ended in another, or takes too long."""
+    end = time.monotonic() + seconds
+    while (now := state(jobid)) != wanted:
+        assert now not in _ENDED, f"job {jobid} is {now}, not {wanted}"
+        assert time.monotonic() < end, f"job {jobid} is still {now} after {seconds} s, not {wanted}"
+        time.sleep(0.3)
+
+
+def wait_for_file(path: Path, seconds: float = 60) -> None:
+    """Wait until a job has written this file."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"no {path} after {seconds} s"
+        time.sleep(0.2)
+
+
+def preempt(jobid: str) -> str:
+    """Take the node of a job in `low` for a job in `high`, whose id is returned once the first is back in the queue.
+
+    The processes get SIGTERM, and SIGKILL 20 s later. It starts again about ten seconds after the last of them ended.
+    """
+    wait_for(jobid, "RUNNING")
+    before = restarts(jobid)
+    node = call("squeue", "--noheader", "--format=%N", "--jobs", jobid)
+    what = ["--partition=high", f"--nodelist={node}", "--exclusive", "--mem=1", "--output=/dev/null", "--chdir=/"]
+    other = call("sbatch", "--parsable", *what, "--wrap", "sleep 1")
+    end = time.monotonic() + 60
+    while restarts(jobid) == before:
+        assert time.monotonic() < end, f"job {jobid} was not requeued; it is {state(jobid)}"
+        time.sleep(0.3)
+    return other
+
+
+def cancel_all() -> None:
+    """Leave an empty queue behind, whatever a failed test left in it."""
+    call("scancel", "--user=root", "--quiet")

@@ -1,0 +1,180 @@
+"""Profiles, submission and rule.sbatch on a real SLURM, with toy workflows whose jobs can be preempted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+
+from intaglio.cluster.submit import submit
+from intaglio.errors import UserError
+
+from . import helpers
+
+# Counts to the end; on SIGTERM it leaves what it has and fails, and the next attempt goes on from there.
+_TRAIN = """
+import pathlib, signal, sys, time
+out, steps = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+saved = pathlib.Path("saved") / out.name
+saved.parent.mkdir(exist_ok=True)
+step = int(saved.read_text()) if saved.exists() else 0
+started_at = step
+
+def leave(*_):
+    saved.write_text(str(step))
+    sys.exit(1)
+
+signal.signal(signal.SIGTERM, leave)
+pathlib.Path("started-" + out.name).touch()
+while step < steps:
+    time.sleep(0.1)
+    step += 1
+out.write_text(f"from {started_at} to {step}")
+"""
+
+_SNAKEFILE = """
+rule finetune:
+    output: "{name}.long"
+    log: "{name}.long.log"
+    resources: gpu=1, mem_mb=200, runtime=5, cpus_per_task=2
+    shell: "python train.py {output} 80 2> {log}"
+
+rule evaluate:
+    output: "{name}.short"
+    resources: gpu=1, mem_mb=200, runtime=5, cpus_per_task=1
+    shell: "python train.py {output} 1"
+
+rule fails:
+    output: "failed"
+    shell: "exit 3"
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    (tmp_path / "train.py").write_text(_TRAIN)
+    (tmp_path / "Snakefile").write_text(_SNAKEFILE)
+    return tmp_path
+
+
+def _profile(name: str) -> dict[str, object]:
+    settings = yaml.safe_load((helpers.REPOSITORY / "profiles" / name / "config.yaml").read_text())
+    assert isinstance(settings, dict)
+    return settings
+
+
+def test_the_gres_profile_differs_only_in_how_gpus_are_asked_for() -> None:
+    plain, gres = _profile("slurm"), _profile("slurm-gres")
+    rules = gres.pop("set-resources")
+    assert gres == plain
+    assert isinstance(rules, dict)
+    assert all(needs == {"gpu": 0, "gres": "gpu:1"} for needs in rules.values())
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("slurm")
+@pytest.mark.parametrize("profile", ["slurm", "slurm-gres"])
+def test_a_rule_gets_its_gpu(toy: Path, profile: str) -> None:
+    with helpers.snakemake(profile, "a.short", "b.short", folder=toy) as run:
+        assert run.wait(90) == 0, (toy / "snakemake.txt").read_text()
+    jobs = helpers.jobs_in(toy, "State", "AllocTRES", "Partition", "Account")
+    assert len(jobs) == 2
+    for job in jobs:
+        assert job["State"] == "COMPLETED"
+        assert "gres/gpu=1" in job["AllocTRES"].split(",")
+        assert (job["Partition"], job["Account"]) == ("low", "intaglio")
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("slurm")
+def test_a_preempted_rule_goes_on_where_it_was(toy: Path) -> None:
+    with helpers.snakemake("slurm", "a.long", folder=toy) as run:
+        jobid = helpers.job_of(toy)
+        helpers.wait_for_file(toy / "started-a.long")
+        time.sleep(1)
+        other = helpers.preempt(jobid)
+        assert run.wait(120) == 0, (toy / "snakemake.txt").read_text()
+    first, *_, last = helpers.sacct(jobid, "State", "AllocTRES", every_attempt=True)
+    assert (first["State"], last["State"]) == ("PREEMPTED", "COMPLETED")
+    assert len(helpers.jobs_in(toy, "JobID")) == 1, "requeued, not submitted again"
+    assert helpers.sacct(other, "Partition", "State") == [{"Partition": "high", "State": "COMPLETED"}]
+    started_at = int((toy / "a.long").read_text().split()[1])
+    assert started_at > 0
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("slurm")
+def test_submit_through_slurm_survives_preemption(toy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    call = (
+        "from intaglio.cluster.submit import submit; import pathlib, sys; sys.exit(submit('a.long', partition='low', "
+    )
+    call += "account='intaglio', gpus=1, cpus=2, memory_gb=1, minutes=5, log_folder=pathlib.Path('logs')))"
+    path = {"PYTHONPATH": str(helpers.REPOSITORY / "workflow")}
+    run = subprocess.Popen([sys.executable, "-c", call], cwd=toy, env={**os.environ, **path})
+    jobid = helpers.job_of(toy)
+    helpers.wait_for_file(toy / "started-a.long")
+    time.sleep(1)
+    helpers.preempt(jobid)
+    assert run.wait(120) == 0, capfd.readouterr()
+    assert helpers.restarts(jobid) == 1
+    assert "gres/gpu=1" in helpers.sacct(jobid, "AllocTRES")[0]["AllocTRES"].split(",")
+    assert int((toy / "a.long").read_text().split()[1]) > 0
+    shown = capfd.readouterr().out
+    assert f"job {jobid} on slurm" in shown
+    assert "1 of 1 steps (100%) done" in shown, "the log of the job is shown"
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("slurm")
+def test_submit_says_what_slurm_says(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(toy)
+    with pytest.raises(UserError, match="invalid partition"):
+        submit("a.short", partition="nowhere", minutes=1)
+    assert submit("failed", gpus=0, cpus=1, memory_gb=1, minutes=1) == 1
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(submit, "a.long", gpus=1, cpus=1, memory_gb=1, minutes=1)
+        jobid = helpers.job_of(toy)
+        helpers.wait_for_file(toy / "started-a.long")
+        helpers.call("scancel", jobid)
+        with pytest.raises(UserError, match=f"job {jobid} ended without a result"):
+            waiting.result(60)
+
+
+def test_submit_on_this_machine(toy: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(toy)
+    assert submit("a.short", gpus=0, cpus=1, memory_gb=1, minutes=1, local=True) == 0
+    assert (toy / "a.short").read_text() == "from 0 to 1"
+    assert "on local" in capfd.readouterr().out
+    assert submit("failed", gpus=0, cpus=1, memory_gb=1, minutes=1, local=True) == 1
+    with pytest.raises(UserError, match=r"nowhere\.yaml: no such study file"):
+        submit("a.short", configfile=Path("nowhere.yaml"), local=True)
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("slurm")
+def test_rule_sbatch_side_by_side_and_preempted(toy: Path) -> None:
+    script = helpers.REPOSITORY / "profiles" / "slurm" / "rule.sbatch"
+    options = ["--parsable", "--mem=200M", "--cpus-per-task=2"]
+    jobs = {
+        name: helpers.call("sbatch", *options, script, name, cwd=toy, env=helpers.environment())
+        for name in ("a.long", "b.long")
+    }
+    for name in jobs:
+        helpers.wait_for_file(toy / f"started-{name}")
+    # The lock of an attempt that was killed outright.
+    locks = toy / ".snakemake" / "locks"
+    helpers.preempt(jobs["a.long"])
+    (locks / "9.output.lock").write_text("a.long\n")
+    for name, jobid in jobs.items():
+        helpers.wait_for(jobid, "COMPLETED")
+        assert "gres/gpu=1" in helpers.sacct(jobid, "AllocTRES")[0]["AllocTRES"].split(",")
+        assert (toy / name).exists(), (toy / f"slurm-{jobid}.log").read_text()
+    assert helpers.restarts(jobs["a.long"]) == 1
+    assert int((toy / "a.long").read_text().split()[1]) > 0
+    assert not list(locks.iterdir())

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from intaglio.errors import UserError
+from intaglio.tables.bootstrap import interval, metric_of, resampled
+from sklearn import metrics as sk
+
+
+def _confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    return sk.confusion_matrix(labels, predictions, labels=range(classes)).astype(float)
+
+
+REFERENCES = {
+    "accuracy": lambda y, p, _: sk.accuracy_score(y, p),
+    "balanced_accuracy": lambda y, p, _: sk.balanced_accuracy_score(y, p),
+    "f1_macro": lambda y, p, c: sk.f1_score(y, p, labels=range(c), average="macro", zero_division=0),
+    "matthews": lambda y, p, _: sk.matthews_corrcoef(y, p),
+    "cohen_kappa": lambda y, p, _: sk.cohen_kappa_score(y, p),
+}
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.parametrize("name", REFERENCES)
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 4), st.integers(0, 10**6))
+def test_metrics_equal_sklearn(name: str, classes: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, 12)
+    labels[0], labels[1] = 0, 1  # one class only leaves kappa undefined
+    predictions = np.where(random.random(12) < 0.5, labels, random.integers(0, classes, 12))
+    expected = REFERENCES[name](labels, predictions, classes)
+    assert metric_of(name, _confusion(labels, predictions, classes)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_f1_is_that_of_class_one_and_undefined_values_are_zero() -> None:
+    labels, predictions = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0])
+    assert metric_of("f1", _confusion(labels, predictions, 2)) == pytest.approx(sk.f1_score(labels, predictions))
+    constant = np.array([[4.0, 0.0], [2.0, 0.0]])
+    assert metric_of("matthews", constant) == 0
+    assert metric_of("cohen_kappa", np.array([[6.0, 0.0], [0.0, 0.0]])) == 0
+
+
+def test_unknown_metric_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"'mathews', did you mean 'matthews'\?"):
+        metric_of("mathews", np.eye(2))
+
+
+def _example(examples: int = 400, seeds: int = 1, classes: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    random = np.random.default_rng(7)
+    labels = random.integers(0, classes, examples)
+
+    def predict(right: float) -> np.ndarray:
+        wrong = (labels + random.integers(1, classes, (seeds, examples))) % classes
+        return np.where(random.random((seeds, examples)) < right, labels, wrong)
+
+    return labels, predict(0.85), predict(0.80)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "matthews", "f1_macro"])
+def test_one_seed_agrees_with_scipy(metric: str) -> None:
+    labels, baseline, variant = _example()
+
+    def difference(y: np.ndarray, f: np.ndarray, v: np.ndarray) -> float:
+        return float(metric_of(metric, _confusion(y, v, 2)) - metric_of(metric, _confusion(y, f, 2)))
+
+    expected = scipy.stats.bootstrap(
+        (labels, baseline[0], variant[0]), difference, paired=True, vectorized=False, n_resamples=1500,
+        method="percentile", rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    found = interval(*(resampled(metric, labels, runs, 2, 4000) for runs in (variant, baseline)))
+    width = expected.high - expected.low
+    assert found == pytest.approx((expected.low, expected.high), abs=0.08 * width)
+
+
+def test_one_resample_is_what_it_says() -> None:
+    """All resamples of a run equal the metric of the example indices that the documented generator draws."""
+    labels, baseline, variant = _example(examples=50, seeds=2, classes=3)
+    runs = np.concatenate([baseline, variant])
+    found = resampled("matthews", labels, runs, 3, 20)
+    drawn = np.random.default_rng([20211, 50]).integers(0, 50, (20, 50))
+    for run in range(4):
+        expected = [sk.matthews_corrcoef(labels[rows], runs[run][rows]) for rows in drawn]
+        assert found[run] == pytest.approx(expected, abs=1e-12)
+
+
+def test_runs_share_their_resamples_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, baseline, variant = _example(seeds=3)
+    alone = resampled("accuracy", labels, variant, 2, 300)
+    together = resampled("accuracy", labels, np.concatenate([baseline, variant]), 2, 300)
+    assert np.array_equal(alone, together[3:])
+    monkeypatch.setattr("intaglio.tables.bootstrap._BLOCK", 400 * 7)
+    assert np.array_equal(alone, resampled("accuracy", labels, variant, 2, 300))
+
+
+def test_equal_predictions_differ_by_exactly_nothing() -> None:
+    labels, baseline, _ = _example(seeds=3)
+    values = resampled("matthews", labels, baseline, 2, 500)
+    assert interval(values, values) == (0.0, 0.0)
+
+
+def test_seeds_widen_the_interval() -> None:
+    """Seeds that disagree by 0.2, none of it from examples: only the draw of seeds makes the interval."""
+    variant = np.array([[0.7], [0.9]]).repeat(4000, axis=1)
+    low, high = interval(variant, np.full_like(variant, 0.8))
+    assert (low, high) == pytest.approx((-0.1, 0.1))
+    assert interval(variant[:1], np.full((1, 4000), 0.8)) == pytest.approx((-0.1, -0.1))
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_intervals_cover_the_truth(seeds: int) -> None:
+    """Of 300 studies with a known difference of accuracy, about 95 % of the intervals hold it.
+
+    Five seeds fall short of it by what the module says: their spread is under-estimated by a fifth.
+    """
+    random = np.random.default_rng(3)
+    covered = 0
+    for _ in range(300):
+        labels = random.integers(0, 2, 200)
+        right = {"float": 0.80, "variant": 0.75}
+        # Half the examples are decided by the example (hard or easy for both), half anew by each seed.
+        luck = np.where(random.random(200) < 0.5, random.random(200), random.random((2, seeds, 200)))
+        spread = random.normal(0, 0.02, (2, seeds, 1)) * (seeds > 1)
+        runs = [np.where(luck[i] < share + spread[i], labels, 1 - labels) for i, share in enumerate(right.values())]
+        values = [resampled("accuracy", labels, run, 2, 400) for run in runs]
+        low, high = interval(values[1], values[0])
+        covered += low <= -0.05 <= high
+    assert (0.92 if seeds == 1 else 0.88) < covered / 300 < 0.995

@@ -1,0 +1,105 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from transformers import AutoTokenizer
+
+from intaglio.errors import UserError
+from intaglio.tasks.tokenize import collate, encoded_dataset, longest_input, read_split, read_task, tokenize
+from tiny import tiny_data, tiny_model, tiny_tokenizer
+
+
+def test_a_pair_is_cut_where_it_is_longer_and_not_padded():
+    tokenizer = tiny_tokenizer()
+    frame = pd.DataFrame({"text_a": ["good film", "bad"], "text_b": ["the " * 20, "a film"]})
+    long, short = tokenize(tokenizer, frame, 10)
+    assert tokenizer.convert_ids_to_tokens(long["input_ids"]) == [
+        "[CLS]",
+        "good",
+        "film",
+        "[SEP]",
+        *["the"] * 5,
+        "[SEP]",
+    ]
+    assert long["token_type_ids"] == [0] * 4 + [1] * 6
+    assert tokenizer.convert_ids_to_tokens(short["input_ids"]) == ["[CLS]", "bad", "[SEP]", "a", "film", "[SEP]"]
+    assert short["attention_mask"] == [1] * 6
+    assert tokenize(tokenizer, pa.Table.from_pandas(frame), 10) == [long, short]
+
+
+def test_more_texts_than_a_chunk_keep_their_order():
+    tokenizer = tiny_tokenizer()
+    texts = ["good " * (1 + index % 7) for index in range(2500)]
+    rows = tokenize(tokenizer, pd.DataFrame({"text_a": texts}), 16)
+    assert [len(row["input_ids"]) for row in rows] == [3 + index % 7 for index in range(2500)]
+
+
+def test_a_tokenizer_without_token_types():
+    row = tokenize(tiny_tokenizer("roberta"), pd.DataFrame({"text_a": ["good"], "text_b": ["bad"]}), 10)[0]
+    assert set(row) == {"input_ids", "attention_mask"}
+
+
+def test_batches_are_padded_to_their_longest():
+    tokenizer = tiny_tokenizer("roberta")
+    rows = tokenize(tokenizer, pd.DataFrame({"text_a": ["good", "good film"]}), 10)
+    batch = collate(tokenizer)([{**row, "label": label} for label, row in enumerate(rows)])
+    assert batch["input_ids"].shape == (2, 4)
+    assert batch["input_ids"][0, -1] == tokenizer.pad_token_id
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    assert batch["labels"].tolist() == [0, 1]
+
+
+def test_encoded_dataset(tmp_path):
+    data = tiny_data(tmp_path / "data", n=16)
+    tokenizer = tiny_tokenizer()
+    dataset = encoded_dataset(data, "train", tokenizer, 32)
+    stored = pd.read_parquet(data / "train.parquet")
+    assert dataset.column_names == ["input_ids", "token_type_ids", "attention_mask", "label"]
+    assert dataset["label"][:] == stored["label"].tolist()
+    assert dataset["input_ids"][:] == [tokenizer(text)["input_ids"] for text in stored["text_a"]]
+    assert encoded_dataset(data, "train", tokenizer, 32, keep_id=True)["id"][:] == stored["id"].tolist()
+    assert read_task(data)["labels"] == ["negative", "positive"]
+
+
+def test_unknown_split(tmp_path):
+    data = tiny_data(tmp_path / "data", test_sets=("test_matched",))
+    with pytest.raises(UserError, match="no split 'test_macthed', did you mean 'test_matched'"):
+        read_split(data, "test_macthed")
+
+
+@pytest.mark.parametrize(("arch", "longest"), [("bert", 48), ("roberta", 48), ("electra", 48), ("distilbert", 48)])
+def test_longest_input(tmp_path, arch, longest):
+    config = json.loads((tiny_model(tmp_path / arch, arch) / "config.json").read_text())
+    assert longest_input(config) == longest
+
+
+def test_longest_input_unknown():
+    assert longest_input({"model_type": "t5"}) is None
+    assert longest_input({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}) == 512
+
+
+def test_nothing_is_written_to_the_home(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    data = tiny_data(tmp_path / "data")
+    model = tiny_model(tmp_path / "model")
+    code = (
+        "import sys, pathlib; from transformers import AutoTokenizer; from intaglio.tasks.tokenize import *; "
+        "t = AutoTokenizer.from_pretrained(sys.argv[2]); "
+        "d = encoded_dataset(pathlib.Path(sys.argv[1]), 'train', t, 32); collate(t)([d[0], d[1]])"
+    )
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_", "TRANSFORMERS_"))}
+    package = Path(__file__).parents[1] / "workflow"
+    environment = {**kept, "HOME": str(home), "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", code, data, model], check=True, env=environment)
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+def test_the_tokenizer_of_a_tiny_model_loads_again(tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "model", "roberta"))
+    assert tokenizer("good film")["input_ids"] == tiny_tokenizer("roberta")("good film")["input_ids"]

@@ -1,0 +1,414 @@
+import json
+import math
+import time
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import f1_score, log_loss, matthews_corrcoef
+from transformers import AutoModelForSequenceClassification, TrainerCallback
+
+from intaglio.errors import UserError
+from intaglio.stages.arguments import count_steps, use_bf16
+from intaglio.stages.clock import Clock
+from intaglio.stages.loss import LossMeter
+from intaglio.stages.selection import evaluation_steps
+from intaglio.stages.trainer import StageTrainer
+from intaglio.stages.training import train
+from intaglio.study.options import TrainingOptions
+from intaglio.tasks.metrics import primary_metric
+from intaglio.tasks.tokenize import encoded_dataset
+from tiny import tiny_config, tiny_data, tiny_model, tiny_tokenizer
+
+Options = partial(TrainingOptions, batch_size=8, epochs=1, learning_rate=1e-3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_data(tmp_path_factory.mktemp("data") / "data", n=60)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture
+def run(folder, data, tmp_path):
+    """Train the tiny model; keyword arguments beside those of `train` are options."""
+
+    def start(work="work", seed=0, callbacks=(), model=None, data=data, dropout=0.1, **options):
+        if model is None:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
+            )
+        chosen = Options(**options)
+        return train(model, tiny_tokenizer(), data, chosen, seed, 32, tmp_path / work, callbacks=callbacks)
+
+    return start
+
+
+def weights(result):
+    return torch.cat([parameter.detach().flatten() for parameter in result.model.parameters()])
+
+
+def curve(result, name):
+    return {row["step"]: row["value"] for row in result.history if row["name"] == name}
+
+
+def test_the_seed_decides_all(run):
+    first, same, other = (weights(run(work, seed)) for work, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_seeds_next_to_each_other_share_no_order(run):
+    # accelerate shuffles epoch e with its seed + e: without a stride, seed 0's second epoch was seed 1's first.
+    orders = []
+
+    class Watch(TrainerCallback):
+        def on_train_begin(self, *_, train_dataloader, **__):
+            collate = train_dataloader.base_dataloader.collate_fn
+
+            def watch(rows):
+                batch = collate(rows)
+                orders[-1].append(batch["input_ids"].sum().item())
+                return batch
+
+            train_dataloader.base_dataloader.collate_fn = watch
+
+    for seed in (0, 1):
+        orders.append([])
+        run(str(seed), seed, [Watch()], epochs=2)
+    assert orders[0][8:] != orders[1][:8]
+    assert orders[0][:8] != orders[0][8:]
+
+
+def test_evaluating_does_not_change_the_training(run):
+    few, many = run("few", evaluations=1, epochs=2), run("many", evaluations=8, epochs=2)
+    assert curve(few, "loss") == curve(many, "loss")
+
+
+def test_accumulated_parts_equal_one_batch(run):
+    # 60 examples: the last batch of 16 is of 12, its parts of 4 and its last... of none.
+    whole = run("whole", batch_size=16, dropout=0.0, epochs=2)
+    parts = run("parts", batch_size=16, gradient_accumulation=4, dropout=0.0, epochs=2)
+    assert whole.steps == parts.steps == 8
+    assert curve(parts, "loss") == pytest.approx(curve(whole, "loss"), abs=1e-6)
+    assert (weights(parts) - weights(whole)).abs().max() < 1e-5
+
+
+def test_gradients_of_accumulated_parts_equal_those_of_one_batch(run):
+    gradients = []
+
+    class Watch(TrainerCallback):
+        def on_pre_optimizer_step(self, *_, model, **__):
+            gradients[-1].append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+
+    for parts in (1, 4):
+        gradients.append([])
+        options = {"batch_size": 16, "max_steps": 4, "dropout": 0.0, "max_grad_norm": 1e9, "learning_rate": 1e-12}
+        run(str(parts), callbacks=[Watch()], gradient_accumulation=parts, **options)
+    # The fourth batch is a short one.
+    for whole, accumulated in zip(*gradients, strict=True):
+        assert whole.abs().max() > 1e-3
+        assert (whole - accumulated).abs().max() < 1e-6
+
+
+def test_the_optimizer_is_adamw_with_linear_warmup_and_decay(run, folder, data):
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_pre_optimizer_step(self, *_, optimizer, **__):
+            seen.append(
+                [(group["lr"], group["betas"], group["eps"], group["weight_decay"]) for group in optimizer.param_groups]
+            )
+
+    result = run(callbacks=[Watch()], epochs=2.5, warmup=0.25, learning_rate=1e-3, weight_decay=0.2, adam_beta2=0.9)
+    rates = [1e-3 * (step / 5 if step < 5 else (20 - step) / 15) for step in range(20)]
+    assert [step[0][0] for step in seen] == pytest.approx(rates)
+    assert list(curve(result, "learning_rate").values()) == pytest.approx(rates)
+    assert [group[1:] for group in seen[0]] == [((0.9, 0.9), 1e-6, 0.2), ((0.9, 0.9), 1e-6, 0.0)]
+
+
+def test_a_step_equals_torch_by_hand(run, folder, data):
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, hidden_dropout_prob=0, attention_probs_dropout_prob=0
+    )
+    rows = encoded_dataset(data, "train", tiny_tokenizer(), 32)
+    batch = tiny_tokenizer().pad(rows.remove_columns("label").to_list(), return_tensors="pt")
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.1},
+            {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=1e-3,
+        betas=(0.9, 0.98),
+        eps=1e-6,
+    )
+    loss = torch.nn.functional.cross_entropy(model(**batch).logits, torch.tensor(rows["label"]))
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    result = run(batch_size=60, max_steps=1, warmup=0.0, dropout=0.0)
+    assert curve(result, "loss")[1] == pytest.approx(loss.item(), abs=1e-6)
+    assert (weights(result) - torch.cat([p.detach().flatten() for p in model.parameters()])).abs().max() < 2e-6
+
+
+class Scripted(torch.nn.Module):
+    """Gives the validation split a wanted accuracy at each evaluation, by a parameter that counts the steps."""
+
+    def __init__(self, accuracies):
+        super().__init__()
+        self.accuracies = accuracies
+        self.count = torch.nn.Parameter(torch.zeros(()))
+        self.register_buffer("evaluation", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, input_ids, attention_mask, token_type_ids, labels):
+        n = len(input_ids)
+        right = torch.ones(n, dtype=torch.int64) if self.training else torch.arange(n) < self.wanted() * n
+        chosen = torch.where(right.bool(), labels, 1 - labels)
+        logits = torch.nn.functional.one_hot(chosen, 2).float() + self.count
+        return {"logits": logits}
+
+    def wanted(self):
+        return self.accuracies[int(self.evaluation)]
+
+
+class Script(TrainerCallback):
+    """Moves the model to its next wanted accuracy."""
+
+    def on_evaluate(self, _args, _state, _control, model, **_):
+        model.evaluation += 1
+
+
+def scripted(run, accuracies, **options):
+    # 15 validation examples pass in one batch.
+    model = Scripted(accuracies)
+    marks = []
+
+    class Mark(TrainerCallback):
+        def on_step_end(self, _args, state, _control, model, **_):
+            model.count.data.fill_(state.global_step)
+            marks.append(state.global_step)
+
+    result = run(model=model, callbacks=[Script(), Mark()], **options)
+    return result, marks
+
+
+def test_the_best_evaluation_is_taken_and_the_first_of_equals(run):
+    accuracies = [0.2, 0.6, 0.8, 0.4, 0.8]
+    result, _ = scripted(run, accuracies, max_steps=10, evaluations=5)
+    assert list(curve(result, "validation_accuracy")) == [2, 4, 6, 8, 10]
+    assert list(curve(result, "validation_accuracy").values()) == pytest.approx(accuracies)
+    assert (result.best_step, result.steps) == (6, 10)
+    assert result.model.count.item() == 6
+    assert result.validation == {"accuracy": pytest.approx(0.8), "loss": curve(result, "validation_loss")[6]}
+
+
+def test_early_stopping_after_so_many_evaluations_without_improvement(run):
+    result, steps = scripted(run, [0.2, 0.6, 0.4, 0.8, 0.4, 0.8, 1.0], max_steps=14, evaluations=7, patience=2)
+    assert steps[-1] == result.steps == 12
+    assert result.best_step == 8
+    assert result.model.count.item() == 8
+
+
+def test_validation_metrics_are_those_of_all_its_examples(run, data, folder, tmp_path):
+    # 100 validation examples: several batches, the last one short.
+    data = tiny_data(tmp_path / "data", n=400, metric="matthews")
+    result = run(data=data, max_steps=3, evaluations=1, dropout=0.1)
+    model = result.model.eval()
+    table = encoded_dataset(data, "validation", tiny_tokenizer(), 32)
+    with torch.no_grad():
+        batch = tiny_tokenizer().pad(table.remove_columns("label").to_list(), return_tensors="pt")
+        probabilities = model(**batch).logits.double().softmax(-1).numpy()
+    expected = {
+        "matthews": matthews_corrcoef(table["label"], probabilities.argmax(-1)),
+        "loss": log_loss(table["label"], probabilities),
+    }
+    assert result.validation == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("total", "epoch", "evaluations", "steps"),
+    [
+        (12, 4, 0, [4, 8, 12]),
+        (10, 4, 0, [4, 8, 10]),
+        (3, 4, 0, [3]),
+        (10, 4, 1, [10]),
+        (10, 4, 4, [2, 5, 8, 10]),
+        (2, 4, 5, [1, 2]),
+    ],
+)
+def test_evaluations_are_evenly_spaced_and_end_with_the_last_step(total, epoch, evaluations, steps):
+    assert evaluation_steps(total, epoch, evaluations) == steps
+
+
+def test_steps_are_counted_as_the_trainer_counts_them(run):
+    for epochs, batch_size, parts in ((1, 8, 1), (1.5, 8, 4), (2, 16, 2), (0.3, 7, 1)):
+        options = Options(epochs=epochs, batch_size=batch_size, gradient_accumulation=parts)
+        result = run(f"{epochs}-{batch_size}", epochs=epochs, batch_size=batch_size, gradient_accumulation=parts)
+        steps = count_steps(options, 60)
+        assert result.steps == steps.total
+        assert result.epochs == pytest.approx(result.steps / steps.epoch, abs=0.1)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(UserError, match="batch_size: 10 does not divide into gradient_accumulation: 4"):
+        count_steps(Options(batch_size=10, gradient_accumulation=4), 60)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+def test_precision_without_a_gpu():
+    assert not use_bf16("auto")
+    assert not use_bf16("fp32")
+    with pytest.raises(UserError, match="bf16 needs a GPU"):
+        use_bf16("bf16")
+
+
+def test_training_time_is_without_evaluation_saving_and_setup(run, monkeypatch):
+    def slow(method):
+        def wait(*args, **kwargs):
+            time.sleep(0.3)
+            return method(*args, **kwargs)
+
+        return wait
+
+    class SlowStart(TrainerCallback):
+        def on_train_begin(self, *_, **__):
+            time.sleep(0.3)
+
+    class SlowStep(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            time.sleep(0.02)
+
+    monkeypatch.setattr(StageTrainer, "evaluation_loop", slow(StageTrainer.evaluation_loop))
+    monkeypatch.setattr(StageTrainer, "_save", slow(StageTrainer._save))
+    began = time.perf_counter()
+    result = run(max_steps=6, evaluations=2, callbacks=[SlowStart(), SlowStep()])
+    assert time.perf_counter() - began > 1.2
+    # What a callback does after a step belongs to the step, as recalibration does.
+    assert 6 * 0.02 <= result.seconds < 0.6
+    assert 0.02 <= result.step_seconds_median < 0.1
+    assert result.step_seconds_mean == pytest.approx(result.seconds / 6)
+
+
+def test_the_clock_stands_still_between_a_pause_and_the_next_step(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = Clock(torch.device("cpu"))
+
+    def step(begin, end):
+        now[0] = begin
+        clock.on_step_begin(None, None, None)
+        now[0] = end
+        clock.on_step_end(None, None, None)
+
+    for begin, end in ((10, 11), (12, 13)):
+        step(begin, end)
+    now[0] = 20
+    clock.pause()
+    clock.pause()
+    assert clock.seconds == [1, 2]
+    step(30, 31)
+    clock.pause()
+    assert (clock.total, clock.median) == (4, 1)
+    assert clock.mean == pytest.approx(4 / 3)
+    restored = json.loads(json.dumps(clock.state()))["attributes"]
+    assert restored == {"seconds": [1, 2, 1]}
+
+
+class Poison(TrainerCallback):
+    """Makes a weight NaN before a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_begin(self, _args, state, _control, model, **_):
+        if state.global_step + 1 == self.step:
+            next(model.parameters()).data.fill_(math.nan)
+
+
+def test_a_loss_that_is_no_number_stops_at_its_step(run):
+    # 20 steps, warm-up over 2: the seventh has 14/18 of the peak.
+    with pytest.raises(UserError, match=r"^training: the loss became nan at step 7, learning rate 0\.000778; [^\n]+$"):
+        run(max_steps=20, warmup=0.1, callbacks=[Poison(7)], checkpoint_minutes=0)
+
+
+def test_a_learning_rate_out_of_all_bounds_is_named(run):
+    with pytest.raises(UserError, match=r"the loss became (nan|inf) at step 2, learning rate 9\.5e\+29"):
+        run(max_steps=20, warmup=0.0, learning_rate=1e30, max_grad_norm=1e30)
+
+
+def test_weights_that_break_in_the_last_step_are_no_result(run):
+    class Break(TrainerCallback):
+        def on_step_end(self, _args, state, _control, model, **_):
+            if state.global_step == state.max_steps:
+                next(model.parameters()).data.fill_(math.nan)
+
+    with pytest.raises(UserError, match="the validation loss became nan at step 3"):
+        run(max_steps=3, callbacks=[Break()])
+
+
+def test_a_bad_loss_on_a_device_is_found_later_at_its_step():
+    # The meta device cannot be asked, a fake one neither: what runs on CUDA is here a meter whose check waits.
+    meter = LossMeter()
+    meter.check_now = False
+    for step, value in enumerate((1.0, 2.0, math.inf, math.nan), start=1):
+        meter.add(torch.tensor(value), step, step / 10)
+    with pytest.raises(UserError, match="became inf at step 3, learning rate 0.3"):
+        meter.check()
+
+
+def test_the_loss_is_the_mean_of_the_steps_since_the_last_log():
+    meter = LossMeter()
+    for step, part in ((1, 0.25), (1, 0.75), (2, 2.0)):
+        meter.add(torch.tensor(part), step, 0.1)
+    meter.check()
+    restored = LossMeter()
+    for name, value in json.loads(json.dumps(meter.state()))["attributes"].items():
+        setattr(restored, name, value)
+    restored.add(torch.tensor(3.0), 3, 0.1)
+    assert restored.drain() == 2.0
+    restored.add(torch.tensor(5.0), 4, 0.1)
+    assert restored.drain() == 5.0
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1_macro", "f1", "balanced_accuracy", "matthews", "cohen_kappa"])
+def test_metrics_are_best_for_the_truth(name):
+    labels = np.array([0, 1, 1, 0, 1])
+    assert primary_metric(name)(labels, labels) == 1
+    assert primary_metric(name)(labels, 1 - labels) < 0.5
+
+
+def test_f1_is_of_the_second_label():
+    labels, predictions = [0, 1, 1, 0, 1], [1, 1, 0, 0, 1]
+    assert primary_metric("f1")(labels, predictions) == f1_score(labels, predictions) == pytest.approx(2 / 3)
+    assert primary_metric("f1")([0, 1], [0, 0]) == 0
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match="unknown metric 'acuracy', did you mean 'accuracy'"):
+        primary_metric("acuracy")
+
+
+def test_three_labels_are_learned(tmp_path):
+    labels = ("no", "yes", "maybe")
+    data = tiny_data(tmp_path / "data", n=300, labels=labels, metric="f1_macro")
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(tiny_config(labels=labels))
+    options = Options(epochs=8, learning_rate=5e-3, batch_size=16)
+    result = train(model, tiny_tokenizer(), data, options, 0, 32, tmp_path / "work")
+    assert result.validation["f1_macro"] > 0.9
+    losses = pd.Series(curve(result, "loss"))
+    assert losses.iloc[-5:].mean() < 0.5 * losses.iloc[:5].mean()

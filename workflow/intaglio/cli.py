@@ -1,0 +1,179 @@
+"""The command line: one verb a pipeline step, each a reader of arguments for one function.
+
+Imports stand within the verbs, so that those which need no torch start fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from intaglio.errors import UserError
+
+Arguments = argparse.Namespace
+
+
+def fetch(arguments: Arguments) -> None:
+    """Fetch a source from the hub or the package registry."""
+    from pydantic import TypeAdapter
+
+    from intaglio.study.sources import Source
+    from intaglio.tasks.fetch import fetch as run
+
+    told = dict(arguments.options)
+    what = told.pop("what")
+    run(TypeAdapter(Source).validate_python(told), what, arguments.output)
+
+
+def data(arguments: Arguments) -> None:
+    """Turn a source into the splits of a task."""
+    from intaglio.study.schema import Task
+    from intaglio.tasks.prepare import prepare_data
+
+    prepare_data(Task.model_validate(arguments.options), arguments.source, arguments.output)
+
+
+def model(arguments: Arguments) -> None:
+    """Turn a source into a pretrained model's folder."""
+    from intaglio.study.schema import Encoder
+    from intaglio.tasks.model import prepare_model
+
+    prepare_model(Encoder.model_validate(arguments.options), arguments.source, arguments.output)
+
+
+def finetune(arguments: Arguments) -> None:
+    """Fine-tune a pretrained model, in floating point."""
+    from intaglio.stages.finetune import finetune as run
+    from intaglio.study.options import FinetuneOptions
+
+    _train(run, FinetuneOptions, arguments, arguments.model)
+
+
+def quantize(arguments: Arguments) -> None:
+    """Quantize a fine-tuned model by training it on simulated integers."""
+    from intaglio.stages.quantize import quantize as run
+    from intaglio.study.options import QuantizeOptions
+
+    _train(run, QuantizeOptions, arguments, arguments.parent)
+
+
+def _train(run: Callable[..., None], options: Any, arguments: Arguments, start: Path) -> None:
+    run(
+        start,
+        arguments.data,
+        options.model_validate(arguments.options),
+        arguments.seed,
+        arguments.max_length,
+        arguments.work,
+        arguments.output,
+    )
+
+
+def evaluate(arguments: Arguments) -> None:
+    """Predict every test set and compute the metrics."""
+    from intaglio.measure.evaluate import evaluate as run
+
+    run(arguments.checkpoint, arguments.data, arguments.max_length, arguments.output)
+
+
+def profile(arguments: Arguments) -> None:
+    """Measure latency, memory, size and operators."""
+    from intaglio.measure.profile import profile as run
+    from intaglio.study.schema import Profile
+
+    run(arguments.checkpoint, Profile.model_validate(arguments.options), arguments.output)
+
+
+def plan(arguments: Arguments) -> None:
+    """Write what a study consists of: every run and where its results lie."""
+    from intaglio.study.load import load
+    from intaglio.study.plan import make_plan, write_plan
+
+    write_plan(make_plan(load(arguments.options)), arguments.output)
+
+
+def summarize(arguments: Arguments) -> None:
+    """Gather the results of a study into tables."""
+    from intaglio.tables.runs import summarize as run
+
+    run(arguments.plan, arguments.output, partial=arguments.partial)
+
+
+def plot(arguments: Arguments) -> None:
+    """Draw the plots of a study from its tables."""
+    from intaglio.tables.plots import plot as run
+
+    run(arguments.summary, arguments.output)
+
+
+def schema(arguments: Arguments) -> None:
+    """Write the JSON schema of study files and their reference page."""
+    from intaglio.study.reference import write_reference, write_schema
+
+    write_schema(arguments.schema)
+    write_reference(arguments.reference)
+
+
+def submit(arguments: Arguments) -> int:
+    """Run a target of the workflow in one allocation of the cluster, and wait for it."""
+    from intaglio.cluster.submit import submit as run
+
+    told = vars(arguments)
+    return run(arguments.target, **{name: told[name] for name in told if name not in ("verb", "run", "target")})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m intaglio", description=__doc__.splitlines()[0])
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(run: Callable[[Arguments], int | None], *names: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)
+        added.set_defaults(run=run)
+        for name in names:
+            kind: Any = json.loads if name == "options" else int if name in ("seed", "max-length") else Path
+            added.add_argument(f"--{name}", type=kind, required=True)
+        return added
+
+    verb(fetch, "options", "output")
+    for run in (data, model):
+        verb(run, "options", "output").add_argument("--source", type=Path, help="fetched source; none for own files")
+    verb(finetune, "model", "data", "options", "seed", "max-length", "work", "output")
+    verb(quantize, "parent", "data", "options", "seed", "max-length", "work", "output")
+    verb(evaluate, "checkpoint", "data", "max-length", "output")
+    verb(profile, "checkpoint", "options", "output")
+    verb(plan, "options", "output")
+    verb(summarize, "plan", "output").add_argument("--partial", action="store_true", help="take what there is")
+    verb(plot, "summary", "output")
+    verb(schema, "schema", "reference")
+    _add_submit(verb(submit))
+    return parser
+
+
+def _add_submit(added: argparse.ArgumentParser) -> None:
+    added.add_argument("target", help="file, folder or rule name that Snakemake shall make")
+    added.add_argument("--configfile", type=Path, help="study file (config.yaml)")
+    added.add_argument("--partition", help="the cluster's default when absent")
+    added.add_argument("--account", help="the user's default when absent")
+    added.add_argument("--gpus", type=int, default=1)
+    added.add_argument("--cpus", type=int, default=4)
+    added.add_argument("--memory-gb", type=int, default=16)
+    added.add_argument("--minutes", type=int, default=240)
+    added.add_argument("--log-folder", type=Path, default=Path("logs/submit"))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a verb; a mistake in the input is one line on stderr and the status 2."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments) or 0
+    except UserError as error:
+        if getattr(arguments, "work", None):
+            from intaglio.stages.resume import record_failure
+
+            record_failure(arguments.work, str(error))
+        print(f"intaglio {arguments.verb}: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,243 @@
+"""Make one target of the workflow in one job, and watch it from here.
+
+Snakemake's own SLURM executor submits a job a rule and must run until the last has ended. This is the other way: one
+allocation in which Snakemake runs as on a single machine, for the one model that is needed now. submitit writes the
+batch script; without SLURM it runs the same job as a process of this machine.
+
+How a job that is preempted, or runs out of time, goes on: SLURM sends SIGTERM to every process, or submitit SIGUSR2 to
+us (then we send SIGTERM on); training saves its checkpoint and ends; the job returns to the queue and runs the same
+command again, and training finds its checkpoint. So there is no state to carry over here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from intaglio.errors import UserError
+
+# How long Snakemake and training have to save after SIGTERM; and how long before its time limit a job is told.
+_SAVING_SECONDS = 100
+_WARNING_SECONDS = 120
+# A training that needs more than this many time limits is a mistake in the limit.
+_MOST_TIMEOUTS = 20
+# Between two questions to the scheduler; a result is noticed within a second by its file.
+_QUEUE_SECONDS = 15
+
+
+class _Target:
+    """The job: a call that submitit pickles and makes on the node, and that may be made again after a requeue."""
+
+    def __init__(self, target: str, configfile: Path | None, cpus: int, gpus: int) -> None:
+        self.target = target
+        # Never the user's default profile, which may well submit jobs.
+        self.command = [sys.executable, "-m", "snakemake", target, "--executor", "local", "--cores", str(cpus)]
+        self.command += ["--rerun-incomplete", "--nocolor", "--profile", "none"]
+        if gpus:
+            self.command += ["--resources", f"gpu={gpus}"]
+        if configfile:
+            self.command += ["--configfile", str(configfile)]
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __call__(self) -> int:
+        if int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0:
+            _free_own_locks(self.target)
+        stopped = False
+
+        def stop(*_: Any) -> None:
+            nonlocal stopped
+            stopped = True
+            _signal(child, signal.SIGTERM)
+
+        # SLURM sends submitit's SIGUSR2 to all processes of the job, and those that do not know it would die of it.
+        ours = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        child = subprocess.Popen(self.command, process_group=0)
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGUSR2, ours)
+        self._child = child
+        try:
+            # Not wait(): checkpoint(), which runs inside a signal handler, could not wait for the child beside it.
+            while (status := child.poll()) is None:
+                time.sleep(0.2)
+        finally:
+            self._end_child()
+        if stopped and status:
+            # To return would be to report a result, which ends the job for whoever waits. SystemExit leaves none, and
+            # SLURM says whether it is back in the queue (preempted) or gone (cancelled).
+            sys.exit(128 + signal.SIGTERM)
+        return status
+
+    def checkpoint(self) -> Any:
+        """Let training save before submitit requeues the job, and name the call to make then."""
+        from submitit.helpers import DelayedSubmission
+
+        self._end_child()
+        return DelayedSubmission(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_child": None}
+
+    def _end_child(self) -> None:
+        if self._child is None:
+            return
+        _signal(self._child, signal.SIGTERM)
+        try:
+            self._child.wait(timeout=_SAVING_SECONDS)
+        except subprocess.TimeoutExpired:
+            _signal(self._child, signal.SIGKILL)
+
+
+def _signal(child: subprocess.Popen[bytes], number: int) -> None:
+    """Reach Snakemake, its shell and the training: Snakemake passes nothing on."""
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+
+
+def _free_own_locks(target: str) -> None:
+    """Remove what an attempt that was killed outright left: Snakemake would refuse to start beside its own lock.
+
+    No other run can hold a lock that names this target, as Snakemake gave it to us.
+    """
+    for outputs in Path(".snakemake/locks").glob("*.output.lock"):
+        with contextlib.suppress(FileNotFoundError):
+            if target in outputs.read_text().splitlines():
+                outputs.unlink()
+                outputs.with_name(outputs.name.replace(".output.", ".input.")).unlink()
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """Have the job find this package and this python, installed and activated or not; jobs inherit the environment."""
+    kept = dict(os.environ)
+    package = str(Path(__file__).resolve().parents[2])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")]))
+    os.environ["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), kept.get("PATH")]))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+
+
+def _left_queue(job_id: str) -> bool:
+    """Whether the job will not run any more; asks the queue, as not every cluster has accounting."""
+    command = ["squeue", "--noheader", "--format=%T", "--jobs", job_id]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    return not answer.stdout.strip() if answer.returncode == 0 else "Invalid job id" in answer.stderr
+
+
+def _follow(job: Any, on_slurm: bool) -> bool:
+    """Show the job's log as it grows until the job has ended; return whether it left a result."""
+    shown = 0
+    asked = time.monotonic()
+    gone = False
+    while True:
+        finished = job.paths.result_pickle.exists()
+        if job.paths.stdout.exists():
+            with job.paths.stdout.open("rb") as log:
+                log.seek(shown)
+                text = log.read()
+            shown += len(text)
+            sys.stdout.write(text.decode(errors="replace"))
+            sys.stdout.flush()
+        if finished or gone:
+            return bool(finished)
+        if not on_slurm:
+            gone = job.done()
+        elif time.monotonic() - asked > _QUEUE_SECONDS:
+            asked = time.monotonic()
+            gone = _left_queue(job.job_id)
+            if gone:
+                time.sleep(5)  # a network file system may show the result later than the queue forgets the job
+        time.sleep(1)
+
+
+def _executor(log_folder: Path, local: bool) -> Any:
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError("submission needs submitit, which is not installed: pip install submitit") from error
+    on_slurm = not local and shutil.which("sbatch") and shutil.which("srun")
+    cluster = "slurm" if on_slurm else "local"
+    return submitit.AutoExecutor(log_folder, cluster=cluster, slurm_max_num_timeout=_MOST_TIMEOUTS)
+
+
+def submit(
+    target: str,
+    *,
+    configfile: Path | None = None,
+    partition: str | None = None,
+    account: str | None = None,
+    gpus: int = 1,
+    cpus: int = 4,
+    memory_gb: int = 16,
+    minutes: int = 240,
+    log_folder: Path = Path("slurm_logs"),
+    local: bool = False,
+) -> int:
+    """Make one target in one job, showing its log, and return Snakemake's exit status.
+
+    Args:
+        target: a file of the workflow, or the name of a rule without wildcards.
+        configfile: the study, when it is not config.yaml.
+        partition: where to queue; the cluster's default if not given.
+        account: whom to charge; the cluster's default if not given.
+        gpus: GPUs on one node.
+        cpus: cores for Snakemake and its jobs.
+        memory_gb: memory in GB.
+        minutes: the time limit of one attempt; a training that needs more is requeued and goes on.
+        log_folder: where the log and submitit's files of the job go; must be visible from the nodes.
+        local: run on this machine even where SLURM is.
+
+    Raises:
+        UserError: submitit is missing, the study is, SLURM refuses the job, or the job ended without a result.
+    """
+    if configfile and not configfile.is_file():
+        raise UserError(f"{configfile}: no such study file")
+    executor = _executor(log_folder, local)
+    executor.update_parameters(
+        name="intaglio",
+        nodes=1,
+        tasks_per_node=1,
+        cpus_per_task=cpus,
+        mem_gb=memory_gb,
+        timeout_min=minutes,
+        stderr_to_stdout=True,
+        local_gpus_per_node=gpus,
+        slurm_partition=partition,
+        slurm_account=account,
+        # --gres=gpu:N is understood everywhere, --gpus not.
+        slurm_gres=f"gpu:{gpus}" if gpus else None,
+        slurm_signal_delay_s=min(_WARNING_SECONDS, minutes * 15),
+        # srun does not take the number of CPUs over from sbatch.
+        slurm_srun_args=[f"--cpus-per-task={cpus}"],
+        slurm_additional_parameters={"requeue": True},
+    )
+    with _environment():
+        try:
+            job = executor.submit(_Target(target, configfile and configfile.resolve(), cpus, gpus))
+        except Exception as error:  # submitit wraps what sbatch says in errors of several kinds
+            reason = (str(error).strip().splitlines() or [repr(error)])[-1]
+            raise UserError(f"{executor.cluster} does not take the job: {reason}") from error
+    log = job.paths.stdout
+    print(f"job {job.job_id} on {executor.cluster}, log: {log}", flush=True)
+    try:
+        finished = _follow(job, on_slurm=executor.cluster == "slurm")
+    except KeyboardInterrupt:
+        job.cancel(check=False)
+        raise UserError(f"job {job.job_id} cancelled; log: {log}") from None
+    if not finished:
+        raise UserError(f"job {job.job_id} ended without a result (cancelled, killed or out of memory); log: {log}")
+    try:
+        return int(job.result())
+    except Exception as error:
+        raise UserError(f"job {job.job_id} failed before Snakemake ended; log: {log}") from error

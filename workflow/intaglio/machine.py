@@ -1,0 +1,149 @@
+"""The machine's fingerprint: what a measured number must carry, so that nobody compares it with one from elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import torch
+
+import intaglio
+
+Fingerprint = dict[str, str | int | None]
+
+# Extensions that decide which kernels run, above all for int8 (x86 names, then Arm's), as Linux spells them.
+_EXTENSIONS = (
+    *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "avx_vnni_int8", "amx_bf16", "amx_int8"),
+    *("asimddp", "i8mm", "bf16", "sve", "sve2"),
+)
+_LIBRARIES = ("torch", "transformers", "datasets", "numpy")
+# Times may be compared where these agree, and the versions of torch and transformers. Neither the node's name nor its
+# exact memory or kernel: the nodes of one partition differ in them.
+_IDENTITY = ("cpu", "cpu_id", "cores", "instructions", "gpu", "gpu_memory_mb", "driver", "cuda")
+
+
+def fingerprint() -> Fingerprint:
+    """Return what identifies this machine and its software; None where a thing is absent or unknown.
+
+    Keys: id (short hash: times with the same id may be compared), host, cpu (model), cpu_id (vendor,
+    family-model-stepping), cores (logical, those that this process may use), instructions (space-separated, the sets
+    that matter), memory_mb (10^6 bytes), gpu, gpu_count, gpu_memory_mb, driver, cuda (that torch was built for),
+    system, python, libraries (JSON object of versions), commit ("-dirty" behind it where the package differs from it).
+    The tables' columns machine_* (`schemas.MACHINE`) are made of these.
+    """
+    return dict(_fingerprint())
+
+
+def machine_id() -> str:
+    """Return eight hexadecimal digits, the same on machines whose times may be compared."""
+    return str(_fingerprint()["id"])
+
+
+def device_name(device: str | torch.device) -> str:
+    """Return the name of a device for people: the GPU's, or the CPU's model."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return str(_fingerprint()["cpu"])
+
+
+@cache
+def _fingerprint() -> Fingerprint:
+    facts: Fingerprint = {"host": socket.gethostname(), **_cpu(), **_gpu(), **_software()}
+    text = "\n".join([*(str(facts[key]) for key in _IDENTITY), str(_version("torch")), str(_version("transformers"))])
+    return {"id": hashlib.sha256(text.encode()).hexdigest()[:8], **facts}
+
+
+def _cpu() -> Fingerprint:
+    path = Path("/proc/cpuinfo")
+    info = _cpuinfo(path.read_text() if path.is_file() else "")
+    flags = set(info.get("flags", info.get("Features", "")).split())
+    numbers = [info[key] for key in ("cpu family", "model", "stepping") if key in info]
+    identity = " ".join(filter(None, [info.get("vendor_id"), "-".join(numbers)]))
+    return {
+        "cpu": info.get("model name") or platform.processor() or platform.machine(),
+        "cpu_id": identity or None,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "instructions": " ".join(name for name in _EXTENSIONS if name in flags),
+        "memory_mb": psutil.virtual_memory().total // 10**6,
+    }
+
+
+def _cpuinfo(text: str) -> dict[str, str]:
+    """Return the fields of the first processor in a /proc/cpuinfo."""
+    first = text.split("\n\n", 1)[0]
+    fields = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in fields}
+
+
+def _gpu() -> Fingerprint:
+    if not torch.cuda.is_available():
+        return {**dict.fromkeys(("gpu", "gpu_count", "gpu_memory_mb", "driver")), "cuda": torch.version.cuda}
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {
+        "gpu": properties.name,
+        "gpu_count": torch.cuda.device_count(),
+        "gpu_memory_mb": properties.total_memory // 10**6,
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+    }
+
+
+def _driver() -> str | None:
+    """Return the NVIDIA driver's version, as its kernel module or else nvidia-smi tells it."""
+    module = Path("/proc/driver/nvidia/version")
+    if module.is_file():
+        found = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", module.read_text())
+        if found:
+            return found.group()
+    told = _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
+    return told.splitlines()[0].strip() if told else None
+
+
+def _software() -> Fingerprint:
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "libraries": json.dumps({**{name: _version(name) for name in _LIBRARIES}, "intaglio": intaglio.__version__}),
+        "commit": _git_commit(Path(__file__).resolve().parent),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit(package: Path) -> str | None:
+    """Return the commit of the source tree that holds a package; "-dirty" follows where the package differs from it."""
+    git = ["git", "-C", str(package)]
+    # A virtual environment may lie in the working tree of something else: that commit says nothing of this package.
+    if _output([*git, "ls-files", "--error-unmatch", "__init__.py"]) is None:
+        return None
+    commit = _output([*git, "rev-parse", "--verify", "HEAD"])
+    if commit is None:
+        return None
+    return commit.strip() + ("-dirty" if _output([*git, "status", "--porcelain", "--", "."]) else "")
+
+
+def _output(command: Iterable[str]) -> str | None:
+    """Return what a command prints, or None where it fails, hangs or does not exist."""
+    # Inside a git hook these variables would point git at another repository.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    try:
+        done = subprocess.run(list(command), capture_output=True, text=True, timeout=10, check=True, env=environment)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

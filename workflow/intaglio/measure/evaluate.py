@@ -1,0 +1,109 @@
+"""Predictions of a checkpoint on every test set of a task, and the metrics of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from intaglio.errors import UserError
+from intaglio.machine import device_name, fingerprint
+from intaglio.measure.metrics import metric_rows
+from intaglio.measure.models import check_length, load_checkpoint
+from intaglio.schemas import METRICS, PREDICTIONS, write_table
+from intaglio.store import new_artifact, open_artifact
+from intaglio.tasks.tokenize import collate, read_split, read_task, tokenize
+
+Row = dict[str, Any]
+
+
+def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_size: int = 32) -> None:
+    """Write the [evaluation] of a checkpoint: predictions.parquet and metrics.parquet, over all test sets.
+
+    Args:
+        checkpoint: a [checkpoint] artifact.
+        data: the [data] artifact of its task.
+        max_length: tokens at which texts are cut, as in training.
+        output: where the artifact shall stand.
+        batch_size: examples a call; it does not change what is written, but for float rounding.
+
+    Raises:
+        UserError: an artifact is damaged, the two do not fit together, or logits are not finite.
+    """
+    check_length(checkpoint, max_length, "max_length")
+    task = read_task(data)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, tokenizer = load_checkpoint(checkpoint, device)
+    facts = {"machine": fingerprint(), "checkpoint": open_artifact(checkpoint, "checkpoint")}
+    about: dict[str, Any] = {
+        "path": str(checkpoint),
+        "data": str(data),
+        "device": device_name(device),
+        **facts,
+        "primary": {},
+    }
+    predictions: list[Row] = []
+    metrics: list[Row] = []
+    for test_set in task["test_sets"]:
+        table = read_split(data, test_set)
+        if not table.num_rows:
+            raise UserError(f"{data}: test set {test_set!r} is empty; give it examples")
+        logits = predict(model, tokenizer, tokenize(tokenizer, table, max_length), batch_size)
+        _check_finite(logits, table["id"].to_pylist(), f"{checkpoint}: test set {test_set!r}")
+        labels = np.asarray(table["label"].to_pylist(), dtype=np.int64)
+        rows = metric_rows(labels, logits, task["labels"], task["metric"])
+        metrics += [{"test_set": test_set, **row} for row in rows]
+        predictions += _prediction_rows(test_set, table["id"].to_pylist(), labels, logits)
+        about["primary"][test_set] = {row["metric"]: row["value"] for row in rows if row["primary"]}
+    with new_artifact(output, "evaluation", about) as folder:
+        write_table(folder / "predictions.parquet", predictions, PREDICTIONS, facts)
+        write_table(folder / "metrics.parquet", metrics, METRICS, facts)
+
+
+@torch.inference_mode()
+def predict(
+    model: Any, tokenizer: Any, examples: Sequence[dict[str, list[int]]], batch_size: int
+) -> NDArray[np.float32]:
+    """Return the logits of tokenized examples, in their order, [examples, labels].
+
+    Examples of like length share a batch, so little is padded; the longest come first, so memory that does not suffice
+    shows at once.
+    """
+    device = next(model.parameters()).device
+    padded = collate(tokenizer)
+    order = sorted(range(len(examples)), key=lambda index: -len(examples[index]["input_ids"]))
+    logits: dict[int, NDArray[np.float32]] = {}
+    for chosen in tqdm(list(_chunks(order, batch_size)), desc="evaluate", unit="batch", disable=None):
+        batch = padded([examples[index] for index in chosen]).to(device)
+        output = model(**batch).logits.float().cpu().numpy()
+        logits.update(zip(chosen, output, strict=True))
+    return np.stack([logits[index] for index in range(len(examples))])
+
+
+def _chunks(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _check_finite(logits: NDArray[np.float32], ids: Sequence[str], where: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(bad):
+        raise UserError(
+            f"{where}: the logits of {len(bad)} of {len(ids)} examples are not finite (first: id {ids[bad[0]]!r}); "
+            "the training has diverged: lower its learning rate"
+        )
+
+
+def _prediction_rows(
+    test_set: str, ids: Sequence[str], labels: NDArray[np.int64], logits: NDArray[np.float32]
+) -> list[Row]:
+    columns = zip(ids, labels.tolist(), logits.argmax(axis=1).tolist(), logits.tolist(), strict=True)
+    return [
+        {"test_set": test_set, "id": name, "label": label, "prediction": prediction, "logits": row}
+        for name, label, prediction, row in columns
+    ]

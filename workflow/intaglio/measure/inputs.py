@@ -1,0 +1,56 @@
+"""What every measurement of inference shares: its grid, its inputs, its threads."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from intaglio.machine import fingerprint
+
+Point = tuple[int, int]
+logger = logging.getLogger(__name__)
+
+
+def grid(batch_sizes: Sequence[int], lengths: Sequence[int]) -> list[Point]:
+    """Return the points (batch size, length) to measure, the smallest first."""
+    return sorted(
+        {(batch, length) for batch in batch_sizes for length in lengths}, key=lambda point: point[0] * point[1]
+    )
+
+
+def random_inputs(tokenizer: Any, point: Point, device: str, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return a batch of random tokens at full length: no padding, and no special token, which could mean padding.
+
+    Returns:
+        input_ids, attention_mask (ones) and, where the tokenizer makes them, token_type_ids (zeros): int64,
+        [batch, length], on the device.
+    """
+    special = set(tokenizer.all_special_ids)
+    ordinary = torch.tensor([index for index in range(len(tokenizer)) if index not in special])
+    drawn = torch.randint(len(ordinary), point, generator=torch.Generator().manual_seed(seed))
+    inputs = {"input_ids": ordinary[drawn], "attention_mask": torch.ones(point, dtype=torch.int64)}
+    if "token_type_ids" in tokenizer.model_input_names:
+        inputs["token_type_ids"] = torch.zeros(point, dtype=torch.int64)
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+@contextmanager
+def cpu_threads(wanted: int) -> Iterator[int]:
+    """Let torch use so many CPU threads, but no more than there are cores; yield how many, restore on leaving."""
+    available = int(fingerprint()["cores"] or os.cpu_count() or 1)
+    if wanted > available:
+        # More threads than cores wait for each other: that times the scheduler, not the model.
+        logger.warning(
+            "profile.threads: %d asked for, %d cores are there; measuring with %d", wanted, available, available
+        )
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(wanted, available))
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,90 @@
+"""How long a call takes: wall clock, after warm-up, every value kept."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from intaglio.machine import device_name, fingerprint
+from intaglio.measure.inputs import Point, random_inputs
+from intaglio.schemas import machine_columns
+
+
+def latency_rows(
+    model: Any, tokenizer: Any, device: str, points: Sequence[Point], warmup: int, calls: int
+) -> list[dict[str, Any]]:
+    """Return a row of the latency table for every point, without its peak memory.
+
+    Args:
+        model: in evaluation mode, on the device.
+        tokenizer: the model's; it says which inputs there are and which tokens.
+        device: cpu or cuda.
+        points: (batch size, length).
+        warmup: calls before the clock starts, at each point.
+        calls: calls that are timed, at each point.
+    """
+    where = {
+        "backend": "torch",
+        "device": device,
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        **machine_columns(fingerprint()),
+    }
+    rows = []
+    for batch_size, length in points:
+        inputs = random_inputs(tokenizer, (batch_size, length), device)
+        times = time_calls(partial(model, **inputs), device, warmup, calls)
+        rows.append({**where, "batch_size": batch_size, "length": length, **summary(times, batch_size)})
+    return rows
+
+
+@torch.inference_mode()
+def time_calls(call: Callable[[], Any], device: str, warmup: int, calls: int) -> list[float]:
+    """Return the wall time of each call in ms, from its start until its result is there, with nothing else queued."""
+    wait: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    for _ in range(warmup):
+        call()
+    times = []
+    with _no_garbage_collection():
+        for _ in range(calls):
+            wait()
+            start = time.perf_counter_ns()
+            call()
+            wait()
+            times.append((time.perf_counter_ns() - start) / 1e6)
+    return times
+
+
+def summary(times: Sequence[float], batch_size: int) -> dict[str, Any]:
+    """Return the raw times (ms) and what is derived of them, as columns of the latency table."""
+    mean = float(np.mean(times))
+    p50, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]))
+    return {
+        "calls": list(times),
+        "mean_ms": mean,
+        "std_ms": float(np.std(times, ddof=1)),
+        "p50_ms": p50,
+        "p90_ms": p90,
+        "p99_ms": p99,
+        "throughput": batch_size / mean * 1000,
+    }
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Collect garbage now rather than during a timed call."""
+    gc.collect()
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

@@ -1,0 +1,82 @@
+"""Tables that jobs leave in their artifacts. Megabytes are 10^6 bytes, times are wall clock."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from intaglio.schemas.fields import BOOL, FLOAT, INT, MACHINE, STRING, field, schema
+
+TRAINING_HISTORY = schema(
+    "training history",
+    [
+        field("step", INT, "Optimizer steps done."),
+        field("epoch", FLOAT, "Passes over the training data done."),
+        field("name", STRING, "loss, learning_rate, validation_loss or validation_METRIC."),
+        field("value", FLOAT, "Its value there."),
+    ],
+)
+
+PREDICTIONS = schema(
+    "predictions",
+    [
+        field("test_set", STRING, "Name of the test set."),
+        field("id", STRING, "Example, unique within its test set."),
+        field("label", INT, "True label, an index into the task's labels."),
+        field("prediction", INT, "Predicted label."),
+        field("logits", pa.list_(pa.float32()), "The model's outputs, one a label."),
+    ],
+)
+
+METRICS = schema(
+    "metrics",
+    [
+        field("test_set", STRING, "Name of the test set."),
+        field("metric", STRING, "accuracy, f1_macro, f1, ..., class_recall, ..., or confusion."),
+        field("label", STRING, "Class of a class_* metric; true class of a confusion count; else null.", True),
+        field("predicted", STRING, "Predicted class of a confusion count; else null.", True),
+        field("value", FLOAT, "The metric; for confusion a count of examples."),
+        field("primary", BOOL, "Whether this is the metric by which the task is judged."),
+    ],
+)
+
+LATENCY = schema(
+    "latency",
+    [
+        field("backend", STRING, "What executed the model: torch, ..."),
+        field("device", STRING, "cpu or cuda."),
+        field("device_name", STRING, "Model name of that CPU or GPU."),
+        field("batch_size", INT, "Examples a call."),
+        field("length", INT, "Tokens an example, without padding."),
+        field("threads", INT, "CPU threads."),
+        field("calls", pa.list_(FLOAT), "Time of every timed call after warm-up, ms."),
+        field("mean_ms", FLOAT, "Mean over the calls, ms."),
+        field("std_ms", FLOAT, "Standard deviation over the calls (n - 1), ms."),
+        field("p50_ms", FLOAT, "Median, ms."),
+        field("p90_ms", FLOAT, "90th percentile, ms."),
+        field("p99_ms", FLOAT, "99th percentile, ms."),
+        field("throughput", FLOAT, "Examples per second: batch size / mean."),
+        field("peak_memory_mb", FLOAT, "Peak of model and activations, MB: resident on a CPU, or a GPU's.", True),
+        *MACHINE,
+    ],
+)
+
+SIZES = schema(
+    "sizes",
+    [
+        field("component", STRING, "file (weights on disk), tensors (those in it), parameters or buffers (in memory)."),
+        field("dtype", STRING, "Data type; null for files.", null=True),
+        field("bytes", INT, "Bytes."),
+        field("count", INT, "Elements; for files how many files."),
+    ],
+)
+
+OPERATORS = schema(
+    "operators",
+    [
+        field("device", STRING, "cpu or cuda."),
+        field("operator", STRING, "Operator as torch.profiler names it."),
+        field("calls", INT, "Calls in the profiled passes."),
+        field("self_time_ms", FLOAT, "Time within it, without operators that it calls, ms."),
+        field("share", FLOAT, "Its share of all operators' self time on that device, 0 to 1."),
+    ],
+)

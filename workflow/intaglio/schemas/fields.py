@@ -1,0 +1,71 @@
+"""What the schemas are built of: described fields, the key of a run, the machine's fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+STRING, INT, FLOAT, BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+
+
+def field(name: str, kind: Any, description: str, null: bool = False) -> Any:
+    """Return a field that carries its meaning."""
+    return pa.field(name, kind, nullable=null, metadata={"description": description})
+
+
+def nullable(*fields: tuple[str, Any, str]) -> list[Any]:
+    """Return fields that may be null, from (name, type, meaning)."""
+    return [field(name, kind, description, null=True) for name, kind, description in fields]
+
+
+def schema(name: str, fields: Sequence[Any]) -> Any:
+    """Return a schema that carries the table's name."""
+    return pa.schema(fields, metadata={"table": name})
+
+
+def describe(of: Any) -> dict[str, str]:
+    """Return the meaning of every column of a schema, by name."""
+    return {column.name: column.metadata[b"description"].decode() for column in of}
+
+
+KEYS = (
+    field("study", STRING, "Name of the study."),
+    field("task", STRING, "Name of the task."),
+    field("model", STRING, "Name of the pretrained encoder."),
+    field("variant", STRING, "Name of the recipe that made the model."),
+    field("seed", INT, "Seed of the run."),
+)
+
+# The fingerprint of intaglio.machine, a column a fact.
+MACHINE = (
+    field("machine_id", STRING, "Fingerprint: times with the same one may be compared."),
+    *nullable(
+        ("machine_host", STRING, "Name of the machine."),
+        ("machine_cpu", STRING, "CPU model name."),
+        ("machine_cpu_id", STRING, "CPU vendor, family-model-stepping."),
+        ("machine_cores", INT, "Logical CPU cores that the process may use."),
+        ("machine_instructions", STRING, "Instruction sets that decide integer speed, such as `avx2 avx512_vnni`."),
+        ("machine_memory_mb", INT, "Main memory, MB."),
+        ("machine_gpu", STRING, "GPU model name; null without one."),
+        ("machine_gpu_count", INT, "GPUs; null without one."),
+        ("machine_gpu_memory_mb", INT, "Memory of a GPU, MB; null without one."),
+        ("machine_driver", STRING, "GPU driver version; null without one."),
+        ("machine_cuda", STRING, "CUDA version that torch was built for; null for a CPU build."),
+        ("machine_system", STRING, "Operating system and kernel."),
+        ("machine_python", STRING, "Python version."),
+        ("machine_libraries", STRING, "JSON object of library versions: torch, transformers, ..."),
+        ("machine_commit", STRING, "Git commit of the code, `-dirty` behind it where files differ; null outside git."),
+    ),
+)
+
+
+def machine_columns(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the machine_* columns of a row, from `intaglio.machine.fingerprint()`."""
+    return {column.name: fingerprint.get(column.name.removeprefix("machine_")) for column in MACHINE}
+
+
+def keyed(of: Any) -> Any:
+    """Return the schema of the summary's concatenation of a table: the run's key in front of every row."""
+    return pa.schema([*KEYS, *of], metadata={"table": "summary of " + of.metadata[b"table"].decode()})

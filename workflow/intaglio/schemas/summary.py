@@ -1,0 +1,108 @@
+"""Tables of a study's summary. Megabytes are 10^6 bytes, times are wall clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from intaglio.schemas.fields import FLOAT, INT, KEYS, STRING, field, nullable, schema
+
+RUNS = schema(
+    "runs",
+    [
+        *KEYS,
+        field("status", STRING, "ok, failed (a job of it ended with an error) or pending (not all jobs are done)."),
+        *nullable(
+            ("error", STRING, "What a failed run said; for a pending one what is missing."),
+            ("test_set", STRING, "The test set behind the metrics here: the task's first."),
+            ("test_examples", INT, "Its number of examples."),
+            ("primary_metric", STRING, "The metric by which the task is judged."),
+            ("primary_value", FLOAT, "Its value on the test set."),
+            ("accuracy", FLOAT, "Share of correct predictions, 0 to 1."),
+            ("f1_macro", FLOAT, "Mean over classes of F1, 0 to 1."),
+            ("balanced_accuracy", FLOAT, "Mean over classes of recall, 0 to 1."),
+            ("cohen_kappa", FLOAT, "Cohen's kappa, -1 to 1."),
+            ("matthews", FLOAT, "Matthews correlation, -1 to 1."),
+            ("validation_value", FLOAT, "Primary metric on the validation split, by which the weights were chosen."),
+            ("train_seconds", FLOAT, "Training of the recipe's last stage, without set-up and evaluation, s."),
+            ("total_train_seconds", FLOAT, "Training of all its stages, s."),
+            ("step_seconds", FLOAT, "Median time of an optimizer step of the last stage, s."),
+            ("steps", INT, "Optimizer steps of the last stage."),
+            ("device", STRING, "Model name of the device that trained."),
+            ("machine", STRING, "Fingerprint id of the machine that trained."),
+            ("backend", STRING, "What executed the model when it was timed."),
+            ("latency_device", STRING, "Device of the latency_*, throughput and peak_memory_mb columns: cpu."),
+            ("latency_device_name", STRING, "Model name of that CPU."),
+            ("latency_machine", STRING, "Fingerprint id of the machine that timed."),
+            ("latency_threads", INT, "CPU threads."),
+            ("latency_batch_size", INT, "Examples a call (the study's profile.headline)."),
+            ("latency_length", INT, "Tokens an example (the study's profile.headline)."),
+            ("latency_ms_mean", FLOAT, "Mean time of an inference call, ms."),
+            ("latency_ms_std", FLOAT, "Standard deviation over calls, ms."),
+            ("latency_ms_p50", FLOAT, "Median, ms."),
+            ("latency_ms_p90", FLOAT, "90th percentile, ms."),
+            ("latency_ms_p99", FLOAT, "99th percentile, ms."),
+            ("throughput", FLOAT, "Examples per second."),
+            ("peak_memory_mb", FLOAT, "Peak resident memory of inference, MB."),
+            ("cuda_device_name", STRING, "Model name of the GPU; this and what follows is null where none was there."),
+            ("cuda_machine", STRING, "Fingerprint id of the GPU's machine."),
+            ("cuda_latency_ms_mean", FLOAT, "Mean time of an inference call on the GPU, ms."),
+            ("cuda_latency_ms_std", FLOAT, "Standard deviation over calls, ms."),
+            ("cuda_latency_ms_p50", FLOAT, "Median, ms."),
+            ("cuda_latency_ms_p90", FLOAT, "90th percentile, ms."),
+            ("cuda_latency_ms_p99", FLOAT, "99th percentile, ms."),
+            ("cuda_throughput", FLOAT, "Examples per second on the GPU."),
+            ("cuda_peak_memory_mb", FLOAT, "Peak allocated GPU memory of inference, MB."),
+            ("size_mb", FLOAT, "Weights on disk, MB."),
+            ("parameters_mb", FLOAT, "Parameters in memory, MB."),
+        ),
+        field("checkpoint", STRING, "Folder of the model, as in the plan."),
+    ],
+)
+
+
+def _over_seeds(name: str, of: str) -> list[Any]:
+    return nullable(
+        (f"{name}_mean", FLOAT, f"Mean over seeds of {of}."),
+        (f"{name}_sd", FLOAT, "Its standard deviation over seeds (n - 1); null for one seed."),
+    )
+
+
+VARIANTS = schema(
+    "variants",
+    [
+        *KEYS[:-1],
+        field("n", INT, "Runs (seeds) that ended well: all figures here are of these."),
+        field("planned", INT, "Runs that the study wants."),
+        *nullable(
+            ("test_set", STRING, "The test set behind the metrics: the task's first."),
+            ("test_examples", INT, "Its number of examples."),
+            ("primary_metric", STRING, "The metric by which the task is judged."),
+        ),
+        *_over_seeds("primary", "the primary metric"),
+        *nullable(
+            ("difference_n", INT, "Seeds that this variant and `float` have in common."),
+            ("difference", FLOAT, "Mean over these seeds of primary metric minus that of `float`."),
+            ("difference_low", FLOAT, "Lower end of its 95 % interval: bootstrap paired over examples and seeds."),
+            ("difference_high", FLOAT, "Upper end of that interval."),
+        ),
+        *_over_seeds("accuracy", "accuracy"),
+        *_over_seeds("f1_macro", "macro F1"),
+        *_over_seeds("train_seconds", "training time of the last stage, s"),
+        *_over_seeds("total_train_seconds", "training time of all stages, s"),
+        *_over_seeds("latency_ms", "the mean inference time on the CPU, ms"),
+        *_over_seeds("cuda_latency_ms", "the mean inference time on the GPU, ms"),
+        *_over_seeds("size_mb", "weights on disk, MB"),
+        *nullable(
+            ("relative_train_seconds", FLOAT, "Training time of the last stage / that of `float`, over common seeds."),
+            ("relative_latency", FLOAT, "CPU inference time / that of `float`; null if timed on different machines."),
+            ("speedup", FLOAT, "Its inverse: above 1 is faster than `float`."),
+            ("cuda_speedup", FLOAT, "The same on the GPU."),
+            ("size_ratio", FLOAT, "Size of `float` / size: above 1 is smaller."),
+            ("latency_device_name", STRING, "CPUs that timed, comma-separated if several."),
+            ("cuda_device_name", STRING, "GPUs that timed, comma-separated if several; null if none."),
+            ("device", STRING, "Devices that trained, comma-separated if several."),
+            ("latency_batch_size", INT, "Examples a call."),
+            ("latency_length", INT, "Tokens an example."),
+        ),
+    ],
+)

@@ -1,0 +1,96 @@
+"""Writing and reading tables, checked against their schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from intaglio.errors import UserError, nearest
+from intaglio.schemas.fields import describe
+from intaglio.store import new_file
+
+
+def write_table(
+    path: Path, rows: Sequence[Mapping[str, Any]] | Any, schema: Any, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write a table atomically.
+
+    Args:
+        path: the Parquet file.
+        rows: dicts (a nullable column may be left out), or a pyarrow.Table.
+        schema: one of `intaglio.schemas`; nothing else than its columns is accepted.
+        metadata: more facts for the file's schema metadata; what is not a string is stored as JSON.
+
+    Raises:
+        UserError: a column is missing or unknown, of another type, or null where it must not be.
+    """
+    table = conform(rows if isinstance(rows, pa.Table) else _from_rows(rows, schema, path), schema, path)
+    extra = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()}
+    table = table.replace_schema_metadata({**schema.metadata, **extra})
+    with new_file(path) as draft:
+        pq.write_table(table, draft, compression="zstd")
+
+
+def read_table(path: Path, schema: Any) -> Any:
+    """Read a table and check it; the file's own metadata stay on `table.schema.metadata`.
+
+    Raises:
+        UserError: the file is missing, no Parquet, or not of this schema.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such table; run the job that makes it")
+    try:
+        # Of the file alone: read_table of pyarrow.parquet would add columns for folders named KEY=VALUE.
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: no readable Parquet file ({_first_line(error)}); delete it and run again") from error
+    return conform(table, schema, path)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _from_rows(rows: Sequence[Mapping[str, Any]], schema: Any, path: Path) -> Any:
+    names = [str(name) for name in schema.names]
+    for number, row in enumerate(rows):
+        for name in row:
+            if name not in names:
+                raise UserError(f"{path}: row {number}: unknown column {name!r}, {nearest(name, names)}")
+    columns = []
+    for field in schema:
+        try:
+            columns.append(pa.array([row.get(field.name) for row in rows], type=field.type))
+        except (pa.ArrowException, TypeError, OverflowError) as error:
+            raise UserError(f"{path}: column {field.name!r} must be {field.type}: {_first_line(error)}") from error
+    return pa.table(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))
+
+
+def conform(table: Any, schema: Any, path: Path) -> Any:
+    """Return the table with the schema's columns in their order and types.
+
+    Raises:
+        UserError: a column is missing or unknown, not of its type without loss, or null where it must not be.
+    """
+    kind, names = schema.metadata[b"table"].decode(), list(schema.names)
+    for name in table.column_names:
+        if name not in names:
+            raise UserError(f"{path}: not a {kind} table: unknown column {name!r}, {nearest(name, names)}")
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            raise UserError(f"{path}: not a {kind} table: column {field.name!r} is missing; run the job that makes it")
+        column = table.column(field.name)
+        if not field.nullable and column.null_count:
+            row = column.is_null().index(True).as_py()
+            raise UserError(f"{path}: column {field.name!r} is empty in row {row}: {describe(schema)[field.name]}")
+        try:
+            columns.append(column.cast(field.type))
+        except pa.ArrowException as error:
+            raise UserError(f"{path}: column {field.name!r} must be {field.type}, not {column.type}") from error
+    return pa.table(columns, schema=schema.with_metadata(table.schema.metadata))

@@ -1,0 +1,76 @@
+"""Training time: seconds of optimizer steps, without set-up, evaluation and saving, across interruptions."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any, ClassVar
+
+import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from intaglio.stages.state import Remembering
+
+
+class Clock(Remembering):
+    """Measure every optimizer step, from the end of the one before it (data loading included) to its own end.
+
+    The clock starts with the first step, stands still between `pause` and the next step, and goes on after a resume
+    from the seconds that the checkpoint holds. On CUDA a step's end is an event in the stream, so the host does not
+    wait for the device at each step; it waits once when the clock is paused.
+    """
+
+    remembered: ClassVar[tuple[str, ...]] = ("seconds",)
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: list[float] = []
+        self._marks: list[Any] = []
+
+    def on_step_begin(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """Start the clock where it stands still."""
+        if not self._marks:
+            self._marks.append(self._mark())
+
+    def on_step_end(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """Note the end of a step."""
+        self._marks.append(self._mark())
+
+    def on_train_end(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """Stop for good."""
+        self.pause()
+
+    def pause(self) -> None:
+        """Stop until the next step begins; the steps noted so far become seconds."""
+        if self._marks and self.device.type == "cuda":
+            self._marks[-1].synchronize()
+        for before, after in zip(self._marks, self._marks[1:], strict=False):
+            # Microseconds are enough, and keep the checkpoint's state small.
+            self.seconds.append(round(self._between(before, after), 6))
+        self._marks.clear()
+
+    def _mark(self) -> Any:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def _between(self, before: Any, after: Any) -> float:
+        seconds = before.elapsed_time(after) / 1000 if self.device.type == "cuda" else after - before
+        return float(seconds)
+
+    @property
+    def total(self) -> float:
+        """Seconds of all steps."""
+        return sum(self.seconds)
+
+    @property
+    def mean(self) -> float:
+        """Seconds of a step, on average."""
+        return statistics.fmean(self.seconds) if self.seconds else 0.0
+
+    @property
+    def median(self) -> float:
+        """Seconds of the median step: the first steps' warm-up does not move it."""
+        return statistics.median(self.seconds) if self.seconds else 0.0

@@ -1,0 +1,91 @@
+"""The training loss: what is minimized, its mean for the curve, and the step at which it stops being a number."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from intaglio.errors import UserError
+from intaglio.stages.state import Remembering
+
+Tensor = torch.Tensor
+
+
+def classification_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    """Return the mean cross-entropy of an optimizer batch, or this part's share of it.
+
+    The Trainer does not divide the loss of classifiers by the number of accumulated parts (they accept loss arguments
+    and ignore them), and the last part of an epoch may be smaller: so a part's sum is divided by the whole batch's
+    examples.
+
+    Args:
+        outputs: the model's, with `logits` [examples, labels].
+        labels: int64 [examples].
+        num_items_in_batch: examples of the whole optimizer batch; None makes it the mean of these examples.
+    """
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
+    total = cross_entropy(logits.float(), labels, reduction="sum")
+    return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+
+
+class LossMeter(Remembering):
+    """Sum the loss since the last log on its own device, and find the first step whose loss is not finite.
+
+    On a CPU a bad loss raises at once. On another device the step is noted there and looked at by `check`, which the
+    Trainer calls whenever it logs, evaluates or saves: asking at each step would make the host wait for the device.
+    """
+
+    remembered: ClassVar[tuple[str, ...]] = ("mean_parts",)
+
+    def __init__(self) -> None:
+        # Sum of the losses and number of steps since the last log: a log right after a resume needs both.
+        self.mean_parts: list[float] = [0.0, 0.0]
+        self._sum: Tensor | None = None
+        self._bad_step: Tensor | None = None
+        self._bad_loss: Tensor | None = None
+        self._last_step = 0
+        self.rates: dict[int, float] = {}
+
+    def add(self, loss: Tensor, step: int, rate: float) -> None:
+        """Take the loss of a part of a step (scalar, its share of the step's mean) and the step's learning rate."""
+        if self._sum is None or self._bad_step is None or self._bad_loss is None:
+            self._sum = torch.tensor(self.mean_parts[0], dtype=loss.dtype, device=loss.device)
+            self._bad_step = torch.full((), -1, dtype=torch.int64, device=loss.device)
+            self._bad_loss = torch.zeros_like(loss)
+        self.mean_parts[1] += step != self._last_step
+        self._last_step = step
+        self.rates[step] = rate
+        self._sum += loss
+        first = ~torch.isfinite(loss) & (self._bad_step < 0)
+        self._bad_step = torch.where(first, step, self._bad_step)
+        self._bad_loss = torch.where(first, loss, self._bad_loss)
+        if loss.device.type == "cpu":
+            self.check()
+
+    def check(self) -> None:
+        """Raise where a loss was not finite; bring the sum to the host.
+
+        Raises:
+            UserError: the first such step, its loss and its learning rate.
+        """
+        if self._sum is None or self._bad_step is None or self._bad_loss is None:
+            return
+        step = int(self._bad_step.item())
+        if step >= 0:
+            raise UserError(
+                f"training: the loss became {self._bad_loss.item()} at step {step}, learning rate "
+                f"{self.rates[step]:.3g}; lower learning_rate, lengthen warmup, or check the model's weights"
+            )
+        self.mean_parts[0] = float(self._sum.item())
+        self.rates = {self._last_step: self.rates[self._last_step]} if self.rates else {}
+
+    def drain(self) -> float:
+        """Return the mean loss of a step since the last call."""
+        self.check()
+        total, steps = self.mean_parts
+        self.mean_parts = [0.0, 0.0]
+        if self._sum is not None:
+            self._sum.zero_()
+        return total / max(steps, 1)

@@ -1,0 +1,123 @@
+"""Quantization-aware training of an integer-only encoder (I-BERT; Kim et al. 2021), from a fine-tuned checkpoint.
+
+Activation ranges are calibrated before the first step, updated some times on the way, and frozen for the rest. Each
+time, training examples pass without dropout, so ranges hold no inflated values, and a training step itself
+observes nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback, set_seed
+
+from intaglio.encoder.checkpoint import convert, is_ours, save_pretrained
+from intaglio.encoder.model import Encoder
+from intaglio.errors import UserError
+from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
+from intaglio.stages.finetune import override_dropout
+from intaglio.stages.training import train
+from intaglio.study.options import QuantizeOptions
+from intaglio.tasks.tokenize import collate, encoded_dataset
+
+# Examples that pass at once while ranges are observed.
+BATCH = 32
+
+
+def quantize(
+    parent: Path, data: Path, options: QuantizeOptions, seed: int, max_length: int, work: Path, output: Path
+) -> None:
+    """Train a float checkpoint on simulated integers and write a [checkpoint]; goes on where `work` was left.
+
+    Args:
+        parent: the float [checkpoint] of the same seed.
+        data: a [data] artifact.
+        options: what to do.
+        seed: of the order of the data and of dropout.
+        max_length: tokens at which texts are cut.
+        work: folder for checkpoints, of this job alone; removed in the end.
+        output: the [checkpoint] artifact to write.
+
+    Raises:
+        UserError: the parent is quantized already, is damaged or of an architecture without an integer encoder.
+        Preempted: the job was asked to leave; its progress is saved.
+    """
+    read_record(parent)
+    if is_ours(parent):
+        raise UserError(f"{parent}: is quantized already; quantize starts from a float checkpoint")
+    tokenizer = AutoTokenizer.from_pretrained(parent)
+    model = AutoModelForSequenceClassification.from_pretrained(parent, use_safetensors=True)
+    override_dropout(model.config, options)
+    set_seed(seed)
+    encoder = convert(model, frozenset(options.integer))
+    batches = _batches(data, tokenizer, max_length, options.calibration_examples, seed)
+    observe = partial(calibrate, encoder, batches, options.momentum)
+    observe()
+    result = train(
+        encoder,
+        tokenizer,
+        data,
+        options,
+        seed,
+        max_length,
+        work,
+        precision="fp32",
+        callbacks=[Recalibration(options, observe)],
+    )
+    record = training_record(result, options, seed, parent)
+    write_checkpoint(output, partial(save_pretrained, encoder, model.config), tokenizer, record, result.history)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def calibrate(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], momentum: float) -> None:
+    """Let the encoder's activation ranges follow these batches of input_ids, attention_mask (, token_type_ids).
+
+    Raises:
+        UserError: an activation is not finite, or always zero.
+    """
+    device = next(encoder.parameters()).device
+    with encoder.calibrating(momentum):
+        for batch in batches:
+            encoder(**{name: tensor.to(device) for name, tensor in batch.items()})
+    for name, buffer in encoder.named_buffers():
+        if name.endswith(".largest") and not (torch.isfinite(buffer) and buffer > 0):
+            raise UserError(
+                f"calibration: the range of {name.removesuffix('.largest')} is {float(buffer)}; "
+                "the checkpoint that it starts from is broken, train it again"
+            )
+
+
+def _batches(data: Path, tokenizer: Any, max_length: int, count: int, seed: int) -> list[dict[str, Tensor]]:
+    """Return training examples drawn by the seed, in padded batches without labels."""
+    examples = encoded_dataset(data, "train", tokenizer, max_length).remove_columns("label").shuffle(seed=seed)
+    rows = list(examples.select(range(min(count, len(examples)))))
+    pad = collate(tokenizer)
+    return [dict(pad(rows[start : start + BATCH])) for start in range(0, len(rows), BATCH)]
+
+
+class Recalibration(TrainerCallback):  # type: ignore[misc]
+    """Updates the ranges at evenly spaced steps until they are frozen.
+
+    The ranges are in the model's state dict, so a resumed job finds them as they were.
+    """
+
+    def __init__(self, options: QuantizeOptions, observe: Callable[[], None]) -> None:
+        self.options = options
+        self.observe = observe
+
+    def steps(self, total: int) -> set[int]:
+        """Return the steps after which ranges are updated, of a training of so many steps."""
+        last = self.options.freeze * total
+        count = self.options.recalibrations
+        return {round(last * (index + 1) / count) for index in range(count)} - {0}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Update the ranges if it is time."""
+        if state.global_step in self.steps(state.max_steps):
+            self.observe()

@@ -1,0 +1,117 @@
+"""The Trainer of transformers with our loss, clock, choice of weights and checkpoints in the places it has for them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import EvalPrediction, PrinterCallback, Trainer
+
+from intaglio.stages import resume
+from intaglio.stages.arguments import Steps
+from intaglio.stages.clock import Clock
+from intaglio.stages.loss import LossMeter, classification_loss
+from intaglio.stages.selection import Selection, evaluation_steps
+from intaglio.study.options import TrainingOptions
+from intaglio.tasks.metrics import primary_metric
+
+WEIGHTS = "model.safetensors"
+
+
+class StageTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer that can be interrupted at any moment and keeps time.
+
+    Attributes:
+        work: the folder of checkpoints.
+        meter: the training loss since the last log.
+        clock: the time of the steps.
+        selection: when to evaluate, and which weights are best.
+    """
+
+    def __init__(self, work: Path, metric: str, steps: Steps, options: TrainingOptions, **kwargs: Any) -> None:
+        super().__init__(
+            compute_loss_func=classification_loss,
+            compute_metrics=partial(_validation_metrics, metric),
+            **kwargs,
+        )
+        self.work, self._draft = work, work
+        self.meter, self.clock = LossMeter(), Clock(self.args.device)
+        evaluations = evaluation_steps(steps.total, steps.epoch, options.evaluations)
+        self.selection = Selection(evaluations, metric, options.patience, self.keep_best)
+        self.remove_callback(PrinterCallback)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Measure the loss of what is trained on."""
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        self.meter.add(loss, self.state.global_step + 1, float(self.lr_scheduler.get_last_lr()[0]))
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Put our loss for the Trainer's, whose sum since the last log would not survive an interruption."""
+        if "loss" in logs:
+            logs["loss"] = self.meter.drain()
+            logs["learning_rate"] = self.meter.rates[self.state.global_step]
+        super().log(logs, start_time)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate outside the training time, and without moving the random numbers that training will draw."""
+        self.clock.pause()
+        self.meter.check()
+        random = torch.get_rng_state()
+        try:
+            metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        finally:
+            torch.set_rng_state(random)
+        return metrics
+
+    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        self.clock.pause()
+        self.meter.check()
+        best_step = self.selection.best_step
+        with resume.new_progress(self.work, self.state.global_step, best_step) as draft:
+            self._draft = draft
+            super()._save_checkpoint(model, trial)
+
+    def _get_output_dir(self, trial: Any) -> str:  # noqa: ARG002
+        """Return where the Trainer saves its checkpoint: a draft, renamed when it is whole."""
+        return str(self._draft)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
+        """Save the weights alone, under the names that the module has now: nothing else is needed to resume."""
+        folder = Path(output_dir or self.work)
+        folder.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_model(self.model, str(folder / WEIGHTS))
+
+    def save_progress(self) -> None:
+        """Write a checkpoint now, outside the loop that otherwise asks for it."""
+        self._save_checkpoint(self.model)
+
+    def keep_best(self, step: int) -> None:
+        """Keep the present weights as the best so far."""
+        with resume.durable(resume.best_folder(self.work, step), "weights") as draft:
+            self._save(str(draft))
+
+    def load_best(self) -> None:
+        """Put the weights of the best evaluation into the model."""
+        weights = resume.best_folder(self.work, self.selection.best_step) / WEIGHTS
+        safetensors.torch.load_model(self.model, str(weights))
+
+    @property
+    def done(self) -> bool:
+        """Whether the last step, or the one that early stopping chose, was taken and evaluated."""
+        step = self.state.global_step
+        return self.selection.evaluated == step and (self.selection.stopped or step == self.state.max_steps)
+
+
+def _validation_metrics(metric: str, prediction: EvalPrediction) -> dict[str, float]:
+    """Return the task's metric and the mean loss over the examples (the Trainer's overrates a short last batch)."""
+    logits, labels = prediction.predictions, prediction.label_ids
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    loss = cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(labels))
+    value = primary_metric(metric)(labels, np.argmax(logits, axis=-1))
+    return {metric: float(value), "loss": float(loss)}

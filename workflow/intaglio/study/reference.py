@@ -1,0 +1,92 @@
+"""The JSON schema of study files and their reference page, generated from the typed model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from intaglio.study import catalogue
+from intaglio.study.options import FinetuneOptions, QuantizeOptions
+from intaglio.study.schema import Bins, Encoder, Profile, Resources, StageOptions, Study, Task
+from intaglio.study.sources import FilesSource, HubSource, PackageSource
+
+SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
+    ("The study", Study, "The top level of the file."),
+    ("A task", Task, "`tasks: {NAME: {...}}`."),
+    ("Bins", Bins, "`bins` of a task."),
+    ("A model", Encoder, "`models: {NAME: {...}}`."),
+    ("Source: hub", HubSource, "`source: {kind: hub, ...}` of a task or a model."),
+    ("Source: package", PackageSource, "`source: {kind: package, ...}` of a task or a model."),
+    ("Source: files", FilesSource, "`source: {kind: files, ...}` of a task or a model."),
+    ("Options by stage", StageOptions, "`stages` of the study or of a task."),
+    ("Stage: finetune", FinetuneOptions, "In `stages`, or in a recipe as `{stage: finetune, ...}`."),
+    ("Stage: quantize", QuantizeOptions, "In `stages`, or in a recipe as `{stage: quantize, ...}`."),
+    ("Measurements", Profile, "`profile`."),
+    ("Requests to the cluster", Resources, "`resources`."),
+)
+
+
+def write_schema(path: Path) -> None:
+    """Write the JSON schema."""
+    path.write_text(json.dumps(Study.model_json_schema(), indent=1) + "\n")
+
+
+def write_reference(path: Path) -> None:
+    """Write the reference page, Markdown."""
+    path.write_text("\n".join(_page()) + "\n")
+
+
+def _page() -> Iterator[str]:
+    yield "# The study file"
+    yield ""
+    yield "Generated from `workflow/intaglio/study` by `make schema`; a test fails when it is out of date."
+    yield ""
+    yield "An option of a stage is looked up in the recipe, then in the task, then in the study; else its default holds."
+    for title, names in (
+        ("tasks", catalogue.TASKS),
+        ("models", catalogue.MODELS),
+        ("variants", catalogue.VARIANTS),
+    ):
+        yield ""
+        yield f"Known {title}: {', '.join(f'`{name}`' for name in names)}."
+    for heading, model, where in SECTIONS:
+        yield from ("", f"## {heading}", "", where, "", "| key | type | default | meaning |", "|---|---|---|---|")
+        for name, info in model.model_fields.items():
+            yield f"| `{name}` | {_type(info)} | {_default(info)} | {info.description or ''} |"
+
+
+def _type(info: FieldInfo) -> str:
+    text = str(info.annotation) if not isinstance(info.annotation, type) else info.annotation.__name__
+    for noise in ("typing.", "intaglio.study.schema.", "intaglio.study.sources.", "intaglio.study.options."):
+        text = text.replace(noise, "")
+    if "Annotated[" in text or "Source" in text:
+        text = _short(text)
+    return text.replace("|", "or").replace("NoneType", "null").replace("None", "null")
+
+
+def _short(text: str) -> str:
+    """Say in words what the annotation of a constrained type spells out."""
+    words = {
+        "HubSource": "a source",
+        "Task": "tasks by name",
+        "Encoder": "models by name",
+        "FinetuneOptions": "recipes by name",
+        "TestName": "a path, or paths by name",
+        "StringConstraints": "str",
+    }
+    return next((word for mark, word in words.items() if mark in text), text)
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    value: Any = info.get_default(call_default_factory=True, validated_data={})
+    if value is PydanticUndefined or isinstance(value, BaseModel):
+        return ""
+    return f"`{json.dumps(value)}`" if value != "" else ""

@@ -1,0 +1,179 @@
+"""The figures that others published for RoBERTa-base on GLUE, beside the measured ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from intaglio.tables.display import NOTHING, Display, measured, number, percent, spread
+from intaglio.tables.variants import mean_sd
+
+MODEL, DATA = "FacebookAI/roberta-base", "nyu-mll/glue"
+COLUMNS = [
+    *("task", "variant", "quantity", "unit", "source", "published", "measured_mean", "measured_sd", "n", "model"),
+    *("published_conditions", "measured_conditions"),
+]
+
+
+class Figure(NamedTuple):
+    """One published number: GLUE task, variant, column of runs.parquet, value in that column's unit."""
+
+    task: str
+    variant: str
+    column: str
+    value: float
+
+
+class Publication(NamedTuple):
+    """Where figures come from, and what they are."""
+
+    name: str
+    accuracy: str
+    seconds: str
+    figures: tuple[Figure, ...]
+
+
+def _students() -> tuple[Figure, ...]:
+    table = {
+        "mnli": (87.6, 10348.4, 86.6, 48243.7),
+        "sst2": (95.0, 2362.5, 94.3, 15238.0),
+        "cola": (84.1, 766.8, 69.4, 4349.6),
+        "rte": (78.0, 607.3, 66.8, 1553.5),
+    }
+    return tuple(
+        Figure(task, variant, column, value)
+        for task, (f_accuracy, f_seconds, i_accuracy, i_seconds) in table.items()
+        for variant, column, value in (
+            ("float", "accuracy", f_accuracy / 100),
+            ("int", "accuracy", i_accuracy / 100),
+            ("float", "train_seconds", f_seconds),
+            ("int", "train_seconds", i_seconds),
+        )
+    )
+
+
+def _scores(variant: str, accuracy: Mapping[str, float], cola: float) -> tuple[Figure, ...]:
+    scores = [Figure(task, variant, "accuracy", value / 100) for task, value in accuracy.items()]
+    return (*scores, Figure("cola", variant, "matthews", cola / 100))
+
+
+PUBLICATIONS = (
+    Publication(
+        "Students' study of I-BERT",
+        "accuracy (for CoLA too, where GLUE asks for Matthews correlation); one figure, no spread",
+        "one figure on an NVIDIA T4",
+        _students(),
+    ),
+    Publication(
+        "I-BERT (Kim et al., 2021)",
+        "best development-set score over up to 16 settings, no seeds; MNLI: matched",
+        "",
+        (
+            *_scores("float", {"mnli": 87.8, "qnli": 92.8, "sst2": 94.6, "rte": 78.0}, 61.2),
+            *_scores("int", {"mnli": 87.5, "qnli": 92.8, "sst2": 95.2, "rte": 79.4}, 62.5),
+        ),
+    ),
+    Publication(
+        "RoBERTa-base (Liu et al., 2019)",
+        "development set; MNLI: matched",
+        "",
+        _scores("float", {"mnli": 87.6, "sst2": 94.8, "rte": 78.7}, 63.6),
+    ),
+)
+
+
+def compare(study: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for every published figure that the study has a counterpart to, whatever its tasks are called.
+
+    Args:
+        study: the resolved study file.
+        runs: rows of runs.parquet; those that are not ok count for nothing.
+    """
+    models = [name for name, model in study["models"].items() if model["source"].get("repo") == MODEL]
+    rows = []
+    for name, task in study["tasks"].items():
+        if task["source"].get("repo") != DATA:
+            continue
+        for publication in PUBLICATIONS:
+            for figure in publication.figures:
+                if figure.task == task["source"].get("config") and figure.variant in study["variants"]:
+                    rows += [_row(name, model, publication, figure, runs) for model in models]
+    return rows
+
+
+def _row(
+    task: str, model: str, publication: Publication, figure: Figure, runs: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    wanted = {"task": task, "model": model, "variant": figure.variant, "status": "ok"}
+    mine = [run for run in runs if all(run[key] == value for key, value in wanted.items())]
+    mean, sd = mean_sd(run.get(figure.column) for run in mine)
+    seconds = figure.column == "train_seconds"
+    devices = ", ".join(sorted({run["device"] for run in mine if run.get("device")}))
+    test_sets = ", ".join(sorted({run["test_set"] for run in mine if run.get("test_set")}))
+    return {
+        **{key: wanted[key] for key in ("task", "model", "variant")},
+        "quantity": figure.column,
+        "unit": "s" if seconds else "share",
+        "source": publication.name,
+        "published": figure.value,
+        "measured_mean": mean,
+        "measured_sd": sd,
+        "n": len(mine),
+        "published_conditions": publication.seconds if seconds else publication.accuracy,
+        "measured_conditions": devices if seconds else f"GLUE development set ({test_sets}), never selected on",
+    }
+
+
+_QUANTITIES = {
+    "accuracy": "accuracy, %",
+    "matthews": "Matthews correlation × 100",
+    "train_seconds": "training, s",
+}
+
+
+def show(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Display:
+    """Return the comparison as a table to be read, or a sentence where there is nothing to compare."""
+    title = f"Published figures beside those of {study['study']}"
+    if not rows:
+        return Display(
+            title,
+            [],
+            [],
+            frozenset(),
+            [f"This study has no published counterpart: figures are known for {MODEL} on GLUE."],
+        )
+    columns = ["task", "variant", "quantity", "published", "measured", "seeds", "source", "what was published"]
+    cells = [
+        [
+            row["task"],
+            row["variant"],
+            _QUANTITIES[row["quantity"]],
+            _value(row, row["published"]),
+            _measured(row),
+            str(row["n"]) if row["n"] else NOTHING,
+            row["source"],
+            row["published_conditions"],
+        ]
+        for row in rows
+    ]
+    notes = [
+        "Measured: mean ± standard deviation over seeds, on the official development set, on which nothing was chosen: "
+        "weights are chosen on a validation split cut from the training data. I-BERT's scores were chosen on the very "
+        "set that they report, so they are expected to be higher.",
+        "Training times compare the recipes' cost only roughly: hardware, epochs and precision differ.",
+        *(f"Measured on: {devices}." for devices in _devices(rows)),
+    ]
+    return Display(title, columns, cells, frozenset({"published", "measured", "seeds"}), notes)
+
+
+def _devices(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return sorted({row["measured_conditions"] for row in rows if row["unit"] == "s"} - {""})
+
+
+def _value(row: Mapping[str, Any], value: float | None) -> str:
+    return number(value) if row["unit"] == "s" else percent(value)
+
+
+def _measured(row: Mapping[str, Any]) -> str:
+    mean, sd = row["measured_mean"], row["measured_sd"]
+    return measured(mean, sd) if row["unit"] == "s" else spread(percent(mean), percent(sd))

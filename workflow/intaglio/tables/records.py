@@ -1,0 +1,167 @@
+"""Reading what the jobs of one run left: its row of runs.parquet, and the tables that are gathered as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from intaglio import schemas
+from intaglio.errors import UserError
+from intaglio.store import MANIFEST, open_artifact
+
+KEY = ("task", "model", "variant", "seed")
+_MB = 1e6
+_SCORES = ("accuracy", "f1_macro", "balanced_accuracy", "cohen_kappa", "matthews")
+
+
+@dataclass
+class Record:
+    """One run.
+
+    Attributes:
+        row: its row of runs.parquet; what is not known is absent.
+        tables: pyarrow tables by name (metrics, history, latency, sizes, operators), those that are there.
+        evaluation: folder of its predictions, if it is there and sound.
+        classes: number of labels of its task.
+        validation: metrics on the validation split, of the weights that were kept.
+    """
+
+    row: dict[str, Any]
+    tables: dict[str, Any] = field(default_factory=dict)
+    evaluation: Path | None = None
+    classes: int = 0
+    validation: dict[str, float] = field(default_factory=dict)
+
+
+def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
+    """Read a run of the plan, as far as it has come.
+
+    Its status is `ok` where everything is there and sound, `failed` where an artifact is damaged or a job left a
+    failure.json in one of its work folders, else `pending`.
+    """
+    key = {name: run[name] for name in KEY}
+    record = Record({"study": study["study"], **key, "checkpoint": str(run["checkpoint"])})
+    missing, damaged = [], []
+    for kind, read in _READERS.items():
+        folder = Path(run[kind])
+        if not (folder / MANIFEST).is_file():
+            missing.append(kind)
+            continue
+        try:
+            open_artifact(folder, kind)
+            read(record, folder, study, run)
+        except UserError as error:
+            damaged.append(str(error))
+    record.row["validation_value"] = record.validation.get(record.row.get("primary_metric", ""))
+    failures = damaged + (_failures(run) if missing else [])
+    record.row["status"] = "failed" if failures else "pending" if missing else "ok"
+    record.row["error"] = "; ".join(failures) or ("not there yet: " + ", ".join(missing) if missing else None)
+    return record
+
+
+def _failures(run: Mapping[str, Any]) -> list[str]:
+    """Return what the run's jobs said when they failed."""
+    said = []
+    for folder in run.get("work", []):
+        path = Path(folder) / "failure.json"
+        if path.is_file():
+            said.append(str(_json(path).get("error", f"see {path}")))
+    return said
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); delete its folder and run again") from error
+    return content
+
+
+def _read_checkpoint(record: Record, folder: Path, _study: Mapping[str, Any], _run: Mapping[str, Any]) -> None:
+    training = _json(folder / "training.json")
+    record.tables["history"] = schemas.read_table(folder / "history.parquet", schemas.TRAINING_HISTORY)
+    record.validation = {name.removeprefix("validation_"): value for name, value in training["validation"].items()}
+    record.row |= {
+        "train_seconds": training["train_seconds"],
+        "total_train_seconds": training["total_train_seconds"],
+        "step_seconds": training["step_seconds_median"],
+        "steps": training["steps"],
+        "device": training["device"],
+        "machine": training["machine"]["id"],
+    }
+
+
+def _read_evaluation(record: Record, folder: Path, _study: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    open_artifact(Path(run["data"]), "data")
+    task = _json(Path(run["data"]) / "task.json")
+    metrics = schemas.read_table(folder / "metrics.parquet", schemas.METRICS)
+    test_set = task["test_sets"][0]
+    rows = [row for row in metrics.to_pylist() if row["test_set"] == test_set]
+    values = {row["metric"]: row["value"] for row in rows if row["label"] is None}
+    primary = [row["metric"] for row in rows if row["primary"]]
+    if len(primary) != 1:
+        raise UserError(f"{folder}/metrics.parquet: {len(primary)} primary metrics of {test_set!r}; evaluate it again")
+    record.tables["metrics"] = metrics
+    record.evaluation, record.classes = folder, len(task["labels"])
+    record.row |= {
+        "test_set": test_set,
+        "test_examples": round(sum(row["value"] for row in rows if row["metric"] == "confusion")),
+        "primary_metric": primary[0],
+        "primary_value": values[primary[0]],
+        **{name: values.get(name) for name in _SCORES},
+    }
+
+
+def _read_profile(record: Record, folder: Path, study: Mapping[str, Any], _run: Mapping[str, Any]) -> None:
+    latency = schemas.read_table(folder / "latency.parquet", schemas.LATENCY)
+    sizes = schemas.read_table(folder / "sizes.parquet", schemas.SIZES)
+    operators = schemas.read_table(folder / "operators.parquet", schemas.OPERATORS)
+    record.tables |= {"latency": latency, "sizes": sizes, "operators": operators}
+    batch_size, length = study["profile"]["headline"]
+    timed: dict[str, dict[str, Any]] = {}
+    for row in latency.to_pylist():
+        if (row["batch_size"], row["length"]) == (batch_size, length):
+            timed.setdefault(row["device"], row)  # the first backend is the one that the headline speaks of
+    record.row |= {"latency_batch_size": batch_size, "latency_length": length}
+    record.row |= _cpu_columns(timed.get("cpu")) | _cuda_columns(timed.get("cuda"))
+    for component, column in (("file", "size_mb"), ("parameters", "parameters_mb")):
+        of_it = [row["bytes"] for row in sizes.to_pylist() if row["component"] == component]
+        record.row[column] = sum(of_it) / _MB if of_it else None
+
+
+def _times(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    names = ("mean", "std", "p50", "p90", "p99")
+    return {
+        **{f"{prefix}latency_ms_{name}": row[f"{name}_ms"] for name in names},
+        f"{prefix}throughput": row["throughput"],
+        f"{prefix}peak_memory_mb": row["peak_memory_mb"],
+    }
+
+
+def _cpu_columns(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    if row is None:
+        return {}
+    return _times(row, "") | {
+        "backend": row["backend"],
+        "latency_device": row["device"],
+        "latency_device_name": row["device_name"],
+        "latency_machine": row["machine_id"],
+        "latency_threads": row["threads"],
+    }
+
+
+def _cuda_columns(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    if row is None:
+        return {}
+    return _times(row, "cuda_") | {"cuda_device_name": row["device_name"], "cuda_machine": row["machine_id"]}
+
+
+_Reader = Callable[[Record, Path, Mapping[str, Any], Mapping[str, Any]], None]
+_READERS: dict[str, _Reader] = {
+    "checkpoint": _read_checkpoint,
+    "evaluation": _read_evaluation,
+    "profile": _read_profile,
+}

@@ -1,0 +1,141 @@
+"""How all plots look: colours by variant, type, headings, grids of panels."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+INK, GREY, FAINT = "#1f2328", "#6b7480", "#e4e7eb"
+RC: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelcolor": GREY,
+    "axes.edgecolor": "#c9d1d9",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "legend.frameon": False,
+    "svg.hashsalt": "intaglio",  # the same plot is the same file
+    "savefig.dpi": 150,
+}
+
+# Okabe and Ito's palette, which the color-blind can tell apart, and three more; the same variant is the same color.
+_COLORS = {
+    "float": "#3d444d",
+    "int": "#d55e00",
+    "int-linear": "#0072b2",
+    "int-linear-gelu": "#56b4e9",
+    "int-linear-softmax": "#009e73",
+    "int-linear-layernorm": "#cc79a7",
+    "int-linear-gelu-softmax": "#b8860b",
+    "int-linear-gelu-layernorm": "#7b61c9",
+    "int-linear-softmax-layernorm": "#8b5a2b",
+}
+_MORE = ("#0b7a75", "#b5179e", "#4361ee", "#6a994e", "#e63946", "#9c6644", "#457b9d", "#ffb703")
+_MARKERS = "oDs^vP<X>ph*d8H"
+
+
+@dataclass(frozen=True)
+class Look:
+    """Color and marker of every variant of a study."""
+
+    variants: tuple[str, ...]
+
+    def color(self, variant: str) -> str:
+        """Return its own color, or for a variant of the user's one by its place in the study."""
+        others = [name for name in self.variants if name not in _COLORS]
+        return _COLORS[variant] if variant in _COLORS else _MORE[others.index(variant) % len(_MORE)]
+
+    def marker(self, variant: str) -> str:
+        """Return a marker, so that colors are not all there is to tell by."""
+        return _MARKERS[self.variants.index(variant) % len(_MARKERS)]
+
+    def handles(self, variants: Sequence[str], line: bool = False) -> list[Line2D]:
+        """Return legend entries."""
+        return [
+            Line2D(
+                [], [], color=self.color(name), label=name, lw=2 if line else 0, markersize=6,
+                marker="" if line else self.marker(name),
+            )
+            for name in variants
+        ]  # fmt: skip
+
+
+def panels(
+    count: int,
+    size: tuple[float, float],
+    title: str,
+    subtitle: str,
+    *,
+    columns: int = 4,
+    left: float = 0.0,
+    legend: Sequence[Line2D] = (),
+    **options: Any,
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of equal panels under a heading, with a legend below.
+
+    Args:
+        count: panels, at least one, filled row by row.
+        size: of a panel, inches (width, height).
+        title: in bold above everything.
+        subtitle: what is shown and under what conditions.
+        columns: panels in a row, at most.
+        left: inches more for the first column's labels.
+        legend: entries below the panels.
+        options: for `Figure.subplots`.
+    """
+    # As few rows as possible, as evenly filled as possible.
+    rows = -(-count // columns)
+    columns = -(-count // rows)
+    # A single narrow panel would leave no room for the heading.
+    width = max(5.2, columns * size[0] + left + 0.3)
+    lines = textwrap.wrap(subtitle, int(width * 15)) if subtitle else []
+    title_lines = textwrap.wrap(title, int(width * 9.7))
+    top = 0.2 + 0.24 * len(title_lines) + 0.17 * len(lines)
+    in_a_row = max(1, int(width / (0.5 + 0.069 * max((len(str(h.get_label())) for h in legend), default=1))))
+    bottom = 0.12 + 0.178 * -(-len(legend) // in_a_row) if legend else 0.0
+    height = rows * size[1] + top + bottom
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(  # type: ignore[union-attr, call-arg]
+        rect=(0, bottom / height, 1, 1 - (top + bottom) / height), w_pad=0.08, h_pad=0.06, wspace=0.03
+    )
+    figure.text(0.1 / width, 1 - 0.1 / height, "\n".join(title_lines), weight="bold", size=12, va="top")
+    below = 1 - (0.14 + 0.24 * len(title_lines)) / height
+    figure.text(0.1 / width, below, "\n".join(lines), color=GREY, size=8.5, va="top", linespacing=1.25)
+    if legend:
+        figure.legend(handles=list(legend), loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=in_a_row, fontsize=8.5)
+    grid = figure.subplots(rows, columns, squeeze=False, **options)
+    axes: list[Axes] = list(np.ravel(grid))
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    return figure, axes[:count]
+
+
+def statement(title: str, text: str) -> Figure:
+    """Return a figure that says why there is nothing to be seen."""
+    figure, (axes,) = panels(1, (6.0, 0.9), title, "")
+    axes.axis("off")
+    axes.text(0, 0.8, textwrap.fill(text, 80), va="top", color=GREY, transform=axes.transAxes)
+    return figure

@@ -1,0 +1,134 @@
+"""One row a variant: its runs over seeds, and how far it is from `float` with how much certainty."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from intaglio import schemas
+from intaglio.errors import UserError
+from intaglio.tables import bootstrap
+from intaglio.tables.records import Record
+
+BASELINE = "float"
+_OVER_SEEDS = {
+    "primary": "primary_value",
+    "accuracy": "accuracy",
+    "f1_macro": "f1_macro",
+    "train_seconds": "train_seconds",
+    "total_train_seconds": "total_train_seconds",
+    "latency_ms": "latency_ms_mean",
+    "cuda_latency_ms": "cuda_latency_ms_mean",
+    "size_mb": "size_mb",
+}
+_NAMES = ("latency_device_name", "cuda_device_name", "device")
+
+
+def mean_sd(values: Iterable[float | None]) -> tuple[float | None, float | None]:
+    """Return mean and standard deviation (n - 1) of what is known; null where that is too little."""
+    known = [value for value in values if value is not None]
+    return (statistics.fmean(known) if known else None, statistics.stdev(known) if len(known) > 1 else None)
+
+
+def variant_rows(records: Sequence[Record], resamples: int) -> list[dict[str, Any]]:
+    """Return the rows of variants.parquet, in the order of the plan, from all runs of a study."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.row["task"], record.row["model"]), []).append(record)
+    return [row for group in groups.values() for row in _rows_of_group(group, resamples)]
+
+
+def _rows_of_group(group: Sequence[Record], resamples: int) -> list[dict[str, Any]]:
+    """Return the rows of one task and model."""
+    planned: dict[str, list[Record]] = {}
+    for record in group:
+        planned.setdefault(record.row["variant"], []).append(record)
+    done = {name: {r.row["seed"]: r for r in runs if r.row["status"] == "ok"} for name, runs in planned.items()}
+    baseline = done.get(BASELINE, {})
+    values = _resampled([record for runs in done.values() for record in runs.values()], resamples) if baseline else {}
+    rows = []
+    for name, runs in done.items():
+        row = _over_seeds(planned[name], list(runs.values()))
+        common = [seed for seed in runs if seed in baseline]
+        if common:
+            row |= _against([runs[seed].row for seed in common], [baseline[seed].row for seed in common])
+            row["difference_low"], row["difference_high"] = bootstrap.interval(
+                np.stack([values[name, seed] for seed in common]), np.stack([values[BASELINE, seed] for seed in common])
+            )
+        rows.append(row)
+    return rows
+
+
+def _over_seeds(planned: Sequence[Record], done: Sequence[Record]) -> dict[str, Any]:
+    first = planned[0].row
+    row = {name: first[name] for name in ("study", "task", "model", "variant")}
+    row |= {"n": len(done), "planned": len(planned)}
+    rows = [record.row for record in done]
+    for name in ("test_set", "test_examples", "primary_metric", "latency_batch_size", "latency_length"):
+        row[name] = rows[0].get(name) if rows else None
+    for name, column in _OVER_SEEDS.items():
+        row[f"{name}_mean"], row[f"{name}_sd"] = mean_sd(run.get(column) for run in rows)
+    for name in _NAMES:
+        row[name] = ", ".join(sorted({run[name] for run in rows if run.get(name)})) or None
+    return row
+
+
+def _against(runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return difference and ratios to the baseline's runs of the same seeds."""
+
+    def ratio(column: str, machine: str | None) -> float | None:
+        # Times are compared where the hardware is the same, and nowhere else.
+        pairs = [
+            (run[column], base[column])
+            for run, base in zip(runs, baseline, strict=True)
+            if run.get(column) and base.get(column) and (machine is None or run[machine] == base[machine])
+        ]
+        return sum(run for run, _ in pairs) / sum(base for _, base in pairs) if pairs else None
+
+    def inverse(value: float | None) -> float | None:
+        return 1 / value if value else None
+
+    latency = ratio("latency_ms_mean", "latency_machine")
+    pairs = zip(runs, baseline, strict=True)
+    return {
+        "difference_n": len(runs),
+        "difference": statistics.fmean(run["primary_value"] - base["primary_value"] for run, base in pairs),
+        "relative_train_seconds": ratio("train_seconds", "device"),
+        "relative_latency": latency,
+        "speedup": inverse(latency),
+        "cuda_speedup": inverse(ratio("cuda_latency_ms_mean", "cuda_machine")),
+        "size_ratio": inverse(ratio("size_mb", None)),
+    }
+
+
+def _resampled(records: Sequence[Record], resamples: int) -> dict[tuple[str, int], bootstrap.Floats]:
+    """Return the primary metric of every run on the same resamples of the test examples, by variant and seed."""
+    first = records[0]
+    ids, labels, _ = _predictions(first)
+    predictions = []
+    for record in records:
+        other_ids, other_labels, predicted = _predictions(record)
+        if not np.array_equal(ids, other_ids) or not np.array_equal(labels, other_labels):
+            raise UserError(
+                f"{record.evaluation}: not the examples of {first.evaluation}, so they cannot be compared; "
+                "delete both folders and run again"
+            )
+        predictions.append(predicted)
+    values = bootstrap.resampled(first.row["primary_metric"], labels, np.stack(predictions), first.classes, resamples)
+    return {(r.row["variant"], r.row["seed"]): runs for r, runs in zip(records, values, strict=True)}
+
+
+def _predictions(record: Record) -> tuple[Any, bootstrap.Ints, bootstrap.Ints]:
+    """Return ids, labels and predictions on the primary test set, by id."""
+    if record.evaluation is None:
+        raise ValueError("a finished run has an evaluation")
+    table = schemas.read_table(record.evaluation / "predictions.parquet", schemas.PREDICTIONS)
+    ids, labels, predictions, test_sets = (
+        table.column(name).to_numpy() for name in ("id", "label", "prediction", "test_set")
+    )
+    rows = np.flatnonzero(test_sets == record.row["test_set"])
+    order = rows[np.argsort(ids[rows], kind="stable")]
+    return ids[order], labels[order], predictions[order]

@@ -1,0 +1,70 @@
+"""Members of package archives: wheels and zip files, tar files of any compression, and archives within archives."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from intaglio.errors import UserError, nearest
+
+NESTED = "::"
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tuple[list[str], Callable[[str], IO[bytes]]]]:
+    """Yield the names of an archive's regular files and a function that opens one of them."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as wheel:
+            yield [info.filename for info in wheel.infolist() if not info.is_dir()], wheel.open
+    elif tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as tar:
+            members = {member.name.removeprefix("./"): member for member in tar if member.isfile()}
+
+            def open_member(name: str) -> IO[bytes]:
+                stream = tar.extractfile(members[name])
+                assert stream is not None, "only regular files are listed"
+                return stream
+
+            yield list(members), open_member
+    else:
+        raise UserError(f"{archive.name}: neither a zip nor a tar archive, or a damaged one; fetch it again")
+
+
+def _known(names: list[str]) -> set[str]:
+    """Return the files and all the folders that they lie in."""
+    folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+    return (set(names) | folders) - {"."}
+
+
+def extract(archive: Path, path: str, folder: Path) -> Path:
+    """Copy one file or folder of an archive into a folder of ours and return where it lies.
+
+    Args:
+        archive: the archive's file.
+        path: member to take; `inner.tar.gz::member` reaches into an archive within the archive, at any depth.
+        folder: where to put it; only what lies under the member is written, and only below this folder.
+
+    Raises:
+        UserError: no archive, no such member, or a member that would be written outside of the folder.
+    """
+    outer, _, inner = path.partition(NESTED)
+    outer = outer.strip("/")
+    target = folder / PurePosixPath(outer).name
+    with _opened(archive) as (names, open_member):
+        wanted = [name for name in names if name == outer or name.startswith(outer + "/")]
+        if not wanted:
+            raise UserError(f"source: {archive.name} has no member {outer!r}, {nearest(outer, _known(names))}")
+        for name in wanted:
+            relative = PurePosixPath(name).relative_to(outer)
+            if ".." in relative.parts:
+                raise UserError(f"source: {archive.name}: member {name!r} points outside of the archive; do not use it")
+            copy = target / relative
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with open_member(name) as stream, copy.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+    return extract(target, inner, folder / f"{target.name}.members") if inner else target

@@ -1,0 +1,129 @@
+"""From a table to examples: which column is what, and what a label means. Every refusal names file, row and value."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from intaglio.errors import UserError, nearest
+from intaglio.study.schema import Bins, Task
+from intaglio.tasks.read import Table, missing
+
+T = TypeVar("T")
+ID_COLUMNS = ("id", "idx")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples of one split; every column has the same length.
+
+    Attributes:
+        ids: unique in their table.
+        texts: one column, or two for pairs of texts.
+        labels: indices into the task's labels.
+    """
+
+    ids: list[str]
+    texts: list[list[str]]
+    labels: list[int]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Sequence[int]) -> Examples:
+        """Return some of the examples, in the order given."""
+        return Examples(_take(self.ids, rows), [_take(text, rows) for text in self.texts], _take(self.labels, rows))
+
+    def contents(self) -> list[tuple[str, ...]]:
+        """Return the text, or the pair of texts, of each example."""
+        return list(zip(*self.texts, strict=True))
+
+
+def _take(values: Sequence[T], rows: Sequence[int]) -> list[T]:
+    return [values[row] for row in rows]
+
+
+def read_examples(task: Task, table: Table) -> tuple[Examples, int]:
+    """Return the examples of a table, and how many rows fell into a bin without a label and were left out.
+
+    Raises:
+        UserError: a column is missing, a text is empty or not a string, or a label is not a declared one.
+    """
+    for column in [*task.text, task.label]:
+        if column not in table.columns:
+            raise UserError(f"{table.name}: no column {column!r}, {nearest(column, table.columns)}")
+    names = _declared(task, table) if task.bins is None else _binned(task.label, task.bins, table)
+    index = {label: position for position, label in enumerate(task.labels)}
+    rows = [row for row, name in enumerate(names) if name is not None]
+    texts = [_take(_texts(column, table), rows) for column in task.text]
+    labels = [index[name] for name in names if name is not None]
+    return Examples(_take(_ids(task, table), rows), texts, labels), len(names) - len(rows)
+
+
+def _texts(column: str, table: Table) -> list[str]:
+    values = table.columns[column]
+    for row, value in enumerate(values):
+        if missing(value):
+            raise UserError(f"{table.where(row)}: no text in column {column!r}; fill it in or delete the row")
+        if not isinstance(value, str):
+            raise UserError(f"{table.where(row)}: column {column!r} holds {value!r}, not a text; check `text`")
+    return values
+
+
+def _spelled(value: Any) -> str:
+    """Spell a label value as a study file would: 1 for 1.0, true for True."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _declared(task: Task, table: Table) -> list[str | None]:
+    """Return the label of every row, from the values that the task declares."""
+    values = task.labels if task.label_values is None else task.label_values
+    label_of: dict[str, str | None] = dict(zip(values, task.labels, strict=True))
+    found = ["" if missing(value) else _spelled(value) for value in table.columns[task.label]]
+    strange = [row for row, value in enumerate(found) if value not in label_of]
+    if strange:
+        row = strange[0]
+        more = f" (and {len(strange) - 1} rows more)" if len(strange) > 1 else ""
+        what = f"label {found[row]!r} is not declared" if found[row] else f"no label in column {task.label!r}"
+        key = "labels" if task.label_values is None else "label_values"
+        raise UserError(f"{table.where(row)}: {what}{more}; {nearest(found[row], values)} (`{key}` in the study file)")
+    return [label_of[value] for value in found]
+
+
+def _binned(column: str, bins: Bins, table: Table) -> list[str | None]:
+    """Return the label of the interval that each row's number falls into, None where its bin drops the row."""
+    return [_bin(bins, _number(value, table, row, column)) for row, value in enumerate(table.columns[column])]
+
+
+def _bin(bins: Bins, number: float) -> str | None:
+    # On an edge the two differ: such a number is dropped if either neighbor drops, else it belongs above.
+    below, above = bins.labels[bisect_left(bins.edges, number)], bins.labels[bisect_right(bins.edges, number)]
+    return None if below is None else above
+
+
+def _number(value: Any, table: Table, row: int, column: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{table.where(row)}: column {column!r} holds {value!r}, where `bins` need a number")
+    return number
+
+
+def _ids(task: Task, table: Table) -> list[str]:
+    """Return the table's own identifiers if they are unique, else the numbers of its rows."""
+    for column in ID_COLUMNS:
+        if column in table.columns and column not in [*task.text, task.label]:
+            values = table.columns[column]
+            ids = [_spelled(value) for value in values]
+            if len(set(ids)) == len(ids) and not any(missing(value) for value in values):
+                return ids
+    return [str(number) for number in table.numbers]

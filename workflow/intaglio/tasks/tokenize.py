@@ -1,0 +1,105 @@
+"""Texts to tokens, the same for training, evaluation and calibration; nothing is cached outside memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+from transformers import DataCollatorWithPadding
+
+from intaglio.errors import UserError, nearest
+from intaglio.store import open_artifact
+
+# Tokenizing so many texts at once bounds the memory of a large split.
+_CHUNK = 1000
+# Their positions start behind the padding index, as fairseq's did, so that many are lost.
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "ibert", "mpnet"}
+
+
+def tokenize(tokenizer: Any, table: pa.Table | pd.DataFrame, max_length: int) -> list[dict[str, list[int]]]:
+    """Return the tokens of every example, in order, cut at `max_length` and not padded.
+
+    Args:
+        tokenizer: a transformers tokenizer; its `model_input_names` decide whether there are token_type_ids.
+        table: column text_a, and text_b where the task is of pairs (the longer text of a pair is cut first).
+        max_length: tokens, special ones included.
+    """
+    return list(_tokens(tokenizer, table, max_length))
+
+
+def _tokens(tokenizer: Any, table: pa.Table | pd.DataFrame, max_length: int) -> Iterator[dict[str, list[int]]]:
+    names = table.column_names if isinstance(table, pa.Table) else list(table.columns)
+    texts = [list(_values(table, name)) for name in ("text_a", "text_b") if name in names]
+    for start in range(0, len(texts[0]), _CHUNK):
+        chunk = [column[start : start + _CHUNK] for column in texts]
+        encoded = tokenizer(*chunk, truncation=True, max_length=max_length)
+        columns = {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}
+        for row in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, row, strict=True))
+
+
+def _values(table: pa.Table | pd.DataFrame, name: str) -> list[Any]:
+    return list(table[name].to_pylist() if isinstance(table, pa.Table) else table[name])
+
+
+def collate(tokenizer: Any) -> DataCollatorWithPadding:
+    """Return what makes a padded batch of examples: tensors of int64, [batch, longest]; label becomes labels."""
+    return DataCollatorWithPadding(tokenizer, return_tensors="pt")
+
+
+def read_split(data: Path, split: str) -> pa.Table:
+    """Return a split of a [data] artifact as it is stored: id, text_a, (text_b,) label.
+
+    Raises:
+        UserError: the artifact is damaged or has no such split.
+    """
+    open_artifact(data, "data")
+    path = data / f"{split}.parquet"
+    if not path.is_file():
+        raise UserError(f"{data}: no split {split!r}, {nearest(split, (file.stem for file in data.glob('*.parquet')))}")
+    return pq.ParquetFile(path).read()
+
+
+def read_task(data: Path) -> dict[str, Any]:
+    """Return what a [data] artifact says of its task: labels, metric, test_sets, pair."""
+    open_artifact(data, "data")
+    task: dict[str, Any] = json.loads((data / "task.json").read_text())
+    return task
+
+
+def encoded_dataset(data: Path, split: str, tokenizer: Any, max_length: int, keep_id: bool = False) -> Dataset:
+    """Return a split as tokens, in memory.
+
+    Returns:
+        A data set with columns input_ids, attention_mask, token_type_ids where the tokenizer gives them, label, and id
+        where `keep_id` asks for it (a data collator would choke on it).
+
+    Raises:
+        UserError: the artifact is damaged or has no such split.
+    """
+    table = read_split(data, split)
+    rows = tokenize(tokenizer, table, max_length)
+    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    columns["label"] = table["label"].to_pylist()
+    if keep_id:
+        columns["id"] = table["id"].to_pylist()
+    return Dataset.from_dict(columns)
+
+
+def longest_input(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a model can take at most, from the content of its config.json; None where it does not say.
+
+    A RoBERTa of 514 positions takes 512: the first two belong to padding.
+    """
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int):
+        return None
+    if config.get("model_type") in _OFFSET_POSITIONS:
+        return positions - int(config.get("pad_token_id") or 0) - 1
+    return positions

@@ -1,0 +1,55 @@
+# The study as jobs. Decisions are made in the package; here they are handed over.
+import json
+from pathlib import Path
+
+WORKFLOW = Path(str(workflow.current_basedir)).parent
+sys.path.insert(0, str(WORKFLOW))
+from intaglio.errors import UserError
+from intaglio.study.identity import code as code_of
+from intaglio.study.load import load
+from intaglio.study.plan import make_plan
+
+try:
+    study = load(config)
+except UserError as error:
+    raise WorkflowError(f"Mistakes in the study file:\n{error}") from None
+plan_ = make_plan(study)
+
+RESULTS = f"results/{study.study}"
+ENVIRONMENT = "../../envs/environment.yaml"
+
+# Jobs find the package without its being installed, and the programs of this Python unless conda brings others.
+environment = os.environ.copy()
+own_path = [] if workflow.deployment_settings.deployment_method else [str(Path(sys.executable).parent)]
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(filter(None, [str(WORKFLOW), environment.get("PYTHONPATH")])),
+    PATH=os.pathsep.join([*own_path, environment.get("PATH", os.defpath)]),
+    # Compute jobs never ask the hub; the job that fetches does, unless the user is offline altogether.
+    INTAGLIO_OFFLINE=environment.get("INTAGLIO_OFFLINE", environment.get("HF_HUB_OFFLINE", "0")),
+    HF_HUB_OFFLINE="1",
+)
+
+
+def job(phase):
+    """Input function: what the job that makes this folder needs, by role."""
+    return lambda wildcards: dict(plan_.jobs[phase][wildcards.job].inputs)
+
+
+def of_job(phase, attribute):
+    """Params function: an attribute of the job, as text for the command line."""
+
+    def value(wildcards):
+        found = getattr(plan_.jobs[phase][wildcards.job], attribute)
+        return found if isinstance(found, str) else json.dumps(found)
+
+    return value
+
+
+def jobs(phase):
+    """Names of the folders that a phase makes in this study, as a pattern; one that matches nothing if there is none."""
+    return "|".join(plan_.jobs.get(phase, {})) or "none"
+
+
+def growing(amount):
+    """Resource that grows with the attempt."""
+    return lambda wildcards, attempt: amount * attempt
