@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import sklearn.metrics as sk
+
 from intaglio import schemas
 from intaglio.store import new_artifact
 from intaglio.study.schema import Study

@@ -52,7 +52,7 @@ class Jobs:
 def jobs(log: Path) -> Iterator[Jobs]:
     """Start the server; what the jobs say goes to `log`."""
     environment = os.environ | {
-        "PYTHONPATH": f"{ROOT / 'workflow'}{os.pathsep}{ROOT / 'tests'}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }

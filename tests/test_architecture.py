@@ -13,7 +13,7 @@ PACKAGE = ROOT / "workflow" / "intaglio"
 # Ground floor first.
 ROOMS = [
     {"errors"},
-    {"store", "machine"},
+    {"store", "machine", "logged"},
     {"schemas"},
     {"arithmetic"},
     {"encoder"},

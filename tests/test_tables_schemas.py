@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from intaglio import machine, schemas
 from intaglio.errors import UserError
 

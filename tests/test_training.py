@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score, log_loss, matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from intaglio.errors import UserError
+from intaglio.stages import trainer
 from intaglio.stages.arguments import count_steps, use_bf16
 from intaglio.stages.clock import Clock
 from intaglio.stages.loss import LossMeter
@@ -100,7 +101,7 @@ def test_evaluating_does_not_change_the_training(run):
 
 
 def test_accumulated_parts_equal_one_batch(run):
-    # 60 examples: the last batch of 16 is of 12, its parts of 4 and its last... of none.
+    # 60 examples: the last batch of 16 is of 12, three parts of 4.
     whole = run("whole", batch_size=16, dropout=0.0, epochs=2)
     parts = run("parts", batch_size=16, gradient_accumulation=4, dropout=0.0, epochs=2)
     assert whole.steps == parts.steps == 8
@@ -125,7 +126,7 @@ def test_gradients_of_accumulated_parts_equal_those_of_one_batch(run):
         assert (whole - accumulated).abs().max() < 1e-6
 
 
-def test_the_optimizer_is_adamw_with_linear_warmup_and_decay(run, folder, data):
+def test_the_optimizer_is_adamw_with_linear_warmup_and_decay(run):
     seen = []
 
     class Watch(TrainerCallback):
@@ -165,65 +166,49 @@ def test_a_step_equals_torch_by_hand(run, folder, data):
     assert (weights(result) - torch.cat([p.detach().flatten() for p in model.parameters()])).abs().max() < 2e-6
 
 
-class Scripted(torch.nn.Module):
-    """Gives the validation split a wanted accuracy at each evaluation, by a parameter that counts the steps."""
+class Snapshots(TrainerCallback):
+    """Keeps the weights after every step."""
 
-    def __init__(self, accuracies):
-        super().__init__()
-        self.accuracies = accuracies
-        self.count = torch.nn.Parameter(torch.zeros(()))
-        self.register_buffer("evaluation", torch.zeros((), dtype=torch.int64))
+    def __init__(self):
+        self.after = {}
 
-    def forward(self, input_ids, attention_mask, token_type_ids, labels):
-        n = len(input_ids)
-        right = torch.ones(n, dtype=torch.int64) if self.training else torch.arange(n) < self.wanted() * n
-        chosen = torch.where(right.bool(), labels, 1 - labels)
-        logits = torch.nn.functional.one_hot(chosen, 2).float() + self.count
-        return {"logits": logits}
-
-    def wanted(self):
-        return self.accuracies[int(self.evaluation)]
+    def on_step_end(self, _args, state, _control, model, **_):
+        self.after[state.global_step] = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-class Script(TrainerCallback):
-    """Moves the model to its next wanted accuracy."""
+@pytest.fixture
+def scripted(run, monkeypatch):
+    """Train with wanted values of the metric, one an evaluation."""
 
-    def on_evaluate(self, _args, _state, _control, model, **_):
-        model.evaluation += 1
+    def start(values, **options):
+        wanted, snapshots = iter(values), Snapshots()
+        monkeypatch.setattr(trainer, "primary_metric", lambda _: lambda *_: next(wanted))
+        return run(callbacks=[snapshots], **options), snapshots.after
 
-
-def scripted(run, accuracies, **options):
-    # 15 validation examples pass in one batch.
-    model = Scripted(accuracies)
-    marks = []
-
-    class Mark(TrainerCallback):
-        def on_step_end(self, _args, state, _control, model, **_):
-            model.count.data.fill_(state.global_step)
-            marks.append(state.global_step)
-
-    result = run(model=model, callbacks=[Script(), Mark()], **options)
-    return result, marks
+    return start
 
 
-def test_the_best_evaluation_is_taken_and_the_first_of_equals(run):
-    accuracies = [0.2, 0.6, 0.8, 0.4, 0.8]
-    result, _ = scripted(run, accuracies, max_steps=10, evaluations=5)
-    assert list(curve(result, "validation_accuracy")) == [2, 4, 6, 8, 10]
-    assert list(curve(result, "validation_accuracy").values()) == pytest.approx(accuracies)
+def test_the_best_evaluation_is_taken_and_the_first_of_equals(scripted):
+    values = [0.2, 0.6, 0.8, 0.4, 0.8]
+    result, after = scripted(values, max_steps=10, evaluations=5)
+    assert curve(result, "validation_accuracy") == dict(zip([2, 4, 6, 8, 10], values, strict=True))
     assert (result.best_step, result.steps) == (6, 10)
-    assert result.model.count.item() == 6
-    assert result.validation == {"accuracy": pytest.approx(0.8), "loss": curve(result, "validation_loss")[6]}
+    assert torch.equal(weights(result), after[6])
+    assert result.validation == {"accuracy": 0.8, "loss": curve(result, "validation_loss")[6]}
 
 
-def test_early_stopping_after_so_many_evaluations_without_improvement(run):
-    result, steps = scripted(run, [0.2, 0.6, 0.4, 0.8, 0.4, 0.8, 1.0], max_steps=14, evaluations=7, patience=2)
-    assert steps[-1] == result.steps == 12
+def test_early_stopping_after_so_many_evaluations_without_improvement(scripted):
+    result, after = scripted([0.2, 0.6, 0.4, 0.8, 0.4, 0.8, 1.0], max_steps=14, evaluations=7, patience=2)
+    assert max(after) == result.steps == 12
     assert result.best_step == 8
-    assert result.model.count.item() == 8
+    assert torch.equal(weights(result), after[8])
 
 
-def test_validation_metrics_are_those_of_all_its_examples(run, data, folder, tmp_path):
+def test_a_metric_that_is_no_number_is_the_worst(scripted):
+    assert scripted([math.nan, -0.5, math.nan], max_steps=6, evaluations=3)[0].best_step == 4
+
+
+def test_validation_metrics_are_those_of_all_its_examples(run, tmp_path):
     # 100 validation examples: several batches, the last one short.
     data = tiny_data(tmp_path / "data", n=400, metric="matthews")
     result = run(data=data, max_steps=3, evaluations=1, dropout=0.1)
@@ -255,7 +240,7 @@ def test_evaluations_are_evenly_spaced_and_end_with_the_last_step(total, epoch, 
 
 
 def test_steps_are_counted_as_the_trainer_counts_them(run):
-    for epochs, batch_size, parts in ((1, 8, 1), (1.5, 8, 4), (2, 16, 2), (0.3, 7, 1)):
+    for epochs, batch_size, parts in ((1.5, 16, 4), (0.3, 7, 1)):
         options = Options(epochs=epochs, batch_size=batch_size, gradient_accumulation=parts)
         result = run(f"{epochs}-{batch_size}", epochs=epochs, batch_size=batch_size, gradient_accumulation=parts)
         steps = count_steps(options, 60)
@@ -328,6 +313,32 @@ def test_the_clock_stands_still_between_a_pause_and_the_next_step(monkeypatch):
     assert restored == {"seconds": [1, 2, 1]}
 
 
+def test_on_a_gpu_the_clock_waits_only_when_it_is_paused(monkeypatch):
+    waits, times = [], iter([0.0, 2000.0, 3000.0])
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.time = next(times)
+
+        def synchronize(self):
+            waits.append(self.time)
+
+        def elapsed_time(self, later):
+            return later.time - self.time
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    clock = Clock(torch.device("cuda"))
+    for _ in range(2):
+        clock.on_step_begin(None, None, None)
+        clock.on_step_end(None, None, None)
+    assert not waits
+    clock.pause()
+    assert (waits, clock.seconds) == ([3000.0], [2.0, 1.0])
+
+
 class Poison(TrainerCallback):
     """Makes a weight NaN before a step."""
 
@@ -361,21 +372,19 @@ def test_weights_that_break_in_the_last_step_are_no_result(run):
 
 
 def test_a_bad_loss_on_a_device_is_found_later_at_its_step():
-    # The meta device cannot be asked, a fake one neither: what runs on CUDA is here a meter whose check waits.
-    meter = LossMeter()
-    meter.check_now = False
+    meter = LossMeter(eager=False)
     for step, value in enumerate((1.0, 2.0, math.inf, math.nan), start=1):
         meter.add(torch.tensor(value), step, step / 10)
-    with pytest.raises(UserError, match="became inf at step 3, learning rate 0.3"):
+    with pytest.raises(UserError, match=r"became inf at step 3, learning rate 0\.3;"):
         meter.check()
 
 
 def test_the_loss_is_the_mean_of_the_steps_since_the_last_log():
-    meter = LossMeter()
+    meter = LossMeter(eager=False)
     for step, part in ((1, 0.25), (1, 0.75), (2, 2.0)):
         meter.add(torch.tensor(part), step, 0.1)
     meter.check()
-    restored = LossMeter()
+    restored = LossMeter(eager=True)
     for name, value in json.loads(json.dumps(meter.state()))["attributes"].items():
         setattr(restored, name, value)
     restored.add(torch.tensor(3.0), 3, 0.1)

@@ -114,7 +114,7 @@ def wait_for_file(path: Path, seconds: float = 60) -> None:
 
 
 def preempt(jobid: str) -> str:
-    """Take the node of a job in `low` for a job in `high`, whose id is returned once the first is back in the queue.
+    """Take the node of a job in `low`, with all that runs there, for one in `high`; return its id when that is done.
 
     The processes get SIGTERM, and SIGKILL 20 s later. It starts again about ten seconds after the last of them ended.
     """

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from intaglio.cluster import submit as submission
 from intaglio.cluster.submit import submit
 from intaglio.errors import UserError
 
 from . import helpers
 
-# Counts to the end; on SIGTERM it leaves what it has and fails, and the next attempt goes on from there.
+# Counts to the end. On SIGTERM it takes its time to save and fails, as a training does; the next attempt goes on there.
 _TRAIN = """
 import pathlib, signal, sys, time
 out, steps = pathlib.Path(sys.argv[1]), int(sys.argv[2])
@@ -27,6 +28,7 @@ step = int(saved.read_text()) if saved.exists() else 0
 started_at = step
 
 def leave(*_):
+    time.sleep(2)
     saved.write_text(str(step))
     sys.exit(1)
 
@@ -38,17 +40,25 @@ while step < steps:
 out.write_text(f"from {started_at} to {step}")
 """
 
+# Without exec, SIGTERM ends the shell at once, Snakemake after it, and SLURM then kills the training as it saves.
 _SNAKEFILE = """
+localrules: data
+
+rule data:
+    output: "data"
+    shell: "echo once >> made; sleep 1; touch {output}"
+
 rule finetune:
+    input: "data"
     output: "{name}.long"
     log: "{name}.long.log"
     resources: gpu=1, mem_mb=200, runtime=5, cpus_per_task=2
-    shell: "python train.py {output} 80 2> {log}"
+    shell: "exec python train.py {output} 80 2> {log}"
 
 rule evaluate:
     output: "{name}.short"
     resources: gpu=1, mem_mb=200, runtime=5, cpus_per_task=1
-    shell: "python train.py {output} 1"
+    shell: "exec python train.py {output} 1"
 
 rule fails:
     output: "failed"
@@ -134,9 +144,10 @@ def test_submit_through_slurm_survives_preemption(toy: Path, capfd: pytest.Captu
 @pytest.mark.usefixtures("slurm")
 def test_submit_says_what_slurm_says(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(toy)
-    with pytest.raises(UserError, match="invalid partition"):
+    with pytest.raises(UserError, match="Invalid partition"):
         submit("a.short", partition="nowhere", minutes=1)
     assert submit("failed", gpus=0, cpus=1, memory_gb=1, minutes=1) == 1
+    monkeypatch.setattr(submission, "_QUEUE_SECONDS", 1)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(submit, "a.long", gpus=1, cpus=1, memory_gb=1, minutes=1)
         jobid = helpers.job_of(toy)
@@ -162,19 +173,18 @@ def test_rule_sbatch_side_by_side_and_preempted(toy: Path) -> None:
     script = helpers.REPOSITORY / "profiles" / "slurm" / "rule.sbatch"
     options = ["--parsable", "--mem=200M", "--cpus-per-task=2"]
     jobs = {
-        name: helpers.call("sbatch", *options, script, name, cwd=toy, env=helpers.environment())
-        for name in ("a.long", "b.long")
+        name: helpers.call("sbatch", *options, "-w", node, script, name, cwd=toy, env=helpers.environment())
+        for name, node in {"a.long": "n1", "b.long": "n2"}.items()
     }
     for name in jobs:
         helpers.wait_for_file(toy / f"started-{name}")
-    # The lock of an attempt that was killed outright.
-    locks = toy / ".snakemake" / "locks"
+    assert (toy / "made").read_text() == "once\n", "what both need is made by one of them"
+    time.sleep(1)
     helpers.preempt(jobs["a.long"])
-    (locks / "9.output.lock").write_text("a.long\n")
     for name, jobid in jobs.items():
         helpers.wait_for(jobid, "COMPLETED")
         assert "gres/gpu=1" in helpers.sacct(jobid, "AllocTRES")[0]["AllocTRES"].split(",")
         assert (toy / name).exists(), (toy / f"slurm-{jobid}.log").read_text()
-    assert helpers.restarts(jobs["a.long"]) == 1
+    assert [helpers.restarts(jobid) for jobid in jobs.values()] == [1, 0]
     assert int((toy / "a.long").read_text().split()[1]) > 0
-    assert not list(locks.iterdir())
+    assert (toy / "b.long").read_text() == "from 0 to 80"

@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from intaglio.errors import UserError
+from intaglio.logged import logged
 
 Arguments = argparse.Namespace
 
@@ -123,11 +125,12 @@ def submit(arguments: Arguments) -> int:
     from intaglio.cluster.submit import submit as run
 
     told = vars(arguments)
-    return run(arguments.target, **{name: told[name] for name in told if name not in ("verb", "run", "target")})
+    return run(arguments.target, **{name: told[name] for name in told if name not in ("verb", "run", "target", "log")})
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m intaglio", description=__doc__.splitlines()[0])
+    parser.add_argument("--log", type=Path, help="write what is printed to this file too")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(run: Callable[[Arguments], int | None], *names: str) -> argparse.ArgumentParser:
@@ -168,12 +171,22 @@ def _add_submit(added: argparse.ArgumentParser) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; a mistake in the input is one line on stderr and the status 2."""
     arguments = _parser().parse_args(argv)
-    try:
-        return arguments.run(arguments) or 0
-    except UserError as error:
-        if getattr(arguments, "work", None):
-            from intaglio.stages.resume import record_failure
+    with logged(arguments.log):
+        try:
+            return arguments.run(arguments) or 0
+        except UserError as error:
+            _record(arguments, str(error))
+            print(f"intaglio {arguments.verb}: {error}", file=sys.stderr)
+            return 2
+        except Exception as error:
+            _record(arguments, repr(error))
+            traceback.print_exc()
+            return 1
 
-            record_failure(arguments.work, str(error))
-        print(f"intaglio {arguments.verb}: {error}", file=sys.stderr)
-        return 2
+
+def _record(arguments: Arguments, error: str) -> None:
+    """Leave the reason of a failed training where the tables look for it."""
+    if getattr(arguments, "work", None):
+        from intaglio.stages.resume import record_failure
+
+        record_failure(arguments.work, error)

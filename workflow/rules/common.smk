@@ -20,12 +20,20 @@ ENVIRONMENT = "../../envs/environment.yaml"
 
 # Jobs find the package without its being installed, and the programs of this Python unless conda brings others.
 environment = os.environ.copy()
-own_path = [] if workflow.deployment_settings.deployment_method else [str(Path(sys.executable).parent)]
+own_path = (
+    []
+    if workflow.deployment_settings.deployment_method
+    else [str(Path(sys.executable).parent)]
+)
 os.environ.update(
-    PYTHONPATH=os.pathsep.join(filter(None, [str(WORKFLOW), environment.get("PYTHONPATH")])),
+    PYTHONPATH=os.pathsep.join(
+        filter(None, [str(WORKFLOW), environment.get("PYTHONPATH")])
+    ),
     PATH=os.pathsep.join([*own_path, environment.get("PATH", os.defpath)]),
     # Compute jobs never ask the hub; the job that fetches does, unless the user is offline altogether.
-    INTAGLIO_OFFLINE=environment.get("INTAGLIO_OFFLINE", environment.get("HF_HUB_OFFLINE", "0")),
+    INTAGLIO_OFFLINE=environment.get(
+        "INTAGLIO_OFFLINE", environment.get("HF_HUB_OFFLINE", "0")
+    ),
     HF_HUB_OFFLINE="1",
 )
 

@@ -6,12 +6,10 @@ rule evaluate:
         unpack(job("evaluate")),
     output:
         directory("results/store/evaluate/{job}"),
-    params:
-        max_length=study.max_length,
-    wildcard_constraints:
-        job=jobs("evaluate"),
     log:
         "logs/evaluate/{job}.log",
+    wildcard_constraints:
+        job=jobs("evaluate"),
     conda:
         ENVIRONMENT
     threads: study.resources.cpus
@@ -19,9 +17,11 @@ rule evaluate:
         gpu=1,
         mem_mb=growing(study.resources.memory_mb),
         runtime=growing(study.resources.measure_minutes),
+    params:
+        max_length=study.max_length,
     shell:
-        "python -m intaglio evaluate --checkpoint {input.checkpoint:q} --data {input.data:q}"
-        " --max-length {params.max_length} --output {output:q} 2>&1 | tee {log:q}"
+        "exec python -m intaglio --log {log:q} evaluate --checkpoint {input.checkpoint:q} --data {input.data:q}"
+        " --max-length {params.max_length} --output {output:q}"
 
 
 rule profile:
@@ -29,12 +29,10 @@ rule profile:
         unpack(job("profile")),
     output:
         directory("results/store/profile/{job}"),
-    params:
-        options=of_job("profile", "options"),
-    wildcard_constraints:
-        job=jobs("profile"),
     log:
         "logs/profile/{job}.log",
+    wildcard_constraints:
+        job=jobs("profile"),
     conda:
         ENVIRONMENT
     # All cores of a local run, so that two measurements never run at once.
@@ -43,6 +41,8 @@ rule profile:
         gpu=1,
         mem_mb=growing(study.resources.memory_mb),
         runtime=growing(study.resources.measure_minutes),
+    params:
+        options=of_job("profile", "options"),
     shell:
-        "python -m intaglio profile --checkpoint {input.checkpoint:q} --options {params.options:q}"
-        " --output {output:q} 2>&1 | tee {log:q}"
+        "exec python -m intaglio --log {log:q} profile --checkpoint {input.checkpoint:q} --options {params.options:q}"
+        " --output {output:q}"

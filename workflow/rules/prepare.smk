@@ -4,18 +4,18 @@
 rule fetch:
     output:
         directory("results/store/fetch/{job}"),
-    params:
-        options=of_job("fetch", "options"),
-    wildcard_constraints:
-        job=jobs("fetch"),
     log:
         "logs/fetch/{job}.log",
+    wildcard_constraints:
+        job=jobs("fetch"),
+    priority: 100
     conda:
         ENVIRONMENT
-    priority: 100
+    params:
+        options=of_job("fetch", "options"),
     shell:
-        "HF_HUB_OFFLINE=${{INTAGLIO_OFFLINE:-0}} python -m intaglio fetch --options {params.options:q}"
-        " --output {output:q} 2>&1 | tee {log:q}"
+        "exec env HF_HUB_OFFLINE=$INTAGLIO_OFFLINE python -m intaglio --log {log:q} fetch --options {params.options:q}"
+        " --output {output:q}"
 
 
 rule data:
@@ -23,18 +23,20 @@ rule data:
         unpack(job("data")),
     output:
         directory("results/store/data/{job}"),
-    params:
-        options=of_job("data", "options"),
-        source=lambda wildcards, input: f"--source {input.source}" if "source" in input.keys() else "",
-    wildcard_constraints:
-        job=jobs("data"),
     log:
         "logs/data/{job}.log",
+    wildcard_constraints:
+        job=jobs("data"),
+    priority: 100
     conda:
         ENVIRONMENT
-    priority: 100
+    params:
+        options=of_job("data", "options"),
+        source=lambda wildcards, input: (
+            f"--source {input.source}" if "source" in input.keys() else ""
+        ),
     shell:
-        "python -m intaglio data --options {params.options:q} {params.source} --output {output:q} 2>&1 | tee {log:q}"
+        "exec python -m intaglio --log {log:q} data --options {params.options:q} {params.source} --output {output:q}"
 
 
 rule model:
@@ -42,15 +44,17 @@ rule model:
         unpack(job("model")),
     output:
         directory("results/store/model/{job}"),
-    params:
-        options=of_job("model", "options"),
-        source=lambda wildcards, input: f"--source {input.source}" if "source" in input.keys() else "",
-    wildcard_constraints:
-        job=jobs("model"),
     log:
         "logs/model/{job}.log",
+    wildcard_constraints:
+        job=jobs("model"),
+    priority: 100
     conda:
         ENVIRONMENT
-    priority: 100
+    params:
+        options=of_job("model", "options"),
+        source=lambda wildcards, input: (
+            f"--source {input.source}" if "source" in input.keys() else ""
+        ),
     shell:
-        "python -m intaglio model --options {params.options:q} {params.source} --output {output:q} 2>&1 | tee {log:q}"
+        "exec python -m intaglio --log {log:q} model --options {params.options:q} {params.source} --output {output:q}"

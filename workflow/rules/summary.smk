@@ -1,5 +1,5 @@
 # From the results of every run to tables and plots.
-from intaglio.tables.runs import SUMMARY_FILES
+from intaglio.tables.files import PLOTS, SHOWN, SUMMARY_FILES
 
 EVALUATIONS = [run.evaluation for run in plan_.runs]
 PROFILES = [run.profile for run in plan_.runs]
@@ -8,14 +8,14 @@ PROFILES = [run.profile for run in plan_.runs]
 rule plan:
     output:
         f"{RESULTS}/plan.json",
-    params:
-        options=json.dumps(study.model_dump(mode="json", exclude_unset=True)),
     log:
         f"logs/{study.study}/plan.log",
     conda:
         ENVIRONMENT
+    params:
+        options=json.dumps(study.model_dump(mode="json", exclude_unset=True)),
     shell:
-        "python -m intaglio plan --options {params.options:q} --output {output:q} 2>&1 | tee {log:q}"
+        "exec python -m intaglio --log {log:q} plan --options {params.options:q} --output {output:q}"
 
 
 rule summarize:
@@ -24,10 +24,20 @@ rule summarize:
         PROFILES,
         plan=f"{RESULTS}/plan.json",
     output:
-        [f"{RESULTS}/summary/{name}" for name in SUMMARY_FILES],
-    params:
-        folder=lambda wildcards, output: Path(output[0]).parent,
-        code=code_of("intaglio.tables.runs"),
+        [
+            f"{RESULTS}/summary/{name}"
+            for name in SUMMARY_FILES
+            if not name.endswith(".html")
+        ],
+        [
+            report(
+                f"{RESULTS}/summary/{name}.html",
+                caption=f"../report/{name}.rst",
+                category="Tables",
+                labels={"table": name},
+            )
+            for name in SHOWN
+        ],
     log:
         f"logs/{study.study}/summarize.log",
     conda:
@@ -35,19 +45,51 @@ rule summarize:
     resources:
         mem_mb=growing(8000),
         runtime=growing(60),
+    params:
+        folder=lambda wildcards, output: Path(output[0]).parent,
+        code=code_of("intaglio.tables.runs"),
     shell:
-        "python -m intaglio summarize --plan {input.plan:q} --output {params.folder:q} 2>&1 | tee {log:q}"
+        "exec python -m intaglio --log {log:q} summarize --plan {input.plan:q} --output {params.folder:q}"
+
+
+rule plot:
+    input:
+        f"{RESULTS}/summary/runs.parquet",
+    output:
+        [f"{RESULTS}/plots/{name}.png" for name in PLOTS],
+        [
+            report(
+                f"{RESULTS}/plots/{name}.svg",
+                caption=f"../report/{name}.rst",
+                category="Plots",
+                labels={"plot": title},
+            )
+            for name, title in PLOTS.items()
+        ],
+    log:
+        f"logs/{study.study}/plot.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        summary=lambda wildcards, input: Path(input[0]).parent,
+        folder=lambda wildcards, output: Path(output[0]).parent,
+        code=code_of("intaglio.tables.plots"),
+    shell:
+        "exec python -m intaglio --log {log:q} plot --summary {params.summary:q} --output {params.folder:q}"
 
 
 # `snakemake --keep-going` and then `snakemake partial`: a table of what there is, and of what failed.
 rule partial:
     input:
         plan=f"{RESULTS}/plan.json",
-    params:
-        folder=lambda wildcards, input: Path(input.plan).parent / "partial",
     log:
         f"logs/{study.study}/partial.log",
     conda:
         ENVIRONMENT
+    params:
+        folder=lambda wildcards, input: Path(input.plan).parent / "partial",
     shell:
-        "python -m intaglio summarize --partial --plan {input.plan:q} --output {params.folder:q} 2>&1 | tee {log:q}"
+        "exec python -m intaglio --log {log:q} summarize --partial --plan {input.plan:q} --output {params.folder:q}"

@@ -12,6 +12,7 @@ command again, and training finds its checkpoint. So there is no state to carry 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -40,7 +41,7 @@ class _Target:
         self.target = target
         # Never the user's default profile, which may well submit jobs.
         self.command = [sys.executable, "-m", "snakemake", target, "--executor", "local", "--cores", str(cpus)]
-        self.command += ["--rerun-incomplete", "--nocolor", "--profile", "none"]
+        self.command += ["--nolock", "--rerun-incomplete", "--nocolor", "--profile", "none"]
         if gpus:
             self.command += ["--resources", f"gpu={gpus}"]
         if configfile:
@@ -48,8 +49,19 @@ class _Target:
         self._child: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> int:
-        if int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0:
-            _free_own_locks(self.target)
+        if any(Path(".snakemake/locks").glob("*.lock")):
+            print("a Snakemake runs in this folder (or was killed: snakemake --unlock); submit again afterwards")
+            return 1
+        # Snakemake's own lock cannot be used: a run that ends takes the locks of all others with it, and one that is
+        # killed outright leaves a lock on which its next attempt would fail. So jobs of this kind take turns by a lock
+        # of the kernel's, which goes with its process, until only their targets, which differ, are left to make.
+        Path(".snakemake").mkdir(exist_ok=True)
+        with Path(".snakemake/intaglio.lock").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            status = self._run([*self.command, "--omit-from", self.target])
+        return status or self._run(self.command)
+
+    def _run(self, command: list[str]) -> int:
         stopped = False
 
         def stop(*_: Any) -> None:
@@ -59,7 +71,7 @@ class _Target:
 
         # SLURM sends submitit's SIGUSR2 to all processes of the job, and those that do not know it would die of it.
         ours = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-        child = subprocess.Popen(self.command, process_group=0)
+        child = subprocess.Popen(command, process_group=0)
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGUSR2, ours)
         self._child = child
@@ -100,18 +112,6 @@ def _signal(child: subprocess.Popen[bytes], number: int) -> None:
     if child.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
-
-
-def _free_own_locks(target: str) -> None:
-    """Remove what an attempt that was killed outright left: Snakemake would refuse to start beside its own lock.
-
-    No other run can hold a lock that names this target, as Snakemake gave it to us.
-    """
-    for outputs in Path(".snakemake/locks").glob("*.output.lock"):
-        with contextlib.suppress(FileNotFoundError):
-            if target in outputs.read_text().splitlines():
-                outputs.unlink()
-                outputs.with_name(outputs.name.replace(".output.", ".input.")).unlink()
 
 
 @contextlib.contextmanager

@@ -33,13 +33,14 @@ def classification_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor
 class LossMeter(Remembering):
     """Sum the loss since the last log on its own device, and find the first step whose loss is not finite.
 
-    On a CPU a bad loss raises at once. On another device the step is noted there and looked at by `check`, which the
-    Trainer calls whenever it logs, evaluates or saves: asking at each step would make the host wait for the device.
+    Where it is eager (on a CPU) a bad loss raises at once. On another device the step is noted there and looked at by
+    `check`, whenever the Trainer logs, evaluates or saves: asking at each step would make the host wait for the device.
     """
 
     remembered: ClassVar[tuple[str, ...]] = ("mean_parts",)
 
-    def __init__(self) -> None:
+    def __init__(self, eager: bool) -> None:
+        self.eager = eager
         # Sum of the losses and number of steps since the last log: a log right after a resume needs both.
         self.mean_parts: list[float] = [0.0, 0.0]
         self._sum: Tensor | None = None
@@ -61,7 +62,7 @@ class LossMeter(Remembering):
         first = ~torch.isfinite(loss) & (self._bad_step < 0)
         self._bad_step = torch.where(first, step, self._bad_step)
         self._bad_loss = torch.where(first, loss, self._bad_loss)
-        if loss.device.type == "cpu":
+        if self.eager:
             self.check()
 
     def check(self) -> None:

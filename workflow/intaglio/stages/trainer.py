@@ -40,7 +40,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             **kwargs,
         )
         self.work, self._draft = work, work
-        self.meter, self.clock = LossMeter(), Clock(self.args.device)
+        device = self.args.device
+        self.meter, self.clock = LossMeter(eager=device.type == "cpu"), Clock(device)
         evaluations = evaluation_steps(steps.total, steps.epoch, options.evaluations)
         self.selection = Selection(evaluations, metric, options.patience, self.keep_best)
         self.remove_callback(PrinterCallback)

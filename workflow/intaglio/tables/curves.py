@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from intaglio.tables.comparisons import pair
+from intaglio.tables.said import pair
 from intaglio.tables.style import Look, panels, statement
 from intaglio.tables.summary import Panel, Summary
 
@@ -62,7 +62,7 @@ def confusion(summary: Summary, look: Look) -> Figure:  # noqa: ARG001 (all plot
     if table.empty or not drawn:
         return statement(title, "No confusion matrix was recorded.")
     said = "Test set. Percent of each true class, mean over seeds; in brackets the mean count of examples."
-    figure, axes = panels(len(drawn), (2.6, 2.75), title, said)
+    figure, axes = panels(len(drawn), (2.6, 2.9), title, said)
     for ax, (panel, variant, (names, counts)) in zip(axes, drawn, strict=True):
         _heat(ax, names, counts)
         ax.set_title(f"{panel.title} · {variant}")

@@ -140,11 +140,15 @@ def variants(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Dis
         "smaller": lambda row: times(row.get("size_ratio")),
     }
     table = _table(f"Variants of {study['study']}", cells, rows, {"task", "model", "variant", "metric"})
+    left_out = any(
+        row[name] not in (0, row["n"]) for row in rows for name in ("train_n", "latency_n", "cuda_latency_n")
+    )
     lonely = any(row.get("difference_n") == 1 for row in rows)
     notes = [
         "Mean ± standard deviation over seeds. Difference: value minus that of float with the same seeds, in points, "
         f"with its 95 % interval from {study['bootstrap']} bootstrap resamples, paired over test examples and seeds.",
         "Training: of the variant's last stage, without set-up and evaluation.",
+        *(["Times on other hardware than most are left out of the means; runs.csv has them."] if left_out else []),
         *(["One seed: its interval speaks of the choice of examples only."] if lonely else []),
         *conditions(rows),
     ]

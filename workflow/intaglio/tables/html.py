@@ -16,7 +16,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .32rem .7rem; text-align: left; white-space: nowrap; border-bottom: 1px solid #e4e7eb; }
 td.wide { white-space: normal; min-width: 18rem; max-width: 34rem; }
 th { position: sticky; top: 0; background: #f6f8fa; border-bottom: 2px solid #c9d1d9; font-weight: 600;
-  vertical-align: bottom; }
+  vertical-align: bottom; white-space: normal; }
 th.number, td.number { text-align: right; }
 tr.first td { border-top: 2px solid #c9d1d9; }
 tbody tr:first-child td { border-top: 0; }

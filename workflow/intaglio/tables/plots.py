@@ -9,33 +9,21 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from intaglio.store import new_artifact
-from intaglio.tables import comparisons, curves
+from intaglio.tables import comparisons, curves, lines, tradeoffs
+from intaglio.tables.files import PLOT_FILES, PLOTS
 from intaglio.tables.style import RC, Look, statement
 from intaglio.tables.summary import Summary, read_summary
 
-# Every study has these, whatever ran: file stem and what it shows.
-PLOTS: dict[str, str] = {
-    "accuracy": "Accuracy of float against end-to-end integer",
-    "training-time": "Training time of float against end-to-end integer",
-    "differences": "Difference of every variant to float, with its 95 % interval",
-    "training-time-variants": "Training time of every variant",
-    "inference-time-variants": "Inference time of every variant",
-    "accuracy-vs-training-time": "Accuracy against training time",
-    "accuracy-vs-inference-time": "Accuracy against inference time, with the Pareto front",
-    "loss-curves": "Loss curves",
-    "confusion": "Confusion matrices of float and end-to-end integer",
-}
-SUFFIXES = ("svg", "png")
-PLOT_FILES = tuple(f"{name}.{suffix}" for name in PLOTS for suffix in SUFFIXES)
+__all__ = ["PLOTS", "PLOT_FILES", "draw", "plot"]
 
 _DRAW: dict[str, Callable[[Summary, Look], Figure]] = {
     "accuracy": comparisons.accuracy,
     "training-time": comparisons.training_time,
-    "differences": comparisons.differences,
-    "training-time-variants": comparisons.training_time_variants,
-    "inference-time-variants": comparisons.inference_time_variants,
-    "accuracy-vs-training-time": comparisons.accuracy_vs_training_time,
-    "accuracy-vs-inference-time": comparisons.accuracy_vs_inference_time,
+    "differences": lines.differences,
+    "training-time-variants": lines.training_time_variants,
+    "inference-time-variants": lines.inference_time_variants,
+    "accuracy-vs-training-time": tradeoffs.accuracy_vs_training_time,
+    "accuracy-vs-inference-time": tradeoffs.accuracy_vs_inference_time,
     "loss-curves": curves.loss_curves,
     "confusion": curves.confusion,
 }

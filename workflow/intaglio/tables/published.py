@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from intaglio.tables.display import NOTHING, Display, measured, number, percent, spread
+from intaglio.tables.hardware import comparable
 from intaglio.tables.variants import mean_sd
 
 MODEL, DATA = "FacebookAI/roberta-base", "nyu-mll/glue"
@@ -25,12 +26,19 @@ class Figure(NamedTuple):
 
 
 class Publication(NamedTuple):
-    """Where figures come from, and what they are."""
+    """Where figures come from; what its scores are, what those of single tasks are beside, and its times."""
 
     name: str
-    accuracy: str
+    scores: str
+    of_task: Mapping[str, str]
     seconds: str
     figures: tuple[Figure, ...]
+
+    def conditions(self, figure: Figure) -> str:
+        """Say what a figure is."""
+        if figure.column == "train_seconds":
+            return self.seconds
+        return "; ".join(filter(None, [self.of_task.get(figure.task), self.scores]))
 
 
 def _students() -> tuple[Figure, ...]:
@@ -60,13 +68,15 @@ def _scores(variant: str, accuracy: Mapping[str, float], cola: float) -> tuple[F
 PUBLICATIONS = (
     Publication(
         "Students' study of I-BERT",
-        "accuracy (for CoLA too, where GLUE asks for Matthews correlation); one figure, no spread",
+        "one figure, no spread",
+        {"cola": "accuracy, where GLUE asks for Matthews correlation"},
         "one figure on an NVIDIA T4",
         _students(),
     ),
     Publication(
         "I-BERT (Kim et al., 2021)",
-        "best development-set score over up to 16 settings, no seeds; MNLI: matched",
+        "best development-set score over up to 16 settings, no seeds",
+        {"mnli": "matched"},
         "",
         (
             *_scores("float", {"mnli": 87.8, "qnli": 92.8, "sst2": 94.6, "rte": 78.0}, 61.2),
@@ -75,7 +85,8 @@ PUBLICATIONS = (
     ),
     Publication(
         "RoBERTa-base (Liu et al., 2019)",
-        "development set; MNLI: matched",
+        "development set",
+        {"mnli": "matched"},
         "",
         _scores("float", {"mnli": 87.6, "sst2": 94.8, "rte": 78.7}, 63.6),
     ),
@@ -105,7 +116,7 @@ def _row(
     task: str, model: str, publication: Publication, figure: Figure, runs: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     wanted = {"task": task, "model": model, "variant": figure.variant, "status": "ok"}
-    mine = [run for run in runs if all(run[key] == value for key, value in wanted.items())]
+    mine = comparable([run for run in runs if all(run[key] == value for key, value in wanted.items())])
     mean, sd = mean_sd(run.get(figure.column) for run in mine)
     seconds = figure.column == "train_seconds"
     devices = ", ".join(sorted({run["device"] for run in mine if run.get("device")}))
@@ -119,7 +130,7 @@ def _row(
         "measured_mean": mean,
         "measured_sd": sd,
         "n": len(mine),
-        "published_conditions": publication.seconds if seconds else publication.accuracy,
+        "published_conditions": publication.conditions(figure),
         "measured_conditions": devices if seconds else f"GLUE development set ({test_sets}), never selected on",
     }
 

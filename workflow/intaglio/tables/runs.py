@@ -13,24 +13,20 @@ from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.store import new_artifact
 from intaglio.tables import display, published
+from intaglio.tables.files import SHOWN, SUMMARY_FILES
 from intaglio.tables.html import to_html
 from intaglio.tables.records import KEY, Record, read_run
 from intaglio.tables.variants import variant_rows
 
-# Tables that are gathered as they are, with the run's key in front of every row.
-GATHERED = {
+__all__ = ["SUMMARY_FILES", "summarize"]
+
+_GATHERED = {
     "metrics": schemas.METRICS,
     "history": schemas.TRAINING_HISTORY,
     "latency": schemas.LATENCY,
     "sizes": schemas.SIZES,
     "operators": schemas.OPERATORS,
 }
-# Tables for people: NAME.csv, NAME.md and NAME.html.
-SHOWN = ("runs", "variants", "published")
-SUMMARY_FILES = (
-    *(f"{name}.parquet" for name in ("runs", "variants", *GATHERED)),
-    *(f"{name}.{suffix}" for name in SHOWN for suffix in ("csv", "md", "html")),
-)
 
 
 def summarize(plan: Path, output: Path, partial: bool = False) -> None:
@@ -55,7 +51,7 @@ def summarize(plan: Path, output: Path, partial: bool = False) -> None:
     with new_artifact(output, "summary", about) as folder:
         schemas.write_table(folder / "runs.parquet", runs, schemas.RUNS)
         schemas.write_table(folder / "variants.parquet", variants, schemas.VARIANTS)
-        for name, schema in GATHERED.items():
+        for name, schema in _GATHERED.items():
             schemas.write_table(folder / f"{name}.parquet", _gather(name, schema, records), schemas.keyed(schema))
         display.write_csv(folder / "runs.csv", runs, list(schemas.RUNS.names))
         display.write_csv(folder / "variants.csv", variants, list(schemas.VARIANTS.names))

@@ -9,6 +9,7 @@ from typing import Any
 
 from intaglio import schemas
 from intaglio.store import open_artifact
+from intaglio.tables.hardware import comparable
 
 Rows = list[dict[str, Any]]
 
@@ -19,7 +20,7 @@ class Panel:
 
     Attributes:
         title: the task, with the model where the study has several.
-        runs: rows of runs.parquet that ended well.
+        runs: rows of runs.parquet that ended well; times from other hardware than most rows' are null.
         variants: rows of variants.parquet with at least one such run.
     """
 
@@ -68,7 +69,7 @@ def read_summary(folder: Path) -> Summary:
         mine = [row for row in variants if (row["task"], row["model"]) == (task, model) and row["n"]]
         done = [row for row in runs if (row["task"], row["model"], row["status"]) == (task, model, "ok")]
         if done:
-            panels.append(Panel(task, model, f"{task} · {model}" if several else task, done, mine))
+            panels.append(Panel(task, model, f"{task} · {model}" if several else task, comparable(done), mine))
     return Summary(
         study=about["study"],
         panels=panels,

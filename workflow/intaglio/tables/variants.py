@@ -11,6 +11,7 @@ import numpy as np
 from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.tables import bootstrap
+from intaglio.tables.hardware import comparable
 from intaglio.tables.records import Record
 
 BASELINE = "float"
@@ -23,6 +24,12 @@ _OVER_SEEDS = {
     "latency_ms": "latency_ms_mean",
     "cuda_latency_ms": "cuda_latency_ms_mean",
     "size_mb": "size_mb",
+}
+# On how many of its seeds a mean of times rests: those of other hardware are left out.
+_COUNTED = {
+    "train_n": "train_seconds",
+    "latency_n": "latency_ms_mean",
+    "cuda_latency_n": "cuda_latency_ms_mean",
 }
 _NAMES = ("latency_device_name", "cuda_device_name", "device")
 
@@ -47,14 +54,16 @@ def _rows_of_group(group: Sequence[Record], resamples: int) -> list[dict[str, An
     for record in group:
         planned.setdefault(record.row["variant"], []).append(record)
     done = {name: {r.row["seed"]: r for r in runs if r.row["status"] == "ok"} for name, runs in planned.items()}
+    finished = [record for runs in done.values() for record in runs.values()]
+    facts = {(row["variant"], row["seed"]): row for row in comparable([record.row for record in finished])}
     baseline = done.get(BASELINE, {})
-    values = _resampled([record for runs in done.values() for record in runs.values()], resamples) if baseline else {}
+    values = _resampled(finished, resamples) if baseline else {}
     rows = []
     for name, runs in done.items():
-        row = _over_seeds(planned[name], list(runs.values()))
+        row = _over_seeds(planned[name], [facts[name, seed] for seed in runs])
         common = [seed for seed in runs if seed in baseline]
         if common:
-            row |= _against([runs[seed].row for seed in common], [baseline[seed].row for seed in common])
+            row |= _against([facts[name, seed] for seed in common], [facts[BASELINE, seed] for seed in common])
             row["difference_low"], row["difference_high"] = bootstrap.interval(
                 np.stack([values[name, seed] for seed in common]), np.stack([values[BASELINE, seed] for seed in common])
             )
@@ -62,15 +71,16 @@ def _rows_of_group(group: Sequence[Record], resamples: int) -> list[dict[str, An
     return rows
 
 
-def _over_seeds(planned: Sequence[Record], done: Sequence[Record]) -> dict[str, Any]:
+def _over_seeds(planned: Sequence[Record], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = planned[0].row
     row = {name: first[name] for name in ("study", "task", "model", "variant")}
-    row |= {"n": len(done), "planned": len(planned)}
-    rows = [record.row for record in done]
+    row |= {"n": len(rows), "planned": len(planned)}
     for name in ("test_set", "test_examples", "primary_metric", "latency_batch_size", "latency_length"):
         row[name] = rows[0].get(name) if rows else None
     for name, column in _OVER_SEEDS.items():
         row[f"{name}_mean"], row[f"{name}_sd"] = mean_sd(run.get(column) for run in rows)
+    for name, column in _COUNTED.items():
+        row[name] = sum(run.get(column) is not None for run in rows)
     for name in _NAMES:
         row[name] = ", ".join(sorted({run[name] for run in rows if run.get(name)})) or None
     return row
@@ -79,28 +89,27 @@ def _over_seeds(planned: Sequence[Record], done: Sequence[Record]) -> dict[str, 
 def _against(runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return difference and ratios to the baseline's runs of the same seeds."""
 
-    def ratio(column: str, machine: str | None) -> float | None:
-        # Times are compared where the hardware is the same, and nowhere else.
+    def ratio(column: str) -> float | None:
         pairs = [
             (run[column], base[column])
             for run, base in zip(runs, baseline, strict=True)
-            if run.get(column) and base.get(column) and (machine is None or run[machine] == base[machine])
+            if run.get(column) and base.get(column)
         ]
         return sum(run for run, _ in pairs) / sum(base for _, base in pairs) if pairs else None
 
     def inverse(value: float | None) -> float | None:
         return 1 / value if value else None
 
-    latency = ratio("latency_ms_mean", "latency_machine")
+    latency = ratio("latency_ms_mean")
     pairs = zip(runs, baseline, strict=True)
     return {
         "difference_n": len(runs),
         "difference": statistics.fmean(run["primary_value"] - base["primary_value"] for run, base in pairs),
-        "relative_train_seconds": ratio("train_seconds", "device"),
+        "relative_train_seconds": ratio("train_seconds"),
         "relative_latency": latency,
         "speedup": inverse(latency),
-        "cuda_speedup": inverse(ratio("cuda_latency_ms_mean", "cuda_machine")),
-        "size_ratio": inverse(ratio("size_mb", None)),
+        "cuda_speedup": inverse(ratio("cuda_latency_ms_mean")),
+        "size_ratio": inverse(ratio("size_mb")),
     }
 
 

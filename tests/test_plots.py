@@ -1,0 +1,149 @@
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+import fakes
+from intaglio.store import open_artifact
+from intaglio.tables.files import PLOT_FILES, PLOTS
+from intaglio.tables.plots import draw, plot
+from intaglio.tables.runs import summarize
+from intaglio.tables.style import RC, Look
+from intaglio.tables.summary import Summary, read_summary
+from intaglio.tables.tradeoffs import pareto
+
+OWN = {"stage": "quantize", "integer": ["linear"]}
+STUDIES: dict[str, dict[str, Any]] = {
+    "demo": {},
+    "one seed": {"seeds": (0,), "variants": ("float", "int-linear")},
+    "only float": {"variants": ("float",)},
+    "no float": {"variants": ("int", "int-linear")},
+    "own variants, two models": {
+        "tasks": ("movie", "cola"),
+        "models": {"minilm": {}, "roberta-base": {}},
+        "variants": {"float": None, "int": None, "a-rather-long-name-of-a-variant": [OWN]},
+    },
+}
+
+
+def _summary(root: Path, gpu: bool = False, **study: Any) -> Summary:
+    root.mkdir(exist_ok=True)
+    summarize(fakes.results(root, fakes.study(**study), gpu=gpu), root / "summary")
+    return read_summary(root / "summary")
+
+
+@pytest.fixture(scope="module", params=STUDIES)
+def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    return _summary(tmp_path_factory.mktemp("study"), **STUDIES[request.param])
+
+
+def _texts(figure: Figure) -> list[Text]:
+    """Return the texts that are seen; of the ticks' it is not known, for those beyond the limits are texts too."""
+    ticks = [
+        tick for ax in figure.axes for axis in (ax.xaxis, ax.yaxis) for tick in (*axis.majorTicks, *axis.minorTicks)
+    ]
+    labels = {id(label) for tick in ticks for label in (tick.label1, tick.label2)}
+    return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text() and id(text) not in labels]
+
+
+@pytest.mark.parametrize("name", PLOTS)
+@pytest.mark.filterwarnings("error")
+def test_every_plot_of_every_study_draws_within_its_frame(study: Summary, name: str) -> None:
+    with mpl.rc_context(RC):
+        figure = draw(name, study)
+        figure.draw_without_rendering()
+        frame = figure.bbox.padded(1)
+        for text in _texts(figure):
+            box = text.get_window_extent()
+            assert frame.x0 <= box.x0 <= box.x1 <= frame.x1, text.get_text()
+            assert frame.y0 <= box.y0 <= box.y1 <= frame.y1, text.get_text()
+
+
+def _said(figure: Figure) -> str:
+    return " ".join(text.get_text() for text in _texts(figure)).replace("\n", " ").replace("\u00a0", " ")
+
+
+def test_the_files_are_those_that_the_dag_knows_and_always_the_same(tmp_path: Path) -> None:
+    _summary(tmp_path, variants=("float", "int"))
+    plot(tmp_path / "summary", tmp_path / "plots")
+    open_artifact(tmp_path / "plots", "plots")
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {*PLOT_FILES, "manifest.json"}
+    svg = (tmp_path / "plots/accuracy.svg").read_bytes()
+    assert svg.lstrip().startswith(b"<?xml")
+    assert (tmp_path / "plots/accuracy.png").read_bytes().startswith(b"\x89PNG")
+    plot(tmp_path / "summary", tmp_path / "plots")
+    assert (tmp_path / "plots/accuracy.svg").read_bytes() == svg
+
+
+def test_numbers_in_plots_are_those_of_the_tables(tmp_path: Path) -> None:
+    summary = _summary(tmp_path)
+    row = next(row for row in summary.panels[0].variants if row["variant"] == "int")
+    with mpl.rc_context(RC):
+        said = _said(draw("accuracy", summary))
+        assert f"{100 * row['primary_mean']:.1f}" in said
+        interval = [f"{100 * row[name]:+.1f}".replace("-", "−") for name in ("difference_low", "difference_high")]
+        assert f"[{', '.join(interval)}]" in said
+        assert f"({row['relative_train_seconds']:.2f}×)" in _said(draw("training-time-variants", summary))
+        assert f"({row['relative_latency']:.2f}×)" in _said(draw("inference-time-variants", summary))
+
+
+def test_a_gpu_has_panels_of_its_own(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, gpu=True, tasks=("movie", "nyt"), variants=("float", "int"))
+    for name in ("inference-time-variants", "accuracy-vs-inference-time"):
+        figure = draw(name, summary)
+        titles = [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes if ax.get_visible()]
+        assert titles == ["movie · CPU", "nyt · CPU", "movie · GPU", "nyt · GPU"]
+        cpu, gpu = figure.axes[0].get_xlim()[1], figure.axes[2].get_xlim()[1]
+        assert gpu < cpu / 2
+
+
+def test_a_task_judged_by_another_metric_shows_both(tmp_path: Path) -> None:
+    figure = draw("accuracy", _summary(tmp_path, tasks=("cola",), variants=("float", "int")))
+    assert [ax.get_ylabel() for ax in figure.axes] == ["accuracy, %", "Matthews correlation × 100"]
+
+
+def test_what_cannot_be_drawn_says_so(tmp_path: Path) -> None:
+    only = _summary(tmp_path / "a", variants=("float",))
+    assert "no finished float runs beside those of other variants" in _said(draw("differences", only))
+    assert "the study has no float beside int" in _said(draw("accuracy", only))
+    root = tmp_path / "b"
+    root.mkdir()
+    plan = fakes.results(root)
+    shutil.rmtree(root / "evaluation")
+    summarize(plan, root / "summary", partial=True)
+    for name in PLOTS:
+        assert "no run of this study has ended well" in _said(draw(name, read_summary(root / "summary")))
+
+
+def test_every_variant_keeps_its_color_and_has_its_own() -> None:
+    full, part = Look(fakes.NINE), Look(("float", "int-linear", "mine", "yours"))
+    assert len({full.color(name) for name in fakes.NINE}) == 9
+    assert len({full.marker(name) for name in fakes.NINE}) == 9
+    assert part.color("int-linear") == full.color("int-linear")
+    assert len({part.color(name) for name in part.variants}) == 4
+    assert all(re.fullmatch("#[0-9a-f]{6}", full.color(name)) for name in fakes.NINE)
+
+
+def test_pareto_front() -> None:
+    #         fast, poor | dominated | best | as good but slower | twin in time, worse
+    points = [(1.0, 0.5), (2.0, 0.4), (3.0, 0.9), (4.0, 0.9), (3.0, 0.8)]
+    assert pareto(points) == [0, 2]
+    assert pareto([(1.0, 1.0)]) == [0]
+
+
+def test_confusion_matrices_are_shares_of_true_classes(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, variants=("float", "int"))
+    figure = draw("confusion", summary)
+    shares = figure.axes[0].images[0].get_array()
+    assert shares is not None
+    assert list(shares.sum(axis=1)) == pytest.approx([100, 100])
+    rows = [
+        row for row in summary.metrics.to_pylist()
+        if row["metric"] == "class_recall" and row["variant"] == "float" and row["label"] == "negative"
+    ]  # fmt: skip
+    assert shares[0, 0] == pytest.approx(100 * sum(row["value"] for row in rows) / len(rows))

@@ -1,0 +1,30 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from intaglio.tables.files import PLOTS, SHOWN
+
+REPORT = Path(__file__).parents[1] / "workflow" / "report"
+CONFIGS = [*sorted(REPORT.parents[1].glob("config/*.yaml")), REPORT.parents[1] / "config.yaml"]
+
+
+def test_every_table_and_plot_has_a_caption_and_no_caption_is_left_over() -> None:
+    assert {path.stem for path in REPORT.glob("*.rst")} == {"workflow", *PLOTS, *SHOWN}
+
+
+@pytest.mark.filterwarnings("ignore:Argument .writer_name.")
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
+def test_captions_render_as_snakemake_renders_them(config: Path) -> None:
+    """Jinja with a strict environment, then reStructuredText without a warning."""
+    core = pytest.importorskip("docutils.core")
+    jinja2 = pytest.importorskip("jinja2")
+    study = yaml.safe_load(config.read_text())
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    for path in REPORT.glob("*.rst"):
+        text = environment.from_string(path.read_text()).render(snakemake=SimpleNamespace(config=study))
+        html = core.publish_parts(text, writer_name="html", settings_overrides={"halt_level": 2})["body"]
+        assert "system-message" not in html
+        if "snakemake.config" in path.read_text():
+            assert study["study"] in html

@@ -1,0 +1,352 @@
+import csv
+import json
+import math
+import re
+import shutil
+import statistics
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sklearn import metrics as sk
+
+import fakes
+from intaglio import schemas
+from intaglio.errors import UserError
+from intaglio.store import new_artifact, open_artifact
+from intaglio.tables import display, published
+from intaglio.tables.runs import SUMMARY_FILES, summarize
+
+DEMO = fakes.study(variants=("float", "int", "int-linear"))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("demo")
+    summarize(fakes.results(root, DEMO), root / "summary")
+    return root
+
+
+def _rows(root: Path, name: str, schema: Any) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = schemas.read_table(root / "summary" / f"{name}.parquet", schema).to_pylist()
+    return rows
+
+
+def test_it_holds_exactly_the_files_that_the_dag_knows(demo: Path) -> None:
+    open_artifact(demo / "summary", "summary")
+    found = {path.name for path in (demo / "summary").iterdir()}
+    assert found == {*SUMMARY_FILES, "manifest.json"}
+
+
+def test_a_row_of_runs_says_what_the_artifacts_say(demo: Path) -> None:
+    rows = _rows(demo, "runs", schemas.RUNS)
+    assert [(row["variant"], row["seed"], row["status"]) for row in rows] == [
+        (variant, seed, "ok") for variant in ("float", "int", "int-linear") for seed in (0, 1)
+    ]
+    row = next(row for row in rows if (row["variant"], row["seed"]) == ("int", 1))
+    predictions = schemas.read_table(demo / "evaluation/movie-minilm-int-1/predictions.parquet", schemas.PREDICTIONS)
+    labels, predicted = predictions["label"].to_numpy(), predictions["prediction"].to_numpy()
+    assert row["accuracy"] == row["primary_value"] == pytest.approx(sk.accuracy_score(labels, predicted))
+    assert row["matthews"] == pytest.approx(sk.matthews_corrcoef(labels, predicted))
+    assert (row["primary_metric"], row["test_set"], row["test_examples"]) == ("accuracy", "test", len(labels))
+    training = json.loads((demo / "checkpoint/movie-minilm-int-1/training.json").read_text())
+    assert row["train_seconds"] == training["train_seconds"]
+    assert row["total_train_seconds"] == training["total_train_seconds"] > row["train_seconds"]
+    assert row["validation_value"] == training["validation"]["accuracy"]
+    assert row["machine"] == "abcdef01"
+    latency = schemas.read_table(demo / "profile/movie-minilm-int-1/latency.parquet", schemas.LATENCY).to_pylist()
+    point = next(point for point in latency if (point["batch_size"], point["length"]) == (1, 128))
+    assert row["latency_ms_mean"] == pytest.approx(statistics.fmean(point["calls"]))
+    assert row["latency_ms_std"] == pytest.approx(statistics.stdev(point["calls"]))
+    assert (row["latency_device"], row["backend"], row["latency_batch_size"]) == ("cpu", "torch", 1)
+    assert row["cuda_latency_ms_mean"] is None
+    assert row["size_mb"] == pytest.approx(22.7 * 4 * 0.27)
+    assert row["parameters_mb"] == pytest.approx(22.7 * 4)
+
+
+def test_a_row_of_variants_is_over_seeds(demo: Path) -> None:
+    runs = {(row["variant"], row["seed"]): row for row in _rows(demo, "runs", schemas.RUNS)}
+    rows = {row["variant"]: row for row in _rows(demo, "variants", schemas.VARIANTS)}
+    row = rows["int"]
+    a, b = runs["int", 0], runs["int", 1]
+    assert (row["n"], row["planned"], row["difference_n"]) == (2, 2, 2)
+    assert row["primary_mean"] == pytest.approx((a["accuracy"] + b["accuracy"]) / 2)
+    assert row["primary_sd"] == pytest.approx(abs(a["accuracy"] - b["accuracy"]) / math.sqrt(2))
+    baseline = [runs["float", seed] for seed in (0, 1)]
+    expected = (a["accuracy"] + b["accuracy"] - sum(run["accuracy"] for run in baseline)) / 2
+    assert row["difference"] == pytest.approx(expected)
+    assert row["difference_low"] < row["difference"] < row["difference_high"]
+    for column, ratio in (("train_seconds", "relative_train_seconds"), ("latency_ms_mean", "relative_latency")):
+        assert row[ratio] == pytest.approx((a[column] + b[column]) / sum(run[column] for run in baseline))
+    assert row["speedup"] == pytest.approx(1 / row["relative_latency"])
+    assert row["size_ratio"] == pytest.approx(1 / 0.27, rel=1e-6)
+    zero = rows["float"]
+    assert (zero["difference"], zero["difference_low"], zero["difference_high"]) == (0, 0, 0)
+    assert zero["speedup"] == 1
+
+
+def test_gathered_tables_keep_every_row_under_its_key(demo: Path) -> None:
+    metrics = schemas.read_table(demo / "summary/metrics.parquet", schemas.keyed(schemas.METRICS)).to_pylist()
+    confusion = [row for row in metrics if row["metric"] == "confusion" and (row["variant"], row["seed"]) == ("int", 0)]
+    assert sum(row["value"] for row in confusion) == 1000
+    assert {(row["label"], row["predicted"]) for row in confusion} == {
+        (true, predicted) for true in ("negative", "positive") for predicted in ("negative", "positive")
+    }
+    latency = schemas.read_table(demo / "summary/latency.parquet", schemas.keyed(schemas.LATENCY))
+    assert latency.num_rows == 6 * 3 * 2
+    assert len(latency["calls"][0].as_py()) == DEMO["profile"]["calls"]
+    history = schemas.read_table(demo / "summary/history.parquet", schemas.keyed(schemas.TRAINING_HISTORY))
+    assert set(history["name"].to_pylist()) == {"loss", "learning_rate", "validation_loss", "validation_accuracy"}
+
+
+def test_csv_is_complete_and_markdown_readable(demo: Path) -> None:
+    with (demo / "summary/runs.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == schemas.RUNS.names
+    parquet = _rows(demo, "runs", schemas.RUNS)
+    assert [float(row["latency_ms_p99"]) for row in rows] == [row["latency_ms_p99"] for row in parquet]
+    assert rows[0]["cuda_latency_ms_mean"] == rows[0]["error"] == ""
+    markdown = (demo / "summary/variants.md").read_text()
+    line = next(line for line in markdown.splitlines() if "| int " in line)
+    assert re.search(r"\| +\d\d\.\d ± \d\.\d \|", line)
+    assert re.search(r"[−+]?\d\.\d \[[−+]\d\.\d, [−+]?\d\.\d\]", line)
+    assert "batch 1 × 128 tokens" in markdown
+    assert "200 bootstrap resamples" in markdown
+
+
+def test_the_same_runs_make_the_same_files_and_another_variant_changes_no_interval(tmp_path: Path, demo: Path) -> None:
+    plan = fakes.results(tmp_path, fakes.study())
+    summarize(plan, tmp_path / "summary")
+    more = {row["variant"]: row for row in _rows(tmp_path, "variants", schemas.VARIANTS)}
+    for row in _rows(demo, "variants", schemas.VARIANTS):
+        assert row == more[row["variant"]]
+    first = (tmp_path / "summary/variants.parquet").read_bytes()
+    summarize(plan, tmp_path / "summary")
+    assert (tmp_path / "summary/variants.parquet").read_bytes() == first
+
+
+def test_several_test_sets_metrics_and_a_gpu(tmp_path: Path) -> None:
+    content = fakes.study(tasks=("cola", "mnli"), variants=("float", "int"), seeds=(3,))
+    summarize(fakes.results(tmp_path, content, gpu=True), tmp_path / "summary")
+    rows = _rows(tmp_path, "runs", schemas.RUNS)
+    assert [row["primary_metric"] for row in rows] == ["matthews", "matthews", "accuracy", "accuracy"]
+    assert rows[0]["primary_value"] == rows[0]["matthews"]
+    assert [row["test_set"] for row in rows] == ["test", "test", "test_matched", "test_matched"]
+    # Of different hardware, so in columns of their own.
+    assert rows[0]["cuda_latency_ms_mean"] == pytest.approx(0.2 * rows[0]["latency_ms_mean"], rel=0.1)
+    assert (rows[0]["latency_device_name"], rows[0]["cuda_device_name"]) == (
+        "Intel(R) Xeon(R) Platinum 8480+",
+        "NVIDIA H100 80GB HBM3",
+    )
+    variants = _rows(tmp_path, "variants", schemas.VARIANTS)
+    assert variants[1]["primary_sd"] is None
+    assert variants[1]["cuda_speedup"] == pytest.approx(1 / 1.69, rel=0.05)
+    assert (
+        "One seed: its interval speaks of the choice of examples only."
+        in (tmp_path / "summary/variants.md").read_text()
+    )
+
+
+# What is not complete
+
+
+def _break(root: Path) -> Path:
+    plan = fakes.results(root, DEMO)
+    shutil.rmtree(root / "profile/movie-minilm-int-0")
+    shutil.rmtree(root / "checkpoint/movie-minilm-int-1")
+    work = root / "work/movie-minilm-int-1"
+    work.mkdir(parents=True)
+    (work / "failure.json").write_text(json.dumps({"error": "training: the loss became nan at step 12 <b>"}))
+    (root / "evaluation/movie-minilm-int-linear-0/metrics.parquet").write_bytes(b"short")
+    return plan
+
+
+def test_gaps_are_refused_in_one_line(tmp_path: Path) -> None:
+    plan = _break(tmp_path)
+    with pytest.raises(UserError, match="study fake: 3 of 6 runs are not complete") as caught:
+        summarize(plan, tmp_path / "summary")
+    said = str(caught.value)
+    assert "movie/minilm/int/0 pending (not there yet: profile)" in said
+    assert "movie/minilm/int/1 failed (training: the loss became nan at step 12" in said
+    assert "damaged, metrics.parquet has 5 bytes" in said
+    assert "\n" not in said
+    assert not (tmp_path / "summary").exists()
+
+
+def test_partial_shows_failed_as_failed(tmp_path: Path) -> None:
+    summarize(_break(tmp_path), tmp_path / "summary", partial=True)
+    rows = {(row["variant"], row["seed"]): row for row in _rows(tmp_path, "runs", schemas.RUNS)}
+    assert {key: row["status"] for key, row in rows.items()} == {
+        ("float", 0): "ok",
+        ("float", 1): "ok",
+        ("int", 0): "pending",
+        ("int", 1): "failed",
+        ("int-linear", 0): "failed",
+        ("int-linear", 1): "ok",
+    }
+    assert rows["int", 0]["accuracy"] is not None
+    assert rows["int", 0]["latency_ms_mean"] is None
+    assert rows["int", 1]["train_seconds"] is None
+    variants = {row["variant"]: row for row in _rows(tmp_path, "variants", schemas.VARIANTS)}
+    assert (variants["int"]["n"], variants["int"]["planned"], variants["int"]["primary_mean"]) == (0, 2, None)
+    assert (variants["int-linear"]["n"], variants["int-linear"]["difference_n"]) == (1, 1)
+    assert "| 1 of 2 |" in re.sub(" +", " ", (tmp_path / "summary/variants.md").read_text())
+    page = (tmp_path / "summary/runs.html").read_text()
+    assert "step 12 &lt;b&gt;" in page
+    assert "<b>" not in page
+
+
+def test_nothing_at_all_is_still_a_table(tmp_path: Path) -> None:
+    plan = fakes.results(tmp_path, DEMO)
+    shutil.rmtree(tmp_path / "data")
+    summarize(plan, tmp_path / "summary", partial=True)
+    assert {row["status"] for row in _rows(tmp_path, "runs", schemas.RUNS)} == {"failed"}
+    for kind in ("checkpoint", "evaluation", "profile"):
+        shutil.rmtree(tmp_path / kind)
+    summarize(plan, tmp_path / "summary", partial=True)
+    assert {row["status"] for row in _rows(tmp_path, "runs", schemas.RUNS)} == {"pending"}
+
+
+def test_a_failure_that_was_made_good_is_forgotten(tmp_path: Path) -> None:
+    plan = fakes.results(tmp_path, DEMO)
+    work = tmp_path / "work/movie-minilm-int-1"
+    work.mkdir(parents=True)
+    (work / "failure.json").write_text('{"error": "out of memory"}')
+    summarize(plan, tmp_path / "summary")
+
+
+def test_other_examples_are_not_compared(tmp_path: Path) -> None:
+    plan = fakes.results(tmp_path, DEMO)
+    folder = tmp_path / "evaluation/movie-minilm-int-1"
+    rows = schemas.read_table(folder / "predictions.parquet", schemas.PREDICTIONS).to_pylist()
+    metrics = schemas.read_table(folder / "metrics.parquet", schemas.METRICS)
+    rows[0]["id"] = "another"
+    with new_artifact(folder, "evaluation") as draft:
+        schemas.write_table(draft / "predictions.parquet", rows, schemas.PREDICTIONS)
+        schemas.write_table(draft / "metrics.parquet", metrics, schemas.METRICS)
+    with pytest.raises(UserError, match=r"movie-minilm-int-1: not the examples of .*movie-minilm-float-0"):
+        summarize(plan, tmp_path / "summary")
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"study": {}, "runs": []}'])
+def test_a_bad_plan_is_one_line(tmp_path: Path, content: str) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(content)
+    with pytest.raises(UserError, match=r"plan\.json: (no readable plan|plans no run)"):
+        summarize(plan, tmp_path / "summary")
+
+
+def test_times_of_other_hardware_are_left_out_of_means(tmp_path: Path) -> None:
+    """Everything is of one machine but the third float seed, which trained and was timed elsewhere."""
+    plan = fakes.results(tmp_path, fakes.study(variants=("float", "int"), seeds=(0, 1, 2)))
+    name = "movie-minilm-float-2"
+    training = json.loads((tmp_path / f"checkpoint/{name}/training.json").read_text())
+    history = schemas.read_table(tmp_path / f"checkpoint/{name}/history.parquet", schemas.TRAINING_HISTORY)
+    tables = {"latency": schemas.LATENCY, "sizes": schemas.SIZES, "operators": schemas.OPERATORS}
+    found = {key: schemas.read_table(tmp_path / f"profile/{name}/{key}.parquet", of) for key, of in tables.items()}
+    slow = [
+        {**row, "machine_id": "other", "mean_ms": 10 * row["mean_ms"], "device_name": "a slow CPU"}
+        for row in found["latency"].to_pylist()
+    ]
+    with new_artifact(tmp_path / f"checkpoint/{name}", "checkpoint") as draft:
+        (draft / "training.json").write_text(json.dumps({**training, "device": "a slow CPU", "train_seconds": 9e9}))
+        schemas.write_table(draft / "history.parquet", history, schemas.TRAINING_HISTORY)
+    with new_artifact(tmp_path / f"profile/{name}", "profile") as draft:
+        for key, of in tables.items():
+            schemas.write_table(draft / f"{key}.parquet", slow if key == "latency" else found[key], of)
+    summarize(plan, tmp_path / "summary")
+    rows = {row["variant"]: row for row in _rows(tmp_path, "variants", schemas.VARIANTS)}
+    assert (rows["float"]["n"], rows["float"]["train_n"], rows["float"]["latency_n"]) == (3, 2, 2)
+    assert rows["float"]["train_seconds_mean"] < 1000
+    assert rows["int"]["relative_latency"] == pytest.approx(1.69, rel=0.05)
+    assert rows["int"]["relative_train_seconds"] == pytest.approx(1.63, rel=0.05)
+    assert "Times on other hardware than most are left out" in (tmp_path / "summary/variants.md").read_text()
+
+
+# Published figures
+
+
+def test_published_figures_stand_beside_measured_ones(tmp_path: Path) -> None:
+    content = fakes.study(tasks=("cola", "mnli"), variants=("float", "int", "int-linear"))
+    summarize(fakes.results(tmp_path, content, gpu=True), tmp_path / "summary")
+    with (tmp_path / "summary/published.csv").open(encoding="utf-8") as file:
+        rows = {(row["source"], row["task"], row["variant"], row["quantity"]): row for row in csv.DictReader(file)}
+    students = rows["Students' study of I-BERT", "cola", "int", "accuracy"]
+    assert float(students["published"]) == pytest.approx(0.694)
+    assert "Matthews" in students["published_conditions"]
+    variants = {(row["task"], row["variant"]): row for row in _rows(tmp_path, "variants", schemas.VARIANTS)}
+    assert float(students["measured_mean"]) == pytest.approx(variants["cola", "int"]["accuracy_mean"])
+    paper = rows["I-BERT (Kim et al., 2021)", "cola", "int", "matthews"]
+    assert float(paper["published"]) == pytest.approx(0.625)
+    assert float(paper["measured_mean"]) == pytest.approx(variants["cola", "int"]["primary_mean"])
+    assert "16 settings" in paper["published_conditions"]
+    seconds = rows["Students' study of I-BERT", "mnli", "float", "train_seconds"]
+    assert (seconds["published"], seconds["unit"]) == ("10348.4", "s")
+    assert "T4" in seconds["published_conditions"]
+    assert seconds["measured_conditions"] == "NVIDIA H100 80GB HBM3"
+    assert {row["task"] for row in rows.values()} == {"cola", "mnli"}
+    assert "| 62.5 |" in re.sub(" +", " ", (tmp_path / "summary/published.md").read_text())
+
+
+@pytest.mark.parametrize("change", ["model", "data"])
+def test_another_model_or_data_has_no_counterpart(change: str) -> None:
+    content = fakes.study(tasks=("cola",))
+    if change == "model":
+        content["models"]["roberta-base"]["source"]["repo"] = "someone/else"
+    else:
+        content["tasks"]["cola"]["source"]["repo"] = "someone/else"
+    assert published.compare(content, []) == []
+    said = display.to_markdown(published.show(content, []))
+    assert "no published counterpart" in said
+    assert "|" not in said
+
+
+# Numbers for people
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0.0, "0.000"), (0.01234, "0.012"), (1.0, "1.00"), (9.996, "10.00"), (12.34, "12.3"), (123.4, "123"),
+     (48243.7, "48244"), (-1.5, "−1.50")],
+)  # fmt: skip
+def test_numbers_keep_three_digits_and_never_an_exponent(value: float | None, text: str) -> None:
+    assert display.number(value) == text
+
+
+def test_percent_has_a_sign_where_wanted_and_no_negative_zero() -> None:
+    assert display.percent(-0.0123, sign=True) == "−1.2"
+    assert display.percent(0.0123, sign=True) == "+1.2"
+    assert display.percent(-0.0001, sign=True) == "0.0"
+
+
+def test_a_deviation_is_never_shown_as_nothing() -> None:
+    assert display.measured(14.69, 0.02) == "14.69 ± 0.02"
+    assert display.measured(14.69, 0.2) == "14.7 ± 0.2"
+    assert display.measured(14.69, None) == "14.7"
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [str(value) for name, value in attrs if name in ("href", "src")]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("name", ["runs", "variants", "published"])
+def test_pages_are_well_formed_and_need_no_network(demo: Path, name: str) -> None:
+    page = (demo / f"summary/{name}.html").read_text()
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert tags.links == []
+    assert "<script" not in page
+    assert "url(" not in page

@@ -1,0 +1,48 @@
+"""What a command prints, on the screen and in a file at once.
+
+A shell's `| tee` would do, were it not for signals: when SLURM asks the processes of a job to leave, the shell and tee
+leave at once, and the command that is still saving its progress is killed with them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def logged(path: Path | None) -> Iterator[None]:
+    """Within this context, what this process and its children print goes to `path` as well."""
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    screen, kept = os.dup(2), (os.dup(1), os.dup(2))
+    source, sink = os.pipe()
+    with path.open("wb", buffering=0) as file:
+
+        def copy() -> None:
+            while chunk := os.read(source, 65536):
+                file.write(chunk)
+                os.write(screen, chunk)
+
+        copier = threading.Thread(target=copy, daemon=True)
+        copier.start()
+        for descriptor in (1, 2):
+            os.dup2(sink, descriptor)
+        os.close(sink)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, before in zip((1, 2), kept, strict=True):
+                os.dup2(before, descriptor)
+                os.close(before)
+            copier.join(timeout=10)
+    os.close(source)
+    os.close(screen)

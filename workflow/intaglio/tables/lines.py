@@ -1,0 +1,121 @@
+"""Plots with a line a variant: differences to float, and bars of time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from intaglio.tables.display import number, percent
+from intaglio.tables.said import conditions, metric_name, seeds_said, timed, values
+from intaglio.tables.style import INK, Look, panels, statement
+from intaglio.tables.summary import Panel, Summary
+from intaglio.tables.variants import BASELINE, mean_sd
+
+
+def differences(summary: Summary, look: Look) -> Figure:
+    """Draw every variant's difference to float with its interval."""
+    title = "What each variant costs: primary metric minus that of float"
+    names = [name for name in summary.variants if name != BASELINE]
+    drawn = [panel for panel in summary.panels if any(row["difference"] is not None for row in panel.variants)]
+    if not names or not drawn:
+        return statement(
+            title, "Nothing to compare: the study has no finished float runs beside those of other variants."
+        )
+    said = "Mean over seeds and 95\u00a0% interval (bootstrap paired over test examples and seeds), in points."
+    if any(row["difference_n"] == 1 for panel in drawn for row in panel.variants):
+        said += " Where there is one seed, the interval speaks of the choice of examples only."
+    figure, axes = _rows_of_variants(len(drawn), names, title, said)
+    for ax, panel in zip(axes, drawn, strict=True):
+        ax.axvline(0, color=look.color(BASELINE), lw=1.2, zorder=1)
+        for place, row in _placed(panel, names):
+            if row["difference"] is None:
+                continue
+            low, high = 100 * row["difference_low"], 100 * row["difference_high"]
+            color = look.color(row["variant"])
+            ax.plot([low, high], [place, place], color=color, lw=2, solid_capstyle="round")
+            ax.plot(100 * row["difference"], place, look.marker(row["variant"]), color=color, ms=7)
+            text = percent(row["difference"], sign=True)
+            ax.text(0.99, place, text, transform=ax.get_yaxis_transform(), va="center", ha="right", fontsize=8)
+        left, right = ax.get_xlim()
+        ax.set_xlim(left, right + 0.25 * (right - left))
+        ax.set(title=panel.title, xlabel=metric_name(panel).replace(", %", "") + ", points")
+    return figure
+
+
+def _rows_of_variants(count: int, names: Sequence[str], title: str, said: str) -> tuple[Figure, list[Axes]]:
+    """Make panels with a line a variant, from top to bottom, named on the left."""
+    left = 0.075 * max(map(len, names))
+    figure, axes = panels(count, (2.55, 0.27 * len(names) + 0.85), title, said, left=left, sharey=True)
+    for ax in axes:
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        ax.grid(visible=False, axis="y")
+        ax.tick_params(axis="y", labelsize=8.5)
+        ax.locator_params(axis="x", nbins=5)
+    return figure, axes
+
+
+def _placed(panel: Panel, names: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
+    return [(names.index(row["variant"]), row) for row in panel.variants if row["variant"] in names]
+
+
+def training_time_variants(summary: Summary, look: Look) -> Figure:
+    """Draw training time of every variant."""
+    said = f"Of the variant's last stage. {conditions(summary, 'train_seconds')} {seeds_said(summary, 'Bars')}"
+    drawn = [(panel, "train_seconds", panel.title) for panel in summary.panels]
+    return _bars(summary, look, drawn, "Training time of every variant", said, "training time, s")
+
+
+def inference_time_variants(summary: Summary, look: Look) -> Figure:
+    """Draw inference time of every variant, on the CPU and, in panels of its own, on the GPU."""
+    title = "Inference time of every variant"
+    drawn = timed(summary)
+    if not drawn:
+        return statement(title, "Nothing was timed: the study's runs have no latency.")
+    columns = dict.fromkeys(column for _, column, _ in drawn)
+    said = " ".join([*(conditions(summary, column) for column in columns), seeds_said(summary, "Bars")])
+    return _bars(summary, look, drawn, title, said, "time of a call, ms")
+
+
+def _bars(
+    summary: Summary, look: Look, drawn: Sequence[tuple[Panel, str, str]], title: str, said: str, label: str
+) -> Figure:
+    """Draw a horizontal bar a variant, with its seeds, deviation, number and ratio to float."""
+    names = list(summary.variants)
+    if BASELINE in names and len(names) > 1:
+        said += f" ×: ratio to {BASELINE}."
+    figure, axes = _rows_of_variants(len(drawn), names, title, said)
+    for ax, (panel, column, heading) in zip(axes, drawn, strict=True):
+        top = max(run[column] for run in panel.runs if run[column] is not None)
+        for place, row in _placed(panel, names):
+            mine = values(panel, row["variant"], column)
+            if not mine:
+                continue
+            mean, sd = mean_sd(mine)
+            ax.barh(place, mean or 0, height=0.62, color=look.color(row["variant"]), alpha=0.85, lw=0)
+            if len(mine) > 1:
+                ax.errorbar(mean or 0, place, xerr=sd, color=INK, elinewidth=1.2, capsize=2.5, fmt="none")
+                ax.scatter(mine, [place] * len(mine), s=9, color="white", edgecolor=INK, lw=0.6, zorder=3)
+            text = "  ".join(filter(None, [number(mean), _ratio(row, column)]))
+            ax.annotate(
+                text, (max(*mine, (mean or 0) + (sd or 0)), place), (5, 0), textcoords="offset points",
+                va="center", fontsize=8,
+            )  # fmt: skip
+        ax.set_xlim(0, top * 1.62)
+        ax.set_xticks(MaxNLocator(4).tick_values(0, top)[:-1])
+        ax.set(title=heading, xlabel=label)
+    return figure
+
+
+def _ratio(row: dict[str, Any], column: str) -> str:
+    """Return how much longer a variant takes than float, where both were taken on the same hardware."""
+    ratio = {
+        "train_seconds": row["relative_train_seconds"],
+        "latency_ms_mean": row["relative_latency"],
+        "cuda_latency_ms_mean": 1 / row["cuda_speedup"] if row["cuda_speedup"] else None,
+    }[column]
+    return "" if ratio is None or row["variant"] == BASELINE else f"({ratio:.2f}×)"

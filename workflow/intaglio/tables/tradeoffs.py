@@ -1,0 +1,81 @@
+"""Plots of what accuracy costs: against training time and against inference time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from intaglio.tables.said import conditions, metric_name, seeds_said, timed
+from intaglio.tables.style import FAINT, GREY, INK, Look, panels, statement
+from intaglio.tables.summary import Panel, Summary
+from intaglio.tables.variants import mean_sd
+
+
+def accuracy_vs_training_time(summary: Summary, look: Look) -> Figure:
+    """Draw the primary metric against training time."""
+    said = f"Time of the variant's last stage. {conditions(summary, 'train_seconds')} {seeds_said(summary)}"
+    drawn = [(panel, "train_seconds", panel.title) for panel in summary.panels]
+    return _scatter(summary, look, drawn, "Accuracy against training time", said, "training time, s", front=False)
+
+
+def accuracy_vs_inference_time(summary: Summary, look: Look) -> Figure:
+    """Draw the primary metric against inference time, with the variants that no other beats in both."""
+    title = "Accuracy against inference time"
+    drawn = timed(summary)
+    if not drawn:
+        return statement(title, "Nothing was timed: the study's runs have no latency.")
+    columns = dict.fromkeys(column for _, column, _ in drawn)
+    said = " ".join([*(conditions(summary, column) for column in columns), seeds_said(summary)])
+    said += " Ringed: the Pareto front of the means (no variant is both faster and better)."
+    return _scatter(summary, look, drawn, title, said, "time of a call, ms", front=True)
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the indices of (time, value) points that no other point beats: less or equal time and more value, or
+    less time and no less value. In order of time."""
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    front: list[int] = []
+    for i in order:
+        if not front or points[i][1] > points[front[-1]][1]:
+            front.append(i)
+    return front
+
+
+def _scatter(
+    summary: Summary,
+    look: Look,
+    drawn: Sequence[tuple[Panel, str, str]],
+    title: str,
+    said: str,
+    label: str,
+    front: bool,
+) -> Figure:
+    handles = look.handles(summary.variants)
+    if front:
+        handles.append(Line2D([], [], color=GREY, lw=1.2, ls=(0, (4, 2)), label="Pareto front"))
+    figure, axes = panels(len(drawn), (2.75, 2.6), title, said, legend=handles)
+    for ax, (panel, column, heading) in zip(axes, drawn, strict=True):
+        means = []
+        for name in summary.variants:
+            runs = [run for run in panel.of(name) if run[column] is not None]
+            if not runs:
+                continue
+            time, value = [run[column] for run in runs], [100 * run["primary_value"] for run in runs]
+            (x, x_sd), (y, y_sd) = mean_sd(time), mean_sd(value)
+            color = look.color(name)
+            ax.scatter(time, value, s=9, color=color, alpha=0.45, lw=0, zorder=2)
+            ax.errorbar(x or 0, y or 0, y_sd, x_sd, fmt=look.marker(name), color=color, ms=7, elinewidth=1, alpha=0.95)
+            means.append((x or 0.0, y or 0.0))
+        if front:
+            best = pareto(means)
+            x_best, y_best = np.array([means[i] for i in best]).T
+            ax.plot(x_best, y_best, color=GREY, lw=1.2, ls=(0, (4, 2)), zorder=1)
+            ax.scatter(x_best, y_best, s=150, facecolor="none", edgecolor=INK, lw=1.1, zorder=4)
+        ax.margins(0.14)
+        ax.locator_params(axis="x", nbins=5)
+        ax.set(title=heading, xlabel=label, ylabel=metric_name(panel))
+        ax.grid(color=FAINT)
+    return figure
