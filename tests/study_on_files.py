@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from tiny import tiny_model, tiny_sentences
 
 ROOT = Path(__file__).parents[1]

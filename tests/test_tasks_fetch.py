@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
 from intaglio.errors import UserError
 from intaglio.store import open_artifact
 from intaglio.study import catalogue

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModel, AutoTokenizer
+
 from intaglio.errors import UserError
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.schema import Encoder
 from intaglio.tasks.model import prepare_model
 from tiny import tiny_model
-from transformers import AutoModel, AutoTokenizer
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
 from intaglio.errors import UserError
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study import catalogue

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from intaglio.errors import UserError
 from intaglio.tasks.read import missing, read_table
 

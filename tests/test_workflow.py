@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
 from study_on_files import ROOT, planned, snakemake, write_study
 
 pytestmark = pytest.mark.slow
@@ -30,10 +31,26 @@ def test_a_study_ends_in_tables(finished: Path) -> None:
     runs = pd.read_parquet(finished / "results/tiny/summary/runs.parquet")
     assert list(runs["variant"]) == ["float", "int"]
     assert set(runs["status"]) == {"ok"}
-    columns = (
-        "study task model variant seed primary_metric primary_value accuracy f1_macro balanced_accuracy cohen_kappa"
-        " matthews train_seconds latency_ms_mean latency_ms_std size_mb device status"
-    ).split()
+    columns = [
+        "study",
+        "task",
+        "model",
+        "variant",
+        "seed",
+        "primary_metric",
+        "primary_value",
+        "accuracy",
+        "f1_macro",
+        "balanced_accuracy",
+        "cohen_kappa",
+        "matthews",
+        "train_seconds",
+        "latency_ms_mean",
+        "latency_ms_std",
+        "size_mb",
+        "device",
+        "status",
+    ]
     assert not set(columns) - set(runs.columns)
     assert runs[columns].notna().all().all()
     predictions = [
@@ -49,7 +66,15 @@ def test_a_second_run_does_nothing(study: Path) -> None:
 
 def test_a_new_seed_trains_only_itself(study: Path) -> None:
     write_study(study, seeds=[1, 2])
-    assert planned(study) == {"finetune": 1, "quantize": 1, "evaluate": 2, "profile": 2, "plan": 1, "summarize": 1, "plot": 1}
+    assert planned(study) == {
+        "finetune": 1,
+        "quantize": 1,
+        "evaluate": 2,
+        "profile": 2,
+        "plan": 1,
+        "summarize": 1,
+        "plot": 1,
+    }
 
 
 def test_a_new_variant_trains_only_itself(study: Path) -> None:
@@ -68,7 +93,14 @@ def test_a_new_task_trains_only_itself(study: Path) -> None:
     other = {"source": {"kind": "files", "train": "test.csv"}, **words}
     write_study(study, tasks={"words": first, "others": other})
     assert planned(study) == {
-        "data": 1, "finetune": 1, "quantize": 1, "evaluate": 2, "profile": 2, "plan": 1, "summarize": 1, "plot": 1,
+        "data": 1,
+        "finetune": 1,
+        "quantize": 1,
+        "evaluate": 2,
+        "profile": 2,
+        "plan": 1,
+        "summarize": 1,
+        "plot": 1,
     }
 
 

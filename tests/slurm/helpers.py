@@ -114,7 +114,7 @@ def wait_for_file(path: Path, seconds: float = 60) -> None:
 
 
 def preempt(jobid: str) -> str:
-    """Take the node of a job in `low`, with all that runs there, for one in `high`; return its id when that is done.
+    """Take the node of a job in `low`, with all that runs there, for one in `high`; return its id once it is decided.
 
     The processes get SIGTERM, and SIGKILL 20 s later. It starts again about ten seconds after the last of them ended.
     """

@@ -40,7 +40,8 @@ while step < steps:
 out.write_text(f"from {started_at} to {step}")
 """
 
-# Without exec, SIGTERM ends the shell at once, Snakemake after it, and SLURM then kills the training as it saves.
+# Without exec, SIGTERM ends the shell at once and Snakemake after it, and SLURM kills a training that is still saving
+# with the cgroup of its step.
 _SNAKEFILE = """
 localrules: data
 

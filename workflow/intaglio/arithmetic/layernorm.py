@@ -51,9 +51,7 @@ def row_multiplier(y: Tensor, bits: int, epsilon: Tensor) -> Tensor:
     return torch.ldexp(reciprocal.float(), (half - (precision - NORMALIZED_SHIFT + shift)).int())
 
 
-def _forward(
-    x: Tensor, bits: int, epsilon: Tensor, gamma: Tensor, beta: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(x: Tensor, bits: int, epsilon: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     width = x.shape[-1]
     total = x.sum(-1, keepdim=True, dtype=torch.float64)
     y = x - ((total + width // 2) / width).floor_().float()
@@ -78,9 +76,7 @@ def quantize_affine(gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, bits: int, epsilon: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, bits: int, epsilon: Tensor) -> tuple[Tensor, Tensor]:
         gamma_integers, beta_integers, scale = quantize_affine(gamma, beta)
         z, y, multiplier = _forward(x, bits, epsilon, gamma_integers, beta_integers)
         ctx.save_for_backward(y, multiplier, gamma_integers, beta_integers, scale)

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from intaglio.store import new_file
 from intaglio.study.identity import code, digest, file_digest
 from intaglio.study.options import STAGES, TrainingOptions
 from intaglio.study.schema import Encoder, StageOptions, Study, Task
 from intaglio.study.sources import FilesSource, PackageSource
-from intaglio.store import new_file
 
 STORE = Path("results/store")
 # The undeclared folders that in-training checkpoints survive in.

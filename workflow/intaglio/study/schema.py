@@ -174,9 +174,7 @@ class Study(Model):
     def _known_recipes(cls, entries: Any) -> Any:
         if not isinstance(entries, dict):
             return entries
-        return {
-            name: catalogue.recipe(str(name)) if recipe is None else recipe for name, recipe in entries.items()
-        }
+        return {name: catalogue.recipe(str(name)) if recipe is None else recipe for name, recipe in entries.items()}
 
     @field_validator("variants")
     @classmethod

@@ -24,17 +24,13 @@ def accuracy(summary: Summary, look: Look) -> Figure:
     figure, axes = panels(len(drawn), (2.45, 2.75), _against("Accuracy", shown), said, columns=5)
     for ax, (panel, column) in zip(axes, drawn, strict=True):
         label = METRIC_NAMES["accuracy"] + ", %" if column == "accuracy" else metric_name(panel)
-        _slopes(ax, panel, shown, column, look, scale=100, text=lambda m, s: spread(_plain(m), _plain(s)))
+        _slopes(ax, panel, shown, column, look, scale=100, text=lambda mean, sd: spread(percent(mean), percent(sd)))
         ax.set(title=panel.title, ylabel=label)
         last = [row for row in panel.variants if row["variant"] == shown[-1]]
         primary = column == "primary_value" or panel.runs[0]["primary_metric"] == column
         if len(shown) == 2 and last and primary:
             ax.set_xlabel(difference(last[0]), color=INK)
     return figure
-
-
-def _plain(value: float | None) -> str:
-    return percent(None if value is None else value / 100)
 
 
 def _scores(panel: Panel) -> list[str]:
@@ -79,19 +75,23 @@ def _slopes(
         at = [place for place, name in enumerate(shown) if name in runs]
         ax.plot(at, [runs[shown[place]] * scale for place in at], color="#aeb6bf", lw=1, zorder=1)
     for place, name in enumerate(shown):
-        mine = values(panel, name, column, scale)
+        mine = values(panel, name, column)
         if not mine:
             continue
+        # Rounded from the same mean as in the tables, so that both show the same digits.
         mean, sd = mean_sd(mine)
+        at_mean, at_sd = (mean or 0) * scale, (sd or 0) * scale
         color = look.color(name)
-        ax.scatter([place] * len(mine), mine, s=14, color=color, alpha=0.55, lw=0, zorder=2)
+        ax.scatter(
+            [place] * len(mine), [value * scale for value in mine], s=14, color=color, alpha=0.55, lw=0, zorder=2
+        )
         side = -1 if place == 0 else 1
         beside = place + 0.16 * side * (len(shown) == 2)
-        ax.errorbar(beside, mean or 0, sd or 0, fmt=look.marker(name), color=color, ms=7, elinewidth=1.6, zorder=3)
+        ax.errorbar(beside, at_mean, at_sd, fmt=look.marker(name), color=color, ms=7, elinewidth=1.6, zorder=3)
         if len(shown) == 2:
             label = text(mean, sd).replace(" ± ", "\n± ")
             ax.annotate(
-                label, (beside, mean or 0), (8 * side, 0), textcoords="offset points", va="center",
+                label, (beside, at_mean), (8 * side, 0), textcoords="offset points", va="center",
                 ha="right" if side < 0 else "left", fontsize=8.5, color=color, weight="bold",
             )  # fmt: skip
     ax.set_xticks(range(len(shown)), shown)

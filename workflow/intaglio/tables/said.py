@@ -17,9 +17,9 @@ def pair(summary: Summary) -> list[str]:
     return wanted if len(wanted) == 2 else list(summary.variants)
 
 
-def values(panel: Panel, variant: str, column: str, scale: float = 1.0) -> Values:
+def values(panel: Panel, variant: str, column: str) -> Values:
     """Return a column of a variant's runs, those where it is known."""
-    return [run[column] * scale for run in panel.of(variant) if run[column] is not None]
+    return [run[column] for run in panel.of(variant) if run[column] is not None]
 
 
 def seeds_said(summary: Summary, marks: str = "Large marks") -> str:

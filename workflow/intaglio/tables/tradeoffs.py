@@ -34,8 +34,10 @@ def accuracy_vs_inference_time(summary: Summary, look: Look) -> Figure:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the indices of (time, value) points that no other point beats: less or equal time and more value, or
-    less time and no less value. In order of time."""
+    """Return the indices of (time, value) points that no other beats, in order of time.
+
+    A point is beaten by one with no more time and more value, or with less time and no less value.
+    """
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
     front: list[int] = []
     for i in order:
