@@ -158,6 +158,7 @@ def test_submit_says_what_slurm_says(toy: Path, monkeypatch: pytest.MonkeyPatch)
             waiting.result(60)
 
 
+@pytest.mark.slow
 def test_submit_on_this_machine(toy: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(toy)
     assert submit("a.short", gpus=0, cpus=1, memory_gb=1, minutes=1, local=True) == 0

@@ -166,6 +166,7 @@ def _add_submit(added: argparse.ArgumentParser) -> None:
     added.add_argument("--memory-gb", type=int, default=16)
     added.add_argument("--minutes", type=int, default=240)
     added.add_argument("--log-folder", type=Path, default=Path("logs/submit"))
+    added.add_argument("--local", action="store_true", help="here, even where there is SLURM")
 
 
 def main(argv: list[str] | None = None) -> int:

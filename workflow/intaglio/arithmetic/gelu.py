@@ -73,11 +73,12 @@ def gelu(x: Integers, scale: Tensor) -> Integers:
     The gradient is GELU's own, zero where the result was clipped.
     """
     if torch.is_grad_enabled() and x.values.requires_grad:
-        return Integers(_Gelu.apply(x.values, x.scale, scale), scale)
+        return Integers(_Gelu.apply(x.values, x.scale, scale), scale)  # type: ignore[no-untyped-call]
     return Integers(_forward(x.values, x.scale, scale)[0], scale)
 
 
 def gelu_real(x: Integers) -> Tensor:
     """Return real values of the integer GELU before it is brought to 8 bits: what calibration looks at."""
     h = rescale(x.values, x.scale / INPUT_SCALE, INPUT_BITS)
-    return gelu_integers(h) * OUTPUT_SCALE
+    values: Tensor = gelu_integers(h) * OUTPUT_SCALE
+    return values

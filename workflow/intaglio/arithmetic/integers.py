@@ -81,7 +81,7 @@ def rescale(x: Tensor, multiplier: Tensor, bits: int) -> Tensor:
         bits: width of the result, signed and symmetric.
     """
     if torch.is_grad_enabled() and x.requires_grad:
-        result: Tensor = _Rescale.apply(x, multiplier, largest(bits))
+        result: Tensor = _Rescale.apply(x, multiplier, largest(bits))  # type: ignore[no-untyped-call]
         return result
     return _rescale(x, multiplier, largest(bits))[0]
 

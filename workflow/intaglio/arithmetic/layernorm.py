@@ -118,7 +118,7 @@ def layer_norm(x: Integers, bits: int, gamma: Tensor, beta: Tensor, epsilon: flo
     """
     in_units = epsilon / x.scale.double().square()
     if torch.is_grad_enabled() and (x.values.requires_grad or gamma.requires_grad):
-        return Integers(*_LayerNorm.apply(x.values, gamma, beta, bits, in_units))
+        return Integers(*_LayerNorm.apply(x.values, gamma, beta, bits, in_units))  # type: ignore[no-untyped-call]
     gamma_integers, beta_integers, scale = quantize_affine(gamma, beta)
     return Integers(_forward(x.values, bits, in_units, gamma_integers, beta_integers)[0], scale)
 

@@ -85,7 +85,7 @@ def linear(x: Integers, weight: Tensor, bias: Tensor) -> Integers:
     Returns:
         Accumulators [..., out], 32 bits, with a scale for each output channel.
     """
-    return Integers(*_Linear.apply(x.values, weight, bias, x.scale))
+    return Integers(*_Linear.apply(x.values, weight, bias, x.scale))  # type: ignore[no-untyped-call]
 
 
 def linear_frozen(x: Integers, weight: Tensor, scale: Tensor, bias: Tensor) -> Integers:

@@ -87,5 +87,5 @@ def softmax(scores: Integers, factor: float, masked: Tensor | None) -> Integers:
     multiplier = scores.scale * (factor / INPUT_SCALE)
     scale = torch.full_like(scores.scale, 1 / OUTPUT_LEVELS)
     if torch.is_grad_enabled() and scores.values.requires_grad:
-        return Integers(_Softmax.apply(scores.values, multiplier, masked), scale)
+        return Integers(_Softmax.apply(scores.values, multiplier, masked), scale)  # type: ignore[no-untyped-call]
     return Integers(softmax_integers(scores.values, multiplier, masked), scale)

@@ -62,7 +62,7 @@ class Linear(nn.Linear):
         self.frozen: tuple[Tensor, Tensor, Tensor] | None = None
         # While ranges are observed the input's scale moves from call to call, and the integers with it.
         self.unsettled = False
-        self.register_load_state_dict_post_hook(lambda module, _: module.thaw())
+        self.register_load_state_dict_post_hook(lambda module, _: module.thaw())  # type: ignore[no-untyped-call]
 
     def thaw(self) -> None:
         """Forget the integers: weights or ranges have changed."""

@@ -47,7 +47,7 @@ def _page() -> Iterator[str]:
     yield ""
     yield "Generated from `workflow/intaglio/study` by `make schema`; a test fails when it is out of date."
     yield ""
-    yield "An option of a stage is looked up in the recipe, then in the task, then in the study; else its default holds."
+    yield "An option of a stage is taken from the recipe, else from the task, else from the study, else its default."
     for title, names in (
         ("tasks", catalogue.TASKS),
         ("models", catalogue.MODELS),

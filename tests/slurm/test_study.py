@@ -1,0 +1,60 @@
+"""A whole study through the real SLURM: GPUs allocated to every training job, one of them preempted on the way."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from study_on_files import ROOT, snakemake, write_study
+
+from . import helpers
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+# Long enough that a job is caught while it trains; a checkpoint at every step.
+LONG = {
+    "finetune": {"epochs": 40, "learning_rate": 1e-3, "evaluations": 4, "checkpoint_minutes": 0},
+    "quantize": {"epochs": 1, "evaluations": 1},
+}
+
+
+def weights(folder: Path, stage: str) -> bytes:
+    (file,) = folder.glob(f"results/store/{stage}/*/model.safetensors")
+    return file.read_bytes()
+
+
+def training_job(folder: Path, seconds: float = 120) -> str:
+    """Wait until the fine-tuning job has left its first checkpoint; return the job's id."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if list(folder.glob("results/store/work/finetune-*/progress-*")):
+            (job,) = [row["JobID"] for row in helpers.jobs_in(folder, "JobID", "State") if row["State"] == "RUNNING"]
+            return job
+        time.sleep(0.2)
+    raise AssertionError((folder / "snakemake.txt").read_text())
+
+
+def test_a_study_through_slurm_with_a_preempted_training(slurm: None, tmp_path: Path) -> None:
+    quiet, cluster = tmp_path / "quiet", tmp_path / "cluster"
+    for folder in (quiet, cluster):
+        folder.mkdir()
+        write_study(folder, stages=LONG)
+    arguments = ["--snakefile", ROOT / "Snakefile", "--configfile", cluster / "study.yaml"]
+    with helpers.snakemake("slurm", *arguments, folder=cluster) as run:
+        job = training_job(cluster)
+        helpers.preempt(job)
+        snakemake(quiet, "--cores", "1")
+        assert run.wait(timeout=400) == 0, (cluster / "snakemake.txt").read_text()
+
+    attempts = helpers.sacct(job, "State", "AllocTRES", every_attempt=True)
+    assert [attempt["State"] for attempt in attempts] == ["PREEMPTED", "COMPLETED"]
+    ours = helpers.jobs_in(cluster, "JobName", "State", "AllocTRES", "Comment")
+    with_gpu = [row for row in ours if "gres/gpu=1" in row["AllocTRES"]]
+    # finetune, quantize, two evaluations, two profiles
+    assert len(with_gpu) == 6
+    runs = pd.read_parquet(cluster / "results/tiny/summary/runs.parquet")
+    assert set(runs["status"]) == {"ok"}
+    for stage in ("finetune", "quantize"):
+        assert weights(cluster, stage) == weights(quiet, stage)
