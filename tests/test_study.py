@@ -161,6 +161,14 @@ def test_files_of_the_user_are_known_by_their_content(tmp_path: Path) -> None:
     assert keys[0] != keys[1]
 
 
+def test_a_known_task_can_be_brought_in_as_files() -> None:
+    files = {"kind": "files", "train": "train.parquet", "test": "test.parquet"}
+    brought = load(changed(tasks={"cola": {"source": files}})).tasks["cola"]
+    assert (brought.metric, brought.text, brought.label_values) == ("matthews", ["sentence"], ["0", "1"])
+    own = {"source": files, "text": ["t"], "label": "l", "labels": ["a", "b"]}
+    assert load(changed(tasks={"cola": own})).tasks["cola"].metric == "accuracy"
+
+
 def test_comments_and_layout_do_not_change_a_code_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from intaglio.study import identity
 

@@ -31,6 +31,15 @@ def fetch(arguments: Arguments) -> None:
     run(TypeAdapter(Source).validate_python(told), what, arguments.output)
 
 
+def reach(arguments: Arguments) -> None:
+    """Check that the hub has these sources, before anything is submitted."""
+    from intaglio.study.sources import HubSource
+    from intaglio.tasks.fetch import reach as run
+
+    for told in arguments.options:
+        run(HubSource.model_validate({name: told[name] for name in told if name != "what"}), told["what"])
+
+
 def data(arguments: Arguments) -> None:
     """Turn a source into the splits of a task."""
     from intaglio.study.schema import Task
@@ -141,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument(f"--{name}", type=kind, required=True)
         return added
 
+    verb(reach, "options")
     verb(fetch, "options", "output")
     for run in (data, model):
         verb(run, "options", "output").add_argument("--source", type=Path, help="fetched source; none for own files")

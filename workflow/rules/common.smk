@@ -61,3 +61,14 @@ def jobs(phase):
 def growing(amount):
     """Resource that grows with the attempt."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def unfetched():
+    """Hub repositories that are still to be fetched, as JSON; nothing if there are none."""
+    told = [
+        job.options
+        for job in plan_.jobs.get("fetch", {}).values()
+        if not Path(job.output).exists()
+    ]
+    hub = [options for options in told if options["kind"] == "hub"]
+    return json.dumps(hub) if hub else ""

@@ -105,10 +105,14 @@ def recipe(name: str) -> list[dict[str, Any]]:
 
 
 def complete(where: str, name: str, entry: Any, known: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Lay what a study says of a known task or model over what is known; an unknown one must name its source."""
+    """Lay what a study says of a known task or model over what is known of it.
+
+    A task with a source and columns of its own is the user's, whatever its name; one with a source alone is the known
+    one, brought in from elsewhere. An unknown one must name its source.
+    """
     if entry is None:
         entry = {}
-    if not isinstance(entry, dict) or "source" in entry:
+    if not isinstance(entry, dict) or ("source" in entry and (name not in known or "text" in entry)):
         return entry
     if name not in known:
         raise UserError(f"{where}: unknown name {name!r}, {nearest(name, known)} (or give its source)")

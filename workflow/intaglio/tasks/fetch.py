@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 
 from intaglio.errors import UserError
 from intaglio.store import new_artifact
@@ -46,6 +46,21 @@ def fetch(source: Source, what: What, output: Path) -> None:
             _fetch_hub(source, what, folder)
 
 
+def reach(source: HubSource, what: What) -> None:
+    """Ask the hub for a repository without fetching it, so that a study stops before it submits anything.
+
+    Raises:
+        UserError: the hub cannot be reached, has no such repository or revision, and it was not brought in beforehand.
+    """
+    kind = "dataset" if what == "data" else "model"
+    patterns = _patterns(source, what)
+    try:
+        HfApi().repo_info(source.repo, repo_type=kind, revision=source.revision, timeout=20)
+    except Exception as error:  # as in _fetch_hub
+        if not _cached(source, kind, patterns):
+            raise UserError(_unreachable(source, kind, patterns, error)) from error
+
+
 def _patterns(source: HubSource, what: What) -> Sequence[str]:
     if what == "model":
         return MODEL_FILES
@@ -75,7 +90,16 @@ def _fetch_hub(source: HubSource, what: What, folder: Path) -> None:
 
 
 def _copy_from_cache(source: HubSource, kind: str, patterns: Sequence[str], folder: Path) -> bool:
-    """Copy the files from the hub's cache on this machine, filled beforehand; tell whether it has any."""
+    """Copy the files from the hub's cache on this machine; tell whether it has any."""
+    wanted = _cached(source, kind, patterns)
+    for name, path in wanted.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / name)
+    return bool(wanted)
+
+
+def _cached(source: HubSource, kind: str, patterns: Sequence[str]) -> dict[str, Path]:
+    """Return the files, by name, that the hub's cache on this machine has, filled beforehand."""
     try:
         cached = Path(
             snapshot_download(
@@ -87,13 +111,9 @@ def _copy_from_cache(source: HubSource, kind: str, patterns: Sequence[str], fold
             )
         )
     except Exception:  # as above; what to report is why the hub itself failed
-        return False
-    names = [str(path.relative_to(cached)) for path in sorted(cached.rglob("*")) if path.is_file()]
-    wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in patterns)]
-    for name in wanted:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(cached / name, folder / name)
-    return bool(wanted)
+        return {}
+    found = {str(path.relative_to(cached)): path for path in sorted(cached.rglob("*")) if path.is_file()}
+    return {name: path for name, path in found.items() if any(fnmatch(name, pattern) for pattern in patterns)}
 
 
 def _unreachable(source: HubSource, kind: str, patterns: Sequence[str], error: Exception) -> str:
