@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
 from study_on_files import ROOT, snakemake, write_study
 
 from . import helpers
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
 # Long enough that a job is caught while it trains; a checkpoint at every step.
 LONG = {
@@ -36,7 +37,7 @@ def training_job(folder: Path, seconds: float = 120) -> str:
     raise AssertionError((folder / "snakemake.txt").read_text())
 
 
-def test_a_study_through_slurm_with_a_preempted_training(slurm: None, tmp_path: Path) -> None:
+def test_a_study_through_slurm_with_a_preempted_training(tmp_path: Path) -> None:
     quiet, cluster = tmp_path / "quiet", tmp_path / "cluster"
     for folder in (quiet, cluster):
         folder.mkdir()
