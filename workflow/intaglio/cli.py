@@ -73,6 +73,7 @@ def quantize(arguments: Arguments) -> None:
 
 
 def _train(run: Callable[..., None], options: Any, arguments: Arguments, start: Path) -> None:
+    _quiet()
     run(
         start,
         arguments.data,
@@ -84,10 +85,18 @@ def _train(run: Callable[..., None], options: Any, arguments: Arguments, start: 
     )
 
 
+def _quiet() -> None:
+    """Spare the log a bar for every time that a model is loaded."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def evaluate(arguments: Arguments) -> None:
     """Predict every test set and compute the metrics."""
     from intaglio.measure.evaluate import evaluate as run
 
+    _quiet()
     run(arguments.checkpoint, arguments.data, arguments.max_length, arguments.output)
 
 
@@ -96,6 +105,7 @@ def profile(arguments: Arguments) -> None:
     from intaglio.measure.profile import profile as run
     from intaglio.study.schema import Profile
 
+    _quiet()
     run(arguments.checkpoint, Profile.model_validate(arguments.options), arguments.output)
 
 

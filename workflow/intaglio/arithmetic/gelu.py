@@ -26,6 +26,8 @@ Q_ONE = round(-2 / A / INPUT_SCALE**2)
 # 1 + erf has 20 bits: these low ones go, so that its product with the input stays within 31.
 SHIFT = 5
 OUTPUT_SCALE = INPUT_SCALE * 2**SHIFT / (2 * Q_ONE)
+# With an output scale up to here, what the 16 bits of the input clip is clipped in the output too, gradient included.
+LARGEST_SCALE = 1.0
 
 
 def gelu_integers(h: Tensor) -> Tensor:
@@ -68,10 +70,11 @@ def gelu(x: Integers, scale: Tensor) -> Integers:
 
     Args:
         x: accumulators, any shape; their scale may be one for each channel.
-        scale: of the result, no dimension.
+        scale: of the result, no dimension; beyond `LARGEST_SCALE` (nothing reaches so far) that is taken.
 
     The gradient is GELU's own, zero where the result was clipped.
     """
+    scale = scale.clamp_max(LARGEST_SCALE)
     if torch.is_grad_enabled() and x.values.requires_grad:
         return Integers(_Gelu.apply(x.values, x.scale, scale), scale)  # type: ignore[no-untyped-call]
     return Integers(_forward(x.values, x.scale, scale)[0], scale)

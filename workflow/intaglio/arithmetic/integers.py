@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 
 # A float32 holds every integer up to here.
 EXACT = 2**24
+# No scale and no range is smaller.
+SMALLEST = 1e-10
 
 
 def largest(bits: int) -> int:
@@ -41,9 +43,15 @@ def real(x: Tensor | Integers) -> Tensor:
     return x.real if isinstance(x, Integers) else x
 
 
+def magnitude(x: Tensor, dim: int) -> Tensor:
+    """Return the largest magnitude along a dimension, which stays with size 1."""
+    # A tenth of the time of vector_norm, and no tensor of the size of x.
+    return torch.maximum(x.amax(dim, keepdim=True), -x.amin(dim, keepdim=True))
+
+
 def scale_of(range_: Tensor, bits: int) -> Tensor:
     """Return the scale at which the largest integer of so many bits stands for `range_` (largest magnitude)."""
-    return range_.clamp_min(1e-10) / largest(bits)
+    return range_.clamp_min(SMALLEST) / largest(bits)
 
 
 def _rescale(x: Tensor, multiplier: Tensor, bound: int) -> tuple[Tensor, Tensor]:

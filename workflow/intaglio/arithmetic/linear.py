@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from intaglio.arithmetic.integers import EXACT, Integers, largest
+from intaglio.arithmetic.integers import EXACT, SMALLEST, Integers, largest, magnitude
 
 BOUND = largest(8)
 BIAS_BOUND = 2**22
@@ -30,10 +30,10 @@ def quantize_weight(weight: Tensor, bias: Tensor | None, input_scale: Tensor) ->
     Returns:
         Weight integers [out, in]; their scales [out]; bias integers [out] at the scale `input_scale * scales`.
     """
-    scale = torch.linalg.vector_norm(weight, float("inf"), dim=1) / BOUND
+    scale = magnitude(weight, 1).squeeze(1) / BOUND
     if bias is not None:
         scale = torch.maximum(scale, bias.abs() / (input_scale * BIAS_BOUND))
-    scale = scale.clamp_min(1e-10)
+    scale = scale.clamp_min(SMALLEST)
     integers = (weight * (1 / scale).unsqueeze(1)).round_()
     bias_integers = None if bias is None else (bias / (input_scale * scale)).round_().clamp_(-BIAS_BOUND, BIAS_BOUND)
     return integers, scale, bias_integers

@@ -13,18 +13,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from intaglio.arithmetic.integers import Integers, largest
+from intaglio.arithmetic.integers import EXACT, Integers
 
 A, B, C = 0.3585, 1.353, 0.344
 STEPS = 256
 INPUT_SCALE = log(2) / STEPS
-INPUT_BITS = 16
 Q_B = round(B / INPUT_SCALE)
 Q_C = round(C / (A * INPUT_SCALE**2))
 # The polynomial has 19 bits; 15 remain, so that a row of 512 sums to less than 2^24.
 SHIFT = 4
-# Below 2^-16 of the largest, an exponential is zero anyway.
+# So far below the largest score, and beyond, an exponential is zero.
 FARTHEST = 16 * STEPS - 1
+# So many exponentials sum to less than 2^24, which float32 does exactly.
+LONGEST = 2**24 // ((Q_B**2 + Q_C) >> SHIFT)
 OUTPUT_LEVELS = 255
 RECIPROCAL_BITS = 30
 
@@ -49,16 +50,16 @@ def softmax_integers(scores: Tensor, multiplier: Tensor, masked: Tensor | None) 
         multiplier: brings them to `INPUT_SCALE`, no dimension.
         masked: bool, broadcastable to `scores`: positions that do not count (padding).
     """
-    bound = largest(INPUT_BITS)
-    x = (scores * multiplier).round_().clamp_(-bound, bound)
     if masked is not None:
-        x = x.masked_fill_(masked, -2 * bound)
-    distance = (x.amax(-1, keepdim=True) - x).clamp_(max=FARTHEST)
+        scores = scores.masked_fill(masked, -EXACT)
+    # The difference is exact up to 2^24, and rounded to float32 beyond, as `rescale` would round it.
+    distance = (scores.amax(-1, keepdim=True) - scores).mul_(multiplier).round_().clamp_(max=FARTHEST)
     e = exp_integers(distance)
     if masked is not None:
         e = e.masked_fill_(masked, 0)
     # One division a row: floor(255 * 2^30 / sum), of at most 24 bits since the largest exponential alone is > 2^14.
-    total = e.sum(-1, keepdim=True).clamp_min_(1).double()
+    width = torch.float32 if e.shape[-1] <= LONGEST else torch.float64
+    total = e.sum(-1, keepdim=True, dtype=width).clamp_min_(1).double()
     reciprocal = (OUTPUT_LEVELS * 2.0**RECIPROCAL_BITS / total).floor_().float().mul_(2.0**-RECIPROCAL_BITS)
     return e.mul_(reciprocal).round_().clamp_(max=OUTPUT_LEVELS)
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -21,8 +20,19 @@ OURS = "intaglio"
 
 
 def is_ours(folder: Path) -> bool:
-    """Tell whether a folder holds an encoder of ours rather than a transformers model."""
-    return OURS in json.loads((folder / CONFIG).read_text())
+    """Tell whether a folder holds an encoder of ours rather than a transformers model.
+
+    Raises:
+        UserError: it holds neither.
+    """
+    return OURS in _described(folder)
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder}: no {CONFIG}; it is not a model's folder")
+    described: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    return described
 
 
 def convert(model: Any, integer: frozenset[Operation]) -> Encoder:
@@ -62,24 +72,22 @@ def from_pretrained(folder: Path, integer: frozenset[Operation] | None = None) -
     Raises:
         UserError: the folder does not hold such an encoder.
     """
-    if not is_ours(folder):
-        model = AutoModelForSequenceClassification.from_pretrained(folder)
+    ours = is_ours(folder)
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder}: no weights in safetensors, and none are read from other files")
+    if not ours:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
         return convert(model, integer or frozenset()).eval()
-    described = json.loads((folder / CONFIG).read_text())
-    operations = frozenset(described[OURS]["integer"]) if integer is None else integer
+    operations = frozenset(_described(folder)[OURS]["integer"]) if integer is None else integer
     encoder = Encoder(from_transformers(read_config(folder), operations))
     encoder.load_state_dict(load_file(folder / WEIGHTS))
-    encoder.calibrated = all(bool(value > 0) for name, value in _ranges(encoder))
+    encoder.calibrated = encoder.has_ranges()
     return encoder.eval()
 
 
 def read_config(folder: Path) -> Any:
     """Return the transformers configuration of a folder of either kind."""
-    described = json.loads((folder / CONFIG).read_text())
+    described = _described(folder)
     described.pop(OURS, None)
     kind = described.pop("model_type")
     return AutoConfig.for_model(kind, **described)
-
-
-def _ranges(encoder: Encoder) -> list[tuple[str, torch.Tensor]]:
-    return [(name, buffer) for name, buffer in encoder.named_buffers() if name.endswith(".largest")]

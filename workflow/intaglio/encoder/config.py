@@ -36,9 +36,12 @@ def from_transformers(config: Any, integer: frozenset[Operation]) -> EncoderConf
     """Read the shape of a BERT, RoBERTa, ELECTRA or DistilBERT.
 
     Raises:
-        UserError: another architecture, or one of its options is not what this encoder computes.
+        UserError: another architecture, or one of its options is not what this encoder computes; or operations on
+            integers without `linear`, which makes the integers that they take.
     """
     kind = config.model_type
+    if integer and "linear" not in integer:
+        raise UserError(f"integer operations {sorted(integer)}: 'linear' must be among them")
     if kind not in ARCHITECTURES:
         raise UserError(f"model type {kind!r} cannot run on integers, {nearest(kind, ARCHITECTURES)}")
     distil = kind == "distilbert"
@@ -47,6 +50,8 @@ def from_transformers(config: Any, integer: frozenset[Operation]) -> EncoderConf
         raise UserError(f"activation {activation!r}: the encoder computes GELU, by erf, and no other")
     if not distil and getattr(config, "position_embedding_type", "absolute") not in (None, "absolute"):
         raise UserError("position embeddings other than absolute ones are not supported")
+    if getattr(config, "is_decoder", False):
+        raise UserError("a decoder (is_decoder in its configuration) is not an encoder")
     dropout = config.dropout if distil else config.hidden_dropout_prob
     head = config.seq_classif_dropout if distil else getattr(config, "classifier_dropout", None)
     return EncoderConfig(

@@ -60,13 +60,24 @@ class Linear(nn.Linear):
         super().__init__(inputs, outputs)
         # Weights as integers, kept between calls while nothing trains.
         self.frozen: tuple[Tensor, Tensor, Tensor] | None = None
+        self.frozen_version: tuple[int, int] | None = None
         # While ranges are observed the input's scale moves from call to call, and the integers with it.
         self.unsettled = False
-        self.register_load_state_dict_post_hook(lambda module, _: module.thaw())  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_thaw)  # type: ignore[no-untyped-call]
 
     def thaw(self) -> None:
         """Forget the integers: weights or ranges have changed."""
         self.frozen = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Linear:
+        # The layer moves to another device.
+        self.thaw()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def _writes(self) -> tuple[int, int] | None:
+        """Return what changes whenever the weights are written to in place."""
+        return None if self.weight.is_inference() else (self.weight._version, self.bias._version)
 
     def train(self, mode: bool = True) -> Linear:
         """Switch between training and evaluation."""
@@ -80,11 +91,17 @@ class Linear(nn.Linear):
             return functional.linear(x, self.weight, self.bias)
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return linear.linear(x, self.weight, self.bias)
-        if self.frozen is None or self.unsettled:
+        version = self._writes()
+        if self.frozen is None or self.unsettled or version != self.frozen_version:
             weight, scale, bias = linear.quantize_weight(self.weight, self.bias, x.scale)
             assert bias is not None
-            self.frozen = (weight, scale, bias)
+            self.frozen, self.frozen_version = (weight, scale, bias), version
         return linear.linear_frozen(x, *self.frozen)
+
+
+def _thaw(layer: Linear, _: Any) -> None:
+    """Be the hook after loading; a function of the module, so that the layer can be pickled."""
+    layer.thaw()
 
 
 class Gelu(nn.Module):
@@ -121,7 +138,7 @@ class Norm(nn.LayerNorm):
         if self.sum.observing:
             self.sum.observe(_real_sum(parts), padding)
         total = layernorm.add(parts, self.sum.scale, self.sum.bits)
-        return layernorm.layer_norm(total, self.sum.bits, self.weight, self.bias, self.eps)
+        return layernorm.layer_norm(total, self.weight, self.bias, self.eps)
 
 
 def _real_sum(parts: Sequence[Value]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import sqrt
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from intaglio.arithmetic import linear, softmax
-from intaglio.arithmetic.integers import Integers, dropout, real, requantize, rescale
+from intaglio.arithmetic.integers import SMALLEST, Integers, dropout, real, requantize, rescale
 from intaglio.encoder.architectures import ARCHITECTURES
 from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.layers import Gelu, Linear, Norm, Range, Value
@@ -36,7 +36,8 @@ class Table(nn.Embedding):
         if self.values is None:
             return rows
         if self.values.observing:
-            self.values.largest.copy_(self.weight.detach().abs().amax())
+            # RoBERTa's type embeddings are zero until it is fine-tuned; a range is positive once it was observed
+            self.values.largest.copy_(self.weight.detach().abs().amax().clamp_min(SMALLEST))
         return requantize(rows, self.values.scale, self.values.bits)
 
 
@@ -211,6 +212,14 @@ class Encoder(nn.Module):
         """
         if not self.calibrated:
             raise UserError("the integer encoder has no activation ranges yet: calibrate it on training data first")
+        # The integers are carried exactly by float32 and by nothing narrower.
+        narrow = self.shape.integer and torch.is_autocast_enabled(input_ids.device.type)
+        with torch.autocast(input_ids.device.type, enabled=False) if narrow else nullcontext():
+            logits = self._classify(input_ids, attention_mask, token_type_ids)
+            loss = None if labels is None else functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _classify(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
         masked = padding = None
         if attention_mask is not None:
             absent = attention_mask == 0
@@ -219,9 +228,8 @@ class Encoder(nn.Module):
         for layer in self.layers:
             x = layer(x, masked, padding)
         first = Integers(x.values[:, 0], x.scale) if isinstance(x, Integers) else x[:, 0]
-        logits = self.head(real(first))
-        loss = None if labels is None else functional.cross_entropy(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        logits: Tensor = self.head(real(first))
+        return logits
 
     @contextmanager
     def calibrating(self, momentum: float) -> Iterator[None]:
@@ -235,7 +243,13 @@ class Encoder(nn.Module):
                 yield
         finally:
             self._observe(False, momentum)
+            self.calibrated = self.has_ranges()
             self.train(training)
+
+    def has_ranges(self) -> bool:
+        """Tell whether every range was observed (waits for the device)."""
+        ranges = [module.largest for module in self.modules() if isinstance(module, Range)]
+        return not ranges or bool((torch.stack(ranges) > 0).all())
 
     def _observe(self, observing: bool, momentum: float) -> None:
         for module in self.modules():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import torch
 
 from intaglio.errors import UserError
@@ -20,6 +22,9 @@ from intaglio.store import new_artifact, open_artifact
 from intaglio.study.schema import Profile
 
 Row = dict[str, Any]
+log = logging.getLogger(__name__)
+# Percent of all cores that others may take while we measure.
+BUSY = 20.0
 
 
 def profile(checkpoint: Path, options: Profile, output: Path) -> None:
@@ -37,6 +42,7 @@ def profile(checkpoint: Path, options: Profile, output: Path) -> None:
     present = devices(list(options.devices))
     if not present:
         raise UserError(f"profile.devices: {', '.join(options.devices)} asked for, but this machine has none; add cpu")
+    _warn_if_busy()
     facts = {"machine": fingerprint(), "checkpoint": open_artifact(checkpoint, "checkpoint")}
     latency: list[Row] = []
     operators: list[Row] = []
@@ -51,6 +57,13 @@ def profile(checkpoint: Path, options: Profile, output: Path) -> None:
         write_table(folder / "latency.parquet", latency, LATENCY, facts)
         write_table(folder / "sizes.parquet", sizes, SIZES, facts)
         write_table(folder / "operators.parquet", operators, OPERATORS, facts)
+
+
+def _warn_if_busy() -> None:
+    """Say so when others compute on this machine: with fewer cores than threads, a latency can be tenfold."""
+    busy = psutil.cpu_percent(interval=0.5)
+    if busy > BUSY:
+        log.warning("other processes take %.0f %% of this machine: these latencies are not to be trusted", busy)
 
 
 def _on_device(checkpoint: Path, options: Profile, device: str) -> tuple[list[Row], list[Row]]:
