@@ -1,4 +1,4 @@
-"""Encoders for tests: random weights of the four architectures, batches with padding, the nine points of the lattice."""
+"""Encoders for tests: random weights of the four architectures, padded batches, the nine points of the lattice."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from itertools import combinations
 from typing import Any
 
 import torch
-from tiny import ARCHITECTURES, tiny_config
 from transformers import AutoModelForSequenceClassification
 
 from intaglio.arithmetic.operations import OPERATIONS, Operation
 from intaglio.encoder.checkpoint import convert
 from intaglio.encoder.model import Encoder
+from tiny import ARCHITECTURES, tiny_config
 
 Point = frozenset[Operation]
 INT: Point = frozenset(OPERATIONS)

@@ -19,8 +19,10 @@ def write_study(folder: Path, **changes: Any) -> Path:
     """Write the study with its model and data under `folder`, its paths relative to it; return the study file."""
     if not (folder / "model").exists():
         tiny_model(folder / "model")
-        tiny_sentences(120, 2, seed=0).to_csv(folder / "train.csv", index=False)
-        tiny_sentences(40, 2, seed=1).to_csv(folder / "test.csv", index=False)
+        for name, count in (("train", 120), ("test", 40)):
+            sentences = tiny_sentences(count, 2, seed=count)
+            named = sentences.assign(label=sentences["label"].map({0: "negative", 1: "positive"}))
+            named.to_csv(folder / f"{name}.csv", index=False)
     study: dict[str, Any] = {
         "study": "tiny",
         "seeds": [1],
