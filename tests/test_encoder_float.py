@@ -67,18 +67,17 @@ def test_larger_shape(arch):
     assert _difference(model, batch(model, 6, 40)) <= 1e-5
 
 
+RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "seq_classif_dropout")
+
+
+def _without_dropout(arch, **changes):
+    config = tiny_config(arch)
+    return random_model(arch, **{rate: 0.0 for rate in RATES if hasattr(config, rate)}, **changes).train()
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_training_step_is_that_of_transformers(arch):
-    # With no dropout, loss and gradients are the same, too.
-    rates = (
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "dropout",
-        "attention_dropout",
-        "seq_classif_dropout",
-    )
-    config = tiny_config(arch)
-    model = random_model(arch, **{key: 0.0 for key in rates if hasattr(config, key)}).train()
+    model = _without_dropout(arch)
     encoder = convert(model, FLOAT)
     assert encoder.training
     inputs = {**batch(model), "labels": torch.tensor([0, 1, 1, 0])}
@@ -87,6 +86,27 @@ def test_training_step_is_that_of_transformers(arch):
     ours.backward(), theirs.backward()
     embedding = model.base_model.embeddings.word_embeddings.weight.grad
     assert float((encoder.embeddings.word.weight.grad - embedding).abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_head_drops_where_transformers_does(arch):
+    rate = "seq_classif_dropout" if arch == "distilbert" else "classifier_dropout"
+    model = _without_dropout(arch)
+    setattr(model.config, rate, 0.5)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            dropped = module
+    # the last one is the head's: the one that drops
+    dropped.p = 0.5
+    encoder = convert(model, FLOAT)
+    inputs = batch(model)
+    results = []
+    for network in (encoder, model):
+        torch.manual_seed(3)
+        results.append(network(**inputs).logits.detach())
+    assert float((results[0] - results[1]).abs().max()) <= 1e-5
+    torch.manual_seed(4)
+    assert not torch.allclose(encoder(**inputs).logits, results[0])
 
 
 @pytest.mark.parametrize("point", [FLOAT, *INTEGER_POINTS], ids=name)

@@ -154,6 +154,12 @@ def test_weights_are_quantized_again_when_they_change(monkeypatch):
     assert quantized(step_in_evaluation_mode) and not torch.equal(_logits(encoder, inputs), changed)
     assert quantized(lambda: encoder.load_state_dict(state)) and torch.equal(_logits(encoder, inputs), before)
     assert quantized(calibrate)
+    # while the ranges move, a bias fits the scale of one batch alone
+    calls.clear()
+    with encoder.calibrating(0.5):
+        for seed in range(3):
+            encoder(**batch(model, seed=seed))
+    assert len(calls) == 3 * layers
     # to another device, as far as a machine without one can tell
     assert quantized(lambda: encoder.to(torch.float64).to(torch.float32))
 

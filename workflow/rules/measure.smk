@@ -35,8 +35,8 @@ rule profile:
         job=jobs("profile"),
     conda:
         ENVIRONMENT
-    # All cores of a local run, so that two measurements never run at once.
-    threads: workflow.cores or study.resources.cpus
+    # On a machine without a scheduler the profiles give it all cores, so that nothing runs beside it.
+    threads: study.resources.cpus
     resources:
         gpu=1,
         mem_mb=growing(study.resources.memory_mb),
