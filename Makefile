@@ -20,7 +20,7 @@ demo: $(READY)
 	@echo; echo "Report: $(CURDIR)/report.html"
 
 test: $(READY) check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10
 
 check: $(READY)
 	$(BIN)/ruff check .
