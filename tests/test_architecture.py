@@ -113,3 +113,10 @@ def test_locks_hold_what_is_asked_for() -> None:
         for line in (ROOT / "envs" / "requirements.in").read_text().splitlines():
             if line and not line.startswith("#"):
                 assert line in lock, f"{line} is not in {name}.lock: run make lock"
+
+
+def test_the_conda_environment_pins_what_the_jobs_need() -> None:
+    asked = (ROOT / "envs" / "requirements.in").read_text().splitlines()
+    of_jobs = [line for line in asked if "==" in line and not line.startswith(("snakemake", "submitit"))]
+    pinned = (ROOT / "envs" / "environment.yaml").read_text()
+    assert [line.strip(" -") for line in pinned.splitlines() if "==" in line] == of_jobs

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pytest
 from study_on_files import ROOT, planned, snakemake, write_study
 
 pytestmark = pytest.mark.slow
+PROGRAM = Path(sys.executable).parent / "snakemake"
+# A network namespace of its own, where the kernel lets us have one.
+_ALONE = ["unshare", "-rn"]
+OFFLINE = _ALONE if shutil.which("unshare") and subprocess.run([*_ALONE, "true"]).returncode == 0 else []
 # What every change of the study makes anew.
 TABLES = {"plan": 1, "summarize": 1, "plot": 1}
 
@@ -60,6 +65,22 @@ def test_a_study_ends_in_tables(finished: Path) -> None:
     ]
     accuracies = sorted((frame.label == frame.prediction).mean() for frame in predictions)
     assert sorted(runs["accuracy"]) == pytest.approx(accuracies)
+
+
+def test_the_report_opens_without_network(finished: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium to open the report in")
+    snakemake(finished, "--report", "report.html")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options += [f"--user-data-dir={tmp_path}", "--virtual-time-budget=4000", "--dump-dom"]
+    page = subprocess.run(
+        [*OFFLINE, browser, *options, f"file://{finished}/report.html"], capture_output=True, text=True, timeout=120
+    ).stdout
+    for words in ("Plots", "Tables", "Seeds", "int-linear", "tiny"):
+        assert words in page
+    content = (finished / "report.html").read_text()
+    assert content.count("image/svg+xml") >= 9
 
 
 def test_a_second_run_does_nothing(study: Path) -> None:
@@ -119,10 +140,7 @@ def test_changed_data_runs_everything_again(study: Path, tmp_path: Path) -> None
 
 
 def test_the_default_study_plans_without_network() -> None:
-    command = ["unshare", "-rn", "snakemake", "-n"]
-    if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode != 0:
-        command = command[2:]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*OFFLINE, PROGRAM, "-n"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "quantize" in done.stdout and "160" in done.stdout
 
