@@ -19,9 +19,9 @@ from transformers import IBertConfig, IBertForSequenceClassification
 from transformers.models.ibert import quant_modules as port
 
 from encoders import ARCHITECTURES, INT, INTEGER_POINTS, POINTS, batch, calibrated, name
-from intaglio.arithmetic import gelu, integers, layernorm, linear, softmax
-from intaglio.arithmetic.integers import EXACT, Integers, requantize, rescale
-from intaglio.encoder import model
+from intaglio.arithmetic import gelu, integers, layernorm, linear, softmax, sums
+from intaglio.arithmetic.integers import EXACT, Integers, rescale
+from intaglio.encoder import layers, model
 from intaglio.encoder.layers import Norm
 
 LABELS = torch.tensor([0, 1, 1, 0])
@@ -61,12 +61,14 @@ def test_scale_reaches_the_next_layer():
         encoder(**batch(network))
     (_, made), (taken, _) = passed
     assert taken is made
-    assert float(passed[0][0].scale) != float(made.scale)
+    assert float(passed[0][0].wide.scale) != float(made.wide.scale)
+    assert float(passed[0][0].narrow.scale) != float(made.narrow.scale)
     # what the integers stand for is what the float layer computes
     with torch.no_grad():
         hidden = network.bert(**batch(network), output_hidden_states=True).hidden_states[1]
     token = batch(network)["attention_mask"] == 1
-    assert float((made.real - hidden)[token].square().mean().sqrt()) <= 0.05 * float(hidden.std())
+    for value in (made.wide, made.narrow):
+        assert float((value.real - hidden)[token].square().mean().sqrt()) <= 0.05 * float(hidden.std())
 
 
 def test_scale_reaches_the_next_layer_in_the_port_it_does_not(ibert):
@@ -83,11 +85,14 @@ def test_scale_reaches_the_next_layer_in_the_port_it_does_not(ibert):
 
 def test_gradients_of_layer_norms_parameters():
     x, upstream = torch.randn(3, 5, 16), torch.randn(3, 5, 16)
-    ours, theirs, wrong = Norm(16, 1e-5, True, 22), torch.nn.LayerNorm(16), port.IntLayerNorm(16, 1e-5, quant_mode=True)
+    ours, theirs, wrong = (
+        Norm(16, 1e-5, True, False),
+        torch.nn.LayerNorm(16),
+        port.IntLayerNorm(16, 1e-5, quant_mode=True),
+    )
     for norm in (ours, theirs, wrong):
         norm.weight.data.copy_(torch.linspace(0.5, 1.5, 16)), norm.bias.data.copy_(torch.linspace(-1, 1, 16))
-    ours.sum.largest.fill_(8)
-    (ours((requantize(x, torch.tensor(1e-5), 22),)).real * upstream).sum().backward()
+    (ours(Integers((x * 1e5).round(), torch.tensor(1e-5))).wide.real * upstream).sum().backward()
     (theirs(x) * upstream).sum().backward()
     scale = torch.tensor([1e-5])
     (wrong((x / scale).round() * scale, scale)[0] * upstream).sum().backward()
@@ -135,15 +140,19 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Tensor, int]]:
     """(function, integers, largest magnitude declared) of everything that the arithmetic makes."""
     made: list[tuple[str, Tensor, int]] = []
     bounds: dict[str, Callable[..., int]] = {
-        "rescale": lambda _x, _multiplier, bits: integers.largest(bits),
+        "rescale": lambda _x, _multiplier, low=-128, high=127: max(-low, high),
+        "shorten": lambda *_: 128,
         "gelu": lambda *_: 127,
         "softmax": lambda *_: 255,
-        "layer_norm": lambda *_: EXACT - 1,
-        "add": lambda _parts, _scale, bits: integers.largest(bits),
+        "layer_norm": lambda *_: EXACT - 2**21,
+        "residual": lambda *_: sums.BOUND,
+        "alone": lambda *_: sums.BOUND,
+        "quantize_rows": lambda *_: 127,
         "matmul": lambda *_: EXACT,
-        "linear": lambda *_: 2**31 - 1,
-        "linear_frozen": lambda *_: 2**31 - 1,
-        "exp_integers": lambda *_: 2**15 - 1,
+        "linear": lambda *_: EXACT - 1,
+        "linear_term": lambda *_: EXACT - 1,
+        "accumulate": lambda *_: EXACT - 1,
+        "exp_integers": lambda *_: 5951,
         "quantize_weight": lambda *_: 127,
     }
 
@@ -154,24 +163,25 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Tensor, int]]:
         def watched(*arguments: Any) -> Any:
             result = original(*arguments)
             first = result[0] if isinstance(result, tuple) else result
-            values = first.values if isinstance(first, Integers) else first
+            values = first if isinstance(first, Tensor) else first.values
             made.append((function, values.detach().clone(), bounds[function](*arguments)))
             return result
 
         monkeypatch.setattr(module, function, watched)
 
     watch(gelu, "gelu"), watch(softmax, "softmax"), watch(softmax, "exp_integers")
-    watch(layernorm, "layer_norm"), watch(layernorm, "add")
-    for function in ("matmul", "linear", "linear_frozen", "quantize_weight"):
+    watch(layernorm, "layer_norm")
+    for function in ("residual", "alone", "quantize_rows", "rescale"):
+        watch(sums, function)
+    for function in ("matmul", "linear", "linear_term", "accumulate", "quantize_weight"):
         watch(linear, function)
-    for module in (integers, layernorm, model):
-        watch(module, "rescale")
+    watch(integers, "rescale"), watch(model, "rescale"), watch(model, "shorten"), watch(layers, "shorten")
     # whatever else carries integers
     original = Integers.__init__
 
     def init(self: Integers, values: Tensor, scale: Tensor) -> None:
         original(self, values, scale)
-        made.append(("Integers", values.detach().clone(), 2**31 - 1))
+        made.append(("Integers", values.detach().clone(), EXACT))
 
     monkeypatch.setattr(Integers, "__init__", init)
     return made
@@ -193,10 +203,11 @@ def test_every_value_is_an_integer_within_its_width(arch, point, training, recor
         assert torch.equal(values, values.round()), function
         assert float(values.abs().max()) <= bound, function
     made = {function for function, _, _ in recorded}
-    assert made >= {"rescale", "matmul", "Integers", "linear" if training else "linear_frozen"}
+    assert made >= {"rescale", "matmul", "Integers", "quantize_rows", "linear" if training else "accumulate"}
     assert ("gelu" in made, "softmax" in made, "layer_norm" in made) == tuple(
         operation in point for operation in ("gelu", "softmax", "layernorm")
     )
+    assert ("residual" in made) == ("shorten" in made) == ("layernorm" in point)
 
 
 def test_every_value_is_an_integer_in_the_port_none_is(ibert):
@@ -225,9 +236,9 @@ def test_dropped_out_values_are_integers(recorded):
 # exp reaches 50 to 56 bits.
 
 
-def test_exponential_has_15_bits():
+def test_exponential_has_13_bits():
     distance = torch.arange(softmax.FARTHEST + 1).float()
-    assert 2**14 < float(softmax.exp_integers(distance).max()) < 2**15
+    assert 2**12 < float(softmax.exp_integers(distance).max()) < 2**13
     wrong, _ = port.IntSoftmax(8, quant_mode=True).int_exp(torch.tensor([0.0]), torch.tensor([1e-3]))
     assert float(wrong) > 2**49
 
@@ -237,11 +248,10 @@ def test_exponential_has_15_bits():
 
 def test_constant_row():
     row = torch.full((1, 2, 8), 3.0)
-    norm, wrong = Norm(8, 1e-5, True, 22), port.IntLayerNorm(8, 1e-5, quant_mode=True)
-    norm.sum.largest.fill_(10)
+    norm, wrong = Norm(8, 1e-5, True, False), port.IntLayerNorm(8, 1e-5, quant_mode=True)
     wrong.weight.data.fill_(1)
     x = Integers((row * 1000).requires_grad_(), torch.tensor(1e-3))
-    result = norm((x,))
+    result = norm(x).wide
     result.real.square().sum().backward()
     assert (result.values == 0).all()
     assert norm.bias.grad is not None and torch.isfinite(norm.weight.grad).all()
@@ -253,7 +263,8 @@ def test_constant_row():
 
 def test_weights_are_symmetric():
     weight = torch.tensor([[1.0, -1.0], [0.25, -0.5]])
-    q, scale, _ = linear.quantize_weight(weight, None, torch.tensor(1.0))
+    found = linear.quantize_weight(weight, torch.zeros(2), torch.tensor(1.0))
+    q, scale = found.values, found.scale
     assert q[0].tolist() == [127, -127] and q[1].tolist() == [64, -127]
     assert torch.allclose(q * scale[:, None], weight, atol=2e-3)
     wrong = port.SymmetricQuantFunction.apply(weight[:1], 8, False, torch.tensor([1 / 127]))
@@ -265,7 +276,7 @@ def test_weights_are_symmetric():
 
 def test_no_gradient_where_it_clips():
     x = torch.tensor([[0.5, 2.0]], requires_grad=True)
-    rescale(x, torch.tensor(127.0), 8).sum().backward()
+    rescale(x, torch.tensor(127.0)).sum().backward()
     y = torch.tensor([[0.5, 2.0]], requires_grad=True)
     port.SymmetricQuantFunction.apply(y, 8, False, torch.tensor([1 / 127])).sum().backward()
     assert x.grad.tolist() == [[127, 0]]
@@ -347,8 +358,8 @@ def test_probabilities_times_values_are_integers(point, monkeypatch):
     assert len(operands) == 4
     for index, (a, b) in enumerate(operands):
         assert torch.equal(a, a.round()) and torch.equal(b, b.round())
-        low, high = (0, 255) if index % 2 else (-127, 127)
-        assert low <= float(a.min()) and float(a.max()) <= high and float(b.abs().max()) <= 127
+        low, high = (0, 255) if index % 2 else (-128, 127)
+        assert low <= float(a.min()) and float(a.max()) <= high and float(b.abs().max()) <= 128
 
 
 # batch_frexp copies to the host; about 800 host syncs per training step.

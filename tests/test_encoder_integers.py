@@ -13,7 +13,7 @@ from encoders import ARCHITECTURES, INT, INTEGER_POINTS, POINTS, batch, calibrat
 from intaglio.arithmetic import linear
 from intaglio.arithmetic.integers import Integers
 from intaglio.encoder.checkpoint import convert
-from intaglio.encoder.layers import Linear
+from intaglio.encoder.layers import Hidden, Linear, Residual
 from intaglio.encoder.model import Encoder
 
 
@@ -24,11 +24,13 @@ def _logits(encoder: Encoder, inputs: dict[str, Tensor]) -> Tensor:
 
 def _hidden(encoder: Encoder, inputs: dict[str, Tensor]) -> Tensor:
     """Integers that the head gets, [batch, width]."""
-    seen: list[Integers] = []
+    seen: list[Hidden] = []
     handle = encoder.layers[-1].register_forward_hook(lambda _m, _i, output: seen.append(output))
     _logits(encoder, inputs)
     handle.remove()
-    return seen[0].values[:, 0]
+    wide = seen[0].wide
+    assert isinstance(wide, Integers)
+    return wide.values[:, 0]
 
 
 @pytest.mark.parametrize("point", INTEGER_POINTS, ids=name)
@@ -56,6 +58,22 @@ def test_an_example_does_not_see_its_batch(arch):
         assert torch.allclose(_logits(encoder, alone)[0], logits[row], rtol=0, atol=1e-6)
         without_mask = {"input_ids": alone["input_ids"]}
         assert torch.equal(_hidden(encoder, without_mask)[0], hidden[row])
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-2, 1e-5])
+def test_padding_does_not_count_however_small_the_scores_are(size):
+    model = random_model()
+    with torch.no_grad():
+        for layer in model.bert.encoder.layer:
+            for part in (layer.attention.self.query, layer.attention.self.key):
+                part.weight.mul_(size), part.bias.mul_(size)
+    encoder, inputs = convert(model, INT), batch(model, rows=6, length=20)
+    with encoder.calibrating(momentum=0.95):
+        encoder(**inputs)
+    hidden = _hidden(encoder, inputs)
+    for row, length in enumerate(inputs["attention_mask"].sum(1).tolist()):
+        alone = {"input_ids": inputs["input_ids"][row : row + 1, :length]}
+        assert torch.equal(_hidden(encoder, alone)[0], hidden[row])
 
 
 @pytest.mark.parametrize("point", POINTS, ids=name)
@@ -119,6 +137,7 @@ def test_weights_are_quantized_again_when_they_change(monkeypatch):
     encoder, model = calibrated()
     inputs = batch(model)
     layers = sum(isinstance(module, Linear) for module in encoder.modules())
+    sums = sum(isinstance(module, Residual) for module in encoder.modules())
     before = _logits(encoder, inputs)
     calls = _counted(monkeypatch)
 
@@ -154,12 +173,12 @@ def test_weights_are_quantized_again_when_they_change(monkeypatch):
     assert quantized(step_in_evaluation_mode) and not torch.equal(_logits(encoder, inputs), changed)
     assert quantized(lambda: encoder.load_state_dict(state)) and torch.equal(_logits(encoder, inputs), before)
     assert quantized(calibrate)
-    # while the ranges move, a bias fits the scale of one batch alone
+    # while the ranges move, a bias fits the scale of one batch alone; a sum is observed before its scale is known
     calls.clear()
     with encoder.calibrating(0.5):
         for seed in range(3):
             encoder(**batch(model, seed=seed))
-    assert len(calls) == 3 * layers
+    assert len(calls) == 3 * (layers + sums)
     # to another device, as far as a machine without one can tell
     assert quantized(lambda: encoder.to(torch.float64).to(torch.float32))
 
@@ -198,7 +217,7 @@ def test_ranges_move_with_momentum_and_only_while_observing():
     first, second = batch(model, seed=1), batch(model, seed=2)
 
     def range_() -> float:
-        return float(encoder.layers[0].attention_input.largest)
+        return float(encoder.layers[0].attention_norm.output.largest)
 
     with encoder.calibrating(0.75):
         encoder(**first)
@@ -206,7 +225,7 @@ def test_ranges_move_with_momentum_and_only_while_observing():
     alone = convert(model, INT)
     with alone.calibrating(0.75):
         alone(**second)
-    other = float(alone.layers[0].attention_input.largest)
+    other = float(alone.layers[0].attention_norm.output.largest)
     with encoder.calibrating(0.75):
         encoder(**second)
     assert range_() == pytest.approx(0.75 * start + 0.25 * other, rel=1e-2)

@@ -1,18 +1,24 @@
 import json
 import struct
 import time
+from collections import Counter
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from intaglio.errors import UserError
+from intaglio.export.export import export
+from intaglio.export.session import open_session
 from intaglio.machine import device_name, fingerprint, machine_id
 from intaglio.measure import inputs, memory, profile
+from intaglio.measure.backends import Opened, Place
 from intaglio.measure.latency import latency_rows, summary, time_calls
 from intaglio.measure.models import load_checkpoint
-from intaglio.measure.operators import operator_rows
+from intaglio.measure.operators import onnx_operators, operator_rows
 from intaglio.measure.sizes import size_rows
 from intaglio.schemas import LATENCY, OPERATORS, SIZES, read_table
 from intaglio.store import new_artifact, open_artifact
@@ -20,6 +26,7 @@ from intaglio.study.schema import Profile
 from tiny import tiny_checkpoint, tiny_tokenizer
 
 OPTIONS = Profile(batch_sizes=[4, 1], lengths=[8, 48], headline=(1, 48), warmup=1, calls=5, threads=1, devices=["cpu"])
+CPU = Place("torch", "cpu")
 
 
 class Sleeper(torch.nn.Module):
@@ -41,10 +48,17 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def profiled(checkpoint, tmp_path_factory):
+def exported(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports") / "export"
+    export(checkpoint, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def profiled(checkpoint, exported, tmp_path_factory):
     threads = torch.get_num_threads()
     output = tmp_path_factory.mktemp("profiles") / "profile"
-    profile.profile(checkpoint, OPTIONS, output)
+    profile.profile(checkpoint, exported, OPTIONS, output)
     assert torch.get_num_threads() == threads
     return output
 
@@ -52,11 +66,14 @@ def profiled(checkpoint, tmp_path_factory):
 def test_latency_table(profiled):
     table = read_table(profiled / "latency.parquet", LATENCY)
     rows = table.to_pylist()
-    assert [(row["batch_size"], row["length"]) for row in rows] == [(1, 8), (4, 8), (1, 48), (4, 48)]
+    points = [(1, 8), (4, 8), (1, 48), (4, 48)]
+    assert [(row["backend"], row["batch_size"], row["length"]) for row in rows] == [
+        (backend, *point) for backend in ("torch", "onnxruntime") for point in points
+    ]
     for row in rows:
         calls = np.array(row["calls"])
         assert len(calls) == 5
-        assert (row["backend"], row["device"], row["threads"]) == ("torch", "cpu", 1)
+        assert (row["device"], row["threads"]) == ("cpu", 1)
         assert row["device_name"] == device_name("cpu")
         assert row["machine_id"] == machine_id()
         assert row["mean_ms"] == pytest.approx(calls.mean())
@@ -65,20 +82,57 @@ def test_latency_table(profiled):
             assert row[f"p{percent}_ms"] == pytest.approx(np.percentile(calls, percent))
         assert row["throughput"] == pytest.approx(row["batch_size"] / (calls.mean() / 1000))
         assert row["peak_memory_mb"] is None or row["peak_memory_mb"] >= 0
+        assert row["max_difference"] == 0 if row["backend"] == "torch" else 0 < row["max_difference"] < 1e-5
     assert json.loads(table.schema.metadata[b"machine"]) == fingerprint()
-    assert open_artifact(profiled, "profile")["devices"] == ["cpu"]
+    about = open_artifact(profiled, "profile")
+    assert about["devices"] == ["cpu"]
+    assert about["differences"] == {
+        "torch on cpu": 0.0,
+        "onnxruntime on cpu": rows[-1]["max_difference"],
+    }
 
 
 def test_operator_table(profiled):
-    rows = read_table(profiled / "operators.parquet", OPERATORS).to_pylist()
-    calls = {row["operator"]: row["calls"] for row in rows}
+    table = read_table(profiled / "operators.parquet", OPERATORS).to_pylist()
+    for backend in ("torch", "onnxruntime"):
+        rows = [row for row in table if row["backend"] == backend]
+        assert sum(row["share"] for row in rows) == pytest.approx(1)
+        assert [row["self_time_ms"] for row in rows] == sorted((row["self_time_ms"] for row in rows), reverse=True)
+    calls = {(row["backend"], row["operator"]): row["calls"] for row in table}
     # Two layers of six linear maps, and a head of two, in three passes.
-    assert calls["aten::linear"] == 3 * (2 * 6 + 2)
-    assert sum(row["share"] for row in rows) == pytest.approx(1)
-    assert [row["self_time_ms"] for row in rows] == sorted((row["self_time_ms"] for row in rows), reverse=True)
+    assert calls["torch", "aten::linear"] == 3 * (2 * 6 + 2)
 
 
-def test_sizes_equal_the_file_counted_by_hand(profiled, checkpoint):
+def test_operators_of_onnxruntime_are_those_of_its_optimized_graph(profiled, exported, tmp_path):
+    rows = read_table(profiled / "operators.parquet", OPERATORS).to_pylist()
+    options = open_session(exported, 1).get_session_options()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(exported / "model.onnx", options)
+    nodes = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    found = {row["operator"]: row["calls"] for row in rows if row["backend"] == "onnxruntime"}
+    # What takes less than a microsecond is not timed.
+    assert found == {name: 3 * nodes[name] for name in found}
+    assert sum(found.values()) > 3 * 2 * 6
+
+
+def test_sizes_of_the_deployed_file_counted_by_hand(profiled, exported):
+    rows = read_table(profiled / "sizes.parquet", SIZES).to_pylist()
+    path = exported / "model.onnx"
+    graph = onnx.load(path).graph
+    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
+    constants = [node.attribute[0].t for node in graph.node if node.op_type == "Constant"]
+    arrays += [onnx.numpy_helper.to_array(tensor) for tensor in constants]
+    by_component = {(row["component"], row["dtype"]): (row["bytes"], row["count"]) for row in rows}
+    assert by_component["file", None] == (path.stat().st_size, 1)
+    for dtype in {array.dtype for array in arrays}:
+        mine = [array for array in arrays if array.dtype == dtype]
+        expected = (sum(array.nbytes for array in mine), sum(array.size for array in mine))
+        assert by_component["tensors", dtype.name] == expected
+    weights = sum(size for (component, _), (size, _) in by_component.items() if component == "tensors")
+    assert 0.8 * path.stat().st_size < weights < path.stat().st_size
+
+
+def test_sizes_of_a_checkpoint_equal_the_file_counted_by_hand(profiled, checkpoint):
     rows = read_table(profiled / "sizes.parquet", SIZES).to_pylist()
     content = (checkpoint / "model.safetensors").read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
@@ -87,20 +141,20 @@ def test_sizes_equal_the_file_counted_by_hand(profiled, checkpoint):
     elements = sum(int(np.prod(entry["shape"])) for entry in header.values())
     assert {entry["dtype"] for entry in header.values()} == {"F32"}
     by_component = {row["component"]: row for row in rows}
-    assert by_component["file"] == {"component": "file", "dtype": None, "bytes": len(content), "count": 1}
-    assert by_component["tensors"] == {
-        "component": "tensors",
+    assert by_component["checkpoint"] == {"component": "checkpoint", "dtype": None, "bytes": len(content), "count": 1}
+    assert by_component["checkpoint_tensors"] == {
+        "component": "checkpoint_tensors",
         "dtype": "float32",
         "bytes": len(content) - 8 - length,
         "count": elements,
     }
-    assert by_component["parameters"] == by_component["tensors"] | {"component": "parameters"}
+    assert by_component["parameters"] == by_component["checkpoint_tensors"] | {"component": "parameters"}
 
 
-def test_sizes_by_data_type(tmp_path, checkpoint):
+def test_sizes_by_data_type(tmp_path, checkpoint, exported):
     model = load_checkpoint(checkpoint)[0]
     model.classifier.half()
-    rows = {(row["component"], row["dtype"]): row for row in size_rows(checkpoint, model)}
+    rows = {(row["component"], row["dtype"]): row for row in size_rows(checkpoint, exported, model)}
     halves = sum(parameter.numel() for parameter in model.classifier.parameters())
     assert rows["parameters", "float16"] == {
         "component": "parameters",
@@ -109,12 +163,47 @@ def test_sizes_by_data_type(tmp_path, checkpoint):
         "count": halves,
     }
     with pytest.raises(UserError, match="no weights"):
-        size_rows(tmp_path, model)
+        size_rows(tmp_path, exported, model)
+    with pytest.raises(UserError, match=r"no model.onnx"):
+        size_rows(checkpoint, tmp_path, model)
+
+
+def test_sizes_of_small_and_inner_and_outer_tensors(tmp_path, checkpoint):
+    """Weights of a graph, of a branch in it, of a constant, and of one in a file beside it."""
+    helper, types = onnx.helper, onnx.TensorProto
+
+    def branch(number):
+        weight = helper.make_tensor(f"w{number}", types.INT32, [3], [number] * 3)
+        node = helper.make_node("Identity", [f"w{number}"], [f"y{number}"])
+        output = helper.make_tensor_value_info(f"y{number}", types.INT32, [3])
+        return helper.make_graph([node], "branch", [], [output], [weight])
+
+    outer = onnx.numpy_helper.from_array(np.ones((50, 40), dtype=np.float32), "outer")
+    onnx.external_data_helper.set_external_data(outer, "weights.data")
+    inner = helper.make_tensor("inner", types.INT8, [7], list(range(7)))
+    constant = helper.make_node("Constant", [], ["c"], value=helper.make_tensor("c", types.UINT8, [2, 2], [1] * 4))
+    choice = helper.make_node("If", ["b"], ["y"], then_branch=branch(1), else_branch=branch(2))
+    inputs = [helper.make_tensor_value_info("b", types.BOOL, [])]
+    outputs = [helper.make_tensor_value_info("y", types.INT32, [3])]
+    graph = helper.make_graph([constant, choice], "graph", inputs, outputs, [inner, outer])
+    onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
+    rows = size_rows(checkpoint, tmp_path, torch.nn.Linear(1, 1))
+    found = {(row["component"], row["dtype"]): (row["bytes"], row["count"]) for row in rows}
+    assert (tmp_path / "weights.data").stat().st_size == 8000
+    assert found["file", None] == (8000 + (tmp_path / "model.onnx").stat().st_size, 2)
+    assert {dtype: value for (component, dtype), value in found.items() if component == "tensors"} == {
+        "int8": (7, 7),
+        "uint8": (4, 4),
+        "int32": (24, 6),
+        "float32": (8000, 2000),
+    }
 
 
 def test_latency_is_that_of_the_call():
     model = Sleeper(0.02)
-    (row,) = latency_rows(model, tiny_tokenizer(), "cpu", [(2, 8)], warmup=3, calls=4)
+    opened = Opened(Place("torch.compile", "cpu"), model, tiny_tokenizer())
+    (row,) = latency_rows(opened, [(2, 8)], warmup=3, calls=4)
+    assert (row["backend"], row["device"]) == ("torch.compile", "cpu")
     assert len(model.seen) == 7
     assert len(row["calls"]) == 4
     assert min(row["calls"]) >= 20
@@ -132,7 +221,7 @@ def test_warm_up_is_not_timed():
 def test_a_hook_counts(checkpoint):
     model, tokenizer = load_checkpoint(checkpoint)
     model.classifier.register_forward_hook(lambda *_: time.sleep(0.03))
-    (row,) = latency_rows(model, tokenizer, "cpu", [(1, 8)], warmup=1, calls=3)
+    (row,) = latency_rows(Opened(CPU, model, tokenizer), [(1, 8)], warmup=1, calls=3)
     assert row["mean_ms"] >= 30
 
 
@@ -166,29 +255,55 @@ def test_operators_of_a_plain_product():
         def forward(self, input_ids, **_):
             return input_ids.double() @ input_ids.double().T
 
-    rows = operator_rows(Product(), tiny_tokenizer("roberta"), "cpu", (4, 8), 1)
+    rows = operator_rows(Opened(CPU, Product(), tiny_tokenizer("roberta")), (4, 8), 1)
     assert next(row["calls"] for row in rows if row["operator"] == "aten::mm") == 3
 
 
-def test_length_beyond_the_positions(checkpoint, tmp_path):
+def test_operators_of_onnxruntime_in_a_record_by_hand():
+    """Two runs to warm up and two that count, with a branch whose node lies within that of `If`."""
+    events = [{"cat": "Session", "name": "session_initialization", "ts": 0, "dur": 9, "args": {}}]
+    for start in (100, 200, 300, 400):
+        events += [
+            {"cat": "Session", "name": "model_run", "ts": start, "dur": 90, "args": {}},
+            {"cat": "Node", "name": "a_kernel_time", "ts": start + 1, "dur": 10, "args": {"op_name": "MatMul"}},
+            {"cat": "Node", "name": "a_fence_after", "ts": start + 11, "dur": 0, "args": {"op_name": "MatMul"}},
+            # Nodes are recorded when they end.
+            {"cat": "Node", "name": "c_kernel_time", "ts": start + 25, "dur": 5, "args": {"op_name": "MatMul"}},
+            {"cat": "Node", "name": "b_kernel_time", "ts": start + 20, "dur": 30, "args": {"op_name": "If"}},
+            {"cat": "Node", "name": "d_kernel_time", "ts": start + 50, "dur": 2, "args": {"op_name": "Add"}},
+        ]
+    found = onnx_operators(events, passes=2)
+    assert {name: calls for name, (calls, _) in found.items()} == {"MatMul": 4, "If": 2, "Add": 2}
+    assert {name: time for name, (_, time) in found.items()} == pytest.approx(
+        {"MatMul": 0.03, "If": 0.05, "Add": 0.004}
+    )
+
+
+def test_length_beyond_the_positions(checkpoint, exported, tmp_path):
     with pytest.raises(UserError, match=r"profile.lengths: 64 tokens, but the model in .* takes at most 48"):
-        profile.profile(checkpoint, OPTIONS.model_copy(update={"lengths": [8, 64]}), tmp_path / "profile")
+        profile.profile(checkpoint, exported, OPTIONS.model_copy(update={"lengths": [8, 64]}), tmp_path / "profile")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-def test_no_device(checkpoint, tmp_path):
+def test_no_device(checkpoint, exported, tmp_path):
     with pytest.raises(UserError, match=r"cuda asked for, but this machine has none"):
-        profile.profile(checkpoint, OPTIONS.model_copy(update={"devices": ["cuda"]}), tmp_path / "profile")
+        profile.profile(checkpoint, exported, OPTIONS.model_copy(update={"devices": ["cuda"]}), tmp_path / "profile")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu(checkpoint, tmp_path):
-    profile.profile(checkpoint, OPTIONS.model_copy(update={"devices": ["cpu", "cuda"]}), tmp_path / "profile")
+def test_gpu(checkpoint, exported, tmp_path):
+    backends = ["torch", "torch.compile", "onnxruntime"]
+    options = OPTIONS.model_copy(update={"devices": ["cpu", "cuda"], "backends": backends})
+    profile.profile(checkpoint, exported, options, tmp_path / "profile")
     rows = read_table(tmp_path / "profile" / "latency.parquet", LATENCY).to_pylist()
-    assert [row["device"] for row in rows] == ["cpu"] * 4 + ["cuda"] * 4
-    assert all(row["peak_memory_mb"] > 0 for row in rows[4:])
+    assert list(dict.fromkeys((row["device"], row["backend"]) for row in rows)) == [
+        *(("cpu", backend) for backend in backends),
+        *(("cuda", backend) for backend in backends[:2]),
+    ]
+    assert all(row["peak_memory_mb"] > 0 for row in rows if row["device"] == "cuda")
     operators = read_table(tmp_path / "profile" / "operators.parquet", OPERATORS).to_pylist()
-    assert sum(row["share"] for row in operators if row["device"] == "cuda") == pytest.approx(1)
+    of_torch = [row for row in operators if (row["backend"], row["device"]) == ("torch", "cuda")]
+    assert sum(row["share"] for row in of_torch) == pytest.approx(1)
 
 
 class TestPeak:
@@ -219,9 +334,12 @@ class TestPeak:
         with new_artifact(tmp_path / "checkpoint", "checkpoint") as draft:
             model.save_pretrained(draft)
             tokenizer.save_pretrained(draft)
-        peaks = memory.cpu_peaks(tmp_path / "checkpoint", [(1, 8), (64, 64)], 1)
-        if None in peaks.values():
-            pytest.skip("the kernel cannot reset the peak")
-        # At the larger point one layer's inner activations alone take 64 x 64 x 4096 x 4 bytes.
-        assert weights - 5 < peaks[1, 8] < weights + 40
-        assert peaks[64, 64] - peaks[1, 8] > 60
+        export(tmp_path / "checkpoint", tmp_path / "export")
+        for backend in ("torch", "onnxruntime"):
+            points = [(1, 8), (64, 64)]
+            peaks = memory.cpu_peaks(backend, tmp_path / "checkpoint", tmp_path / "export", points, 1)
+            if None in peaks.values():
+                pytest.skip("the kernel cannot reset the peak")
+            # At the larger point one layer's inner activations alone take 64 x 64 x 4096 x 4 bytes.
+            assert weights - 5 < peaks[1, 8] < weights + 40, backend
+            assert peaks[64, 64] - peaks[1, 8] > 60, backend

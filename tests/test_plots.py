@@ -23,6 +23,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "one seed": {"seeds": (0,), "variants": ("float", "int-linear")},
     "only float": {"variants": ("float",)},
     "no float": {"variants": ("int", "int-linear")},
+    "all backends": {"profile": {"backends": ["torch", "torch.compile", "onnxruntime"]}, "variants": fakes.NINE},
     "own variants, two models": {
         "tasks": ("movie", "cola"),
         "models": {"minilm": {}, "roberta-base": {}},
@@ -90,11 +91,15 @@ def test_numbers_in_plots_are_those_of_the_tables(tmp_path: Path) -> None:
         assert f"[{', '.join(interval)}]" in said
         assert f"({row['relative_train_seconds']:.2f}×)" in _said(draw("training-time-variants", summary))
         assert f"({row['relative_latency']:.2f}×)" in _said(draw("inference-time-variants", summary))
+        backends = [row for row in summary.panels[0].backends if row["variant"] == "int"]
+        assert [row["backend"] for row in backends] == ["torch", "onnxruntime"]
+        said = _said(draw("inference-time-backends", summary))
+        assert all(f"({1 / row['speedup']:.2f}×)" in said for row in backends)
 
 
 def test_a_gpu_has_panels_of_its_own(tmp_path: Path) -> None:
     summary = _summary(tmp_path, gpu=True, tasks=("movie", "nyt"), variants=("float", "int"))
-    for name in ("inference-time-variants", "accuracy-vs-inference-time"):
+    for name in ("inference-time-variants", "inference-time-backends", "accuracy-vs-inference-time"):
         figure = draw(name, summary)
         titles = [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes if ax.get_visible()]
         assert titles == ["movie · CPU", "nyt · CPU", "movie · GPU", "nyt · GPU"]

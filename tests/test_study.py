@@ -42,7 +42,8 @@ def test_the_studies_that_come_with_it_are_sound(name: str) -> None:
     plan = make_plan(load(read(name)))
     study = plan.study
     expected = len(study.tasks) * len(study.models) * len(study.variants) * len(study.seeds)
-    assert len(plan.runs) == len(plan.jobs["evaluate"]) == len(plan.jobs["profile"]) == expected
+    assert len(plan.runs) == expected
+    assert all(len(plan.jobs[rule]) == expected for rule in ("evaluate", "export", "profile"))
 
 
 def test_the_default_study_is_the_i_bert_study() -> None:
@@ -122,6 +123,21 @@ def test_a_change_touches_its_own_subtree_alone() -> None:
     assert after["finetune"] == before["finetune"]
     assert len(after["quantize"] - before["quantize"]) == 2
     assert len(after["evaluate"] - before["evaluate"]) == 2
+
+
+def test_a_profile_is_of_the_exported_checkpoint() -> None:
+    plan = make_plan(load(SMALL))
+    exports = {job.output: job for job in plan.jobs["export"].values()}
+    profiles = {job.output: job for job in plan.jobs["profile"].values()}
+    for run in plan.runs:
+        assert dict(exports[run.export].inputs) == {"checkpoint": run.checkpoint}
+        assert dict(profiles[run.profile].inputs) == {"checkpoint": run.checkpoint, "export": run.export}
+
+
+def test_how_it_is_measured_is_no_reason_to_export_again() -> None:
+    before, after = jobs(SMALL), jobs(changed(profile={"calls": 7}))
+    assert after["export"] == before["export"]
+    assert after["profile"].isdisjoint(before["profile"])
 
 
 def test_more_seeds_tasks_and_variants_keep_what_is_there() -> None:

@@ -16,9 +16,12 @@ from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.store import new_artifact, open_artifact
 from intaglio.tables import display, published
+from intaglio.tables.files import SHOWN
 from intaglio.tables.runs import SUMMARY_FILES, summarize
 
 DEMO = fakes.study(variants=("float", "int", "int-linear"))
+# Which backend is the faster one for a variant of the fakes.
+FASTEST = {"float": "torch", "int": "onnxruntime", "int-linear": "onnxruntime"}
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +59,16 @@ def test_a_row_of_runs_says_what_the_artifacts_say(demo: Path) -> None:
     assert row["validation_value"] == training["validation"]["accuracy"]
     assert row["machine"] == "abcdef01"
     latency = schemas.read_table(demo / "profile/movie-minilm-int-1/latency.parquet", schemas.LATENCY).to_pylist()
-    point = next(point for point in latency if (point["batch_size"], point["length"]) == (1, 128))
+    points = {point["backend"]: point for point in latency if (point["batch_size"], point["length"]) == (1, 128)}
+    assert row["backend"] == "onnxruntime"
+    point = points[row["backend"]]
+    assert point["mean_ms"] < points["torch"]["mean_ms"]
     assert row["latency_ms_mean"] == pytest.approx(statistics.fmean(point["calls"]))
     assert row["latency_ms_std"] == pytest.approx(statistics.stdev(point["calls"]))
-    assert (row["latency_device"], row["backend"], row["latency_batch_size"]) == ("cpu", "torch", 1)
+    assert (row["latency_device"], row["latency_batch_size"]) == ("cpu", 1)
     assert row["cuda_latency_ms_mean"] is None
     assert row["size_mb"] == pytest.approx(22.7 * 4 * 0.27)
-    assert row["parameters_mb"] == pytest.approx(22.7 * 4)
+    assert row["checkpoint_mb"] == row["parameters_mb"] == pytest.approx(22.7 * 4)
 
 
 def test_a_row_of_variants_is_over_seeds(demo: Path) -> None:
@@ -86,6 +92,58 @@ def test_a_row_of_variants_is_over_seeds(demo: Path) -> None:
     assert zero["speedup"] == 1
 
 
+def test_a_row_of_backends_is_over_seeds_beside_the_fastest_float(demo: Path) -> None:
+    rows = {(row["variant"], row["backend"]): row for row in _rows(demo, "backends", schemas.BACKENDS)}
+    assert list(rows) == [(name, backend) for name in FASTEST for backend in ("torch", "onnxruntime")]
+    points: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for seed in (0, 1):
+        for name in FASTEST:
+            table = schemas.read_table(demo / f"profile/movie-minilm-{name}-{seed}/latency.parquet", schemas.LATENCY)
+            for point in table.to_pylist():
+                if (point["batch_size"], point["length"]) == (1, 128):
+                    points.setdefault((name, point["backend"]), []).append(point)
+    base = sum(point["mean_ms"] for point in points["float", "torch"])
+    for key, row in rows.items():
+        a, b = points[key]
+        assert (row["n"], row["device"], row["latency_batch_size"], row["latency_length"]) == (2, "cpu", 1, 128)
+        assert row["latency_ms_mean"] == pytest.approx((a["mean_ms"] + b["mean_ms"]) / 2)
+        assert row["latency_ms_sd"] == pytest.approx(abs(a["mean_ms"] - b["mean_ms"]) / math.sqrt(2))
+        assert row["speedup"] == pytest.approx(base / (a["mean_ms"] + b["mean_ms"]))
+        assert row["throughput_mean"] == pytest.approx((a["throughput"] + b["throughput"]) / 2)
+        assert row["peak_memory_mb_mean"] == pytest.approx((a["peak_memory_mb"] + b["peak_memory_mb"]) / 2)
+        assert row["max_difference"] == max(a["max_difference"], b["max_difference"])
+        smaller = 1 if key[0] == "float" else 0.27
+        assert row["size_mb_mean"] == pytest.approx(22.7 * 4 * smaller)
+        assert row["size_ratio"] == pytest.approx(1 / smaller, rel=1e-6)
+    variants = {row["variant"]: row for row in _rows(demo, "variants", schemas.VARIANTS)}
+    for name, backend in FASTEST.items():
+        assert variants[name]["backend"] == backend
+        assert variants[name]["speedup"] == pytest.approx(rows[name, backend]["speedup"])
+    line = next(row for row in (demo / "summary/backends.md").read_text().splitlines() if "| int-linear | CPU" in row)
+    row = rows["int-linear", "torch"]
+    assert f"| {display.measured(row['latency_ms_mean'], row['latency_ms_sd'])} |" in re.sub(" +", " ", line)
+
+
+def test_backends_of_a_gpu_stand_beside_float_there(tmp_path: Path) -> None:
+    profile = {"backends": ["torch.compile", "onnxruntime", "torch"]}
+    content = fakes.study(variants=("float", "int"), seeds=(3,), profile=profile)
+    summarize(fakes.results(tmp_path, content, gpu=True), tmp_path / "summary")
+    rows = {
+        (row["variant"], row["device"], row["backend"]): row for row in _rows(tmp_path, "backends", schemas.BACKENDS)
+    }
+    of_one = [("cpu", "torch.compile"), ("cpu", "onnxruntime"), ("cpu", "torch"), ("cuda", "torch.compile")]
+    assert list(rows) == [(name, *place) for name in ("float", "int") for place in [*of_one, ("cuda", "torch")]]
+    for device in ("cpu", "cuda"):
+        base = rows["float", device, "torch.compile"]
+        assert base["speedup"] == 1
+        row = rows["int", device, "torch"]
+        assert row["speedup"] == pytest.approx(base["latency_ms_mean"] / row["latency_ms_mean"])
+        assert row["latency_ms_sd"] is None
+    page = (tmp_path / "summary/backends.html").read_text()
+    assert "GPU: NVIDIA H100 80GB HBM3" in page
+    assert '<td class="number">3 × 10⁻⁷</td>' in page
+
+
 def test_gathered_tables_keep_every_row_under_its_key(demo: Path) -> None:
     metrics = schemas.read_table(demo / "summary/metrics.parquet", schemas.keyed(schemas.METRICS)).to_pylist()
     confusion = [row for row in metrics if row["metric"] == "confusion" and (row["variant"], row["seed"]) == ("int", 0)]
@@ -94,7 +152,8 @@ def test_gathered_tables_keep_every_row_under_its_key(demo: Path) -> None:
         (true, predicted) for true in ("negative", "positive") for predicted in ("negative", "positive")
     }
     latency = schemas.read_table(demo / "summary/latency.parquet", schemas.keyed(schemas.LATENCY))
-    assert latency.num_rows == 6 * 3 * 2
+    # Runs x points of the grid x backends.
+    assert latency.num_rows == 6 * (3 * 2) * 2
     assert len(latency["calls"][0].as_py()) == DEMO["profile"]["calls"]
     history = schemas.read_table(demo / "summary/history.parquet", schemas.keyed(schemas.TRAINING_HISTORY))
     assert set(history["name"].to_pylist()) == {"loss", "learning_rate", "validation_loss", "validation_accuracy"}
@@ -135,6 +194,8 @@ def test_several_test_sets_metrics_and_a_gpu(tmp_path: Path) -> None:
     assert [row["test_set"] for row in rows] == ["test", "test", "test_matched", "test_matched"]
     # Of different hardware, so in columns of their own.
     assert rows[0]["cuda_latency_ms_mean"] == pytest.approx(0.2 * rows[0]["latency_ms_mean"], rel=0.1)
+    assert [row["backend"] for row in rows[:2]] == ["torch", "onnxruntime"]
+    assert {row["cuda_backend"] for row in rows} == {"torch"}
     assert (rows[0]["latency_device_name"], rows[0]["cuda_device_name"]) == (
         "Intel(R) Xeon(R) Platinum 8480+",
         "NVIDIA H100 80GB HBM3",
@@ -259,9 +320,14 @@ def test_times_of_other_hardware_are_left_out_of_means(tmp_path: Path) -> None:
     rows = {row["variant"]: row for row in _rows(tmp_path, "variants", schemas.VARIANTS)}
     assert (rows["float"]["n"], rows["float"]["train_n"], rows["float"]["latency_n"]) == (3, 2, 2)
     assert rows["float"]["train_seconds_mean"] < 1000
-    assert rows["int"]["relative_latency"] == pytest.approx(1.69, rel=0.05)
+    fastest = {name: 2 + 0.06 * 128 * fakes.takes(name, backend) for name, backend in FASTEST.items()}
+    assert rows["int"]["relative_latency"] == pytest.approx(fastest["int"] / fastest["float"], rel=0.05)
     assert rows["int"]["relative_train_seconds"] == pytest.approx(1.63, rel=0.05)
     assert "Times on other hardware than most are left out" in (tmp_path / "summary/variants.md").read_text()
+    backends = {(row["variant"], row["backend"]): row for row in _rows(tmp_path, "backends", schemas.BACKENDS)}
+    assert (backends["float", "torch"]["n"], backends["int", "torch"]["n"]) == (2, 3)
+    assert backends["float", "torch"]["device_name"] == "Intel(R) Xeon(R) Platinum 8480+"
+    assert backends["int", "onnxruntime"]["speedup"] == pytest.approx(rows["int"]["speedup"])
 
 
 # Published figures
@@ -320,6 +386,12 @@ def test_percent_has_a_sign_where_wanted_and_no_negative_zero() -> None:
     assert display.percent(-0.0001, sign=True) == "0.0"
 
 
+def test_a_rounding_error_is_never_shown_as_nothing() -> None:
+    assert display.magnitude(0.0) == "0"
+    assert display.magnitude(2.98e-7) == "3 × 10⁻⁷"
+    assert display.magnitude(0.0204) == "2 × 10⁻²"
+
+
 def test_a_deviation_is_never_shown_as_nothing() -> None:
     assert display.measured(14.69, 0.02) == "14.69 ± 0.02"
     assert display.measured(14.69, 0.2) == "14.7 ± 0.2"
@@ -341,7 +413,7 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("name", ["runs", "variants", "published"])
+@pytest.mark.parametrize("name", SHOWN)
 def test_pages_are_well_formed_and_need_no_network(demo: Path, name: str) -> None:
     page = (demo / f"summary/{name}.html").read_text()
     tags = _Tags()

@@ -93,6 +93,7 @@ def test_a_new_seed_trains_only_itself(study: Path) -> None:
         "finetune": 1,
         "quantize": 1,
         "evaluate": 2,
+        "export": 2,
         "profile": 2,
         "plan": 1,
         "summarize": 1,
@@ -102,12 +103,12 @@ def test_a_new_seed_trains_only_itself(study: Path) -> None:
 
 def test_a_new_variant_trains_only_itself(study: Path) -> None:
     write_study(study, variants={"float": None, "int": None, "int-linear": None})
-    assert planned(study) == {"quantize": 1, "evaluate": 1, "profile": 1, **TABLES}
+    assert planned(study) == {"quantize": 1, "evaluate": 1, "export": 1, "profile": 1, **TABLES}
 
 
 def test_a_new_learning_rate_of_a_variant_trains_only_it(study: Path) -> None:
     write_study(study, variants={"float": None, "int": [{"stage": "quantize", "learning_rate": 1e-6}]})
-    assert planned(study) == {"quantize": 1, "evaluate": 1, "profile": 1, **TABLES}
+    assert planned(study) == {"quantize": 1, "evaluate": 1, "export": 1, "profile": 1, **TABLES}
 
 
 def test_a_new_task_trains_only_itself(study: Path) -> None:
@@ -120,6 +121,7 @@ def test_a_new_task_trains_only_itself(study: Path) -> None:
         "finetune": 1,
         "quantize": 1,
         "evaluate": 2,
+        "export": 2,
         "profile": 2,
         "plan": 1,
         "summarize": 1,

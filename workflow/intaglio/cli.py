@@ -100,13 +100,21 @@ def evaluate(arguments: Arguments) -> None:
     run(arguments.checkpoint, arguments.data, arguments.max_length, arguments.output)
 
 
+def export(arguments: Arguments) -> None:
+    """Write a checkpoint as an ONNX model, checked against it."""
+    from intaglio.export.export import export as run
+
+    _quiet()
+    run(arguments.checkpoint, arguments.output)
+
+
 def profile(arguments: Arguments) -> None:
     """Measure latency, memory, size and operators."""
     from intaglio.measure.profile import profile as run
     from intaglio.study.schema import Profile
 
     _quiet()
-    run(arguments.checkpoint, Profile.model_validate(arguments.options), arguments.output)
+    run(arguments.checkpoint, arguments.export, Profile.model_validate(arguments.options), arguments.output)
 
 
 def plan(arguments: Arguments) -> None:
@@ -167,7 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     verb(finetune, "model", "data", "options", "seed", "max-length", "work", "output")
     verb(quantize, "parent", "data", "options", "seed", "max-length", "work", "output")
     verb(evaluate, "checkpoint", "data", "max-length", "output")
-    verb(profile, "checkpoint", "options", "output")
+    verb(export, "checkpoint", "output")
+    verb(profile, "checkpoint", "export", "options", "output")
     verb(plan, "options", "output")
     verb(summarize, "plan", "output").add_argument("--partial", action="store_true", help="take what there is")
     verb(plot, "summary", "output")

@@ -44,5 +44,5 @@ rule profile:
     params:
         options=of_job("profile", "options"),
     shell:
-        "exec python -m intaglio --log {log:q} profile --checkpoint {input.checkpoint:q} --options {params.options:q}"
-        " --output {output:q}"
+        "exec python -m intaglio --log {log:q} profile --checkpoint {input.checkpoint:q} --export {input.export:q}"
+        " --options {params.options:q} --output {output:q}"

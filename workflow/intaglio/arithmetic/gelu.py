@@ -1,13 +1,14 @@
-"""Integer GELU: I-BERT's polynomial for erf (Kim et al. 2021, section 3.4 and algorithm 2), on 16-bit input.
+"""Integer GELU: I-BERT's polynomial for erf (Kim et al. 2021, section 3.4 and algorithm 2), from 8 bits to 8 bits.
 
 GELU(x) = x (1 + erf(x / sqrt 2)) / 2 with erf(x) = sgn(x) [a (min(|x|, -b) + b)^2 + 1], a = -0.2888, b = -1.769.
 
-The input stands on a fixed grid of 1/256, so every constant below is an integer known beforehand, and 16 bits reach
-from -128 to 128: there is nothing to calibrate.
+A function of 8 bits is a table of 256 entries; the polynomial, on a fixed grid of 1/256, says what stands in it. The
+input has a zero point, since below b sqrt 2 = -2.502 the polynomial is zero.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
@@ -15,73 +16,86 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from intaglio.arithmetic.integers import Integers, largest, rescale
+from intaglio.arithmetic.integers import HIGH, LOW, Integers, largest, scale_of
 
 A, B = -0.2888, -1.769
-INPUT_SCALE = 2.0**-8
-INPUT_BITS = 16
-# The argument of erf is x / sqrt 2; in units of the input, b is this far out and 1 is that many squares of the unit.
-Q_B = round(-B * sqrt(2) / INPUT_SCALE)
-Q_ONE = round(-2 / A / INPUT_SCALE**2)
+GRID = 2.0**-8
+GRID_BOUND = largest(16)
+# The argument of erf is x / sqrt 2; in units of the grid, b is this far out and 1 is that many squares of the unit.
+Q_B = round(-B * sqrt(2) / GRID)
+Q_ONE = round(-2 / A / GRID**2)
 # 1 + erf has 20 bits: these low ones go, so that its product with the input stays within 31.
 SHIFT = 5
-OUTPUT_SCALE = INPUT_SCALE * 2**SHIFT / (2 * Q_ONE)
-# With an output scale up to here, what the 16 bits of the input clip is clipped in the output too, gradient included.
-LARGEST_SCALE = 1.0
+OUTPUT_SCALE = GRID * 2**SHIFT / (2 * Q_ONE)
+# Where the polynomial is zero, a little further out.
+LOWEST = 2.51
+CODES = 256
 
 
 def gelu_integers(h: Tensor) -> Tensor:
-    """Return GELU of 16-bit integers at `INPUT_SCALE` as integers of 31 bits at `OUTPUT_SCALE`.
-
-    The last product is rounded to float32, as `rescale` would round it.
-    """
+    """Return GELU of 16-bit integers on `GRID` as integers of 31 bits at `OUTPUT_SCALE`, rounded to float32."""
     squared = h.abs().clamp_(max=Q_B).sub_(Q_B).square_()
     one_plus_erf = squared.neg_().add_(Q_ONE).mul_(h.sign()).add_(Q_ONE)
     result: Tensor = one_plus_erf.mul_(2.0**-SHIFT).floor_().mul_(h)
     return result
 
 
-def _forward(x: Tensor, x_scale: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    bound = largest(INPUT_BITS)
-    h = (x * (x_scale / INPUT_SCALE)).round_().clamp_(-bound, bound)
-    rounded = gelu_integers(h).mul_(OUTPUT_SCALE / scale).round_()
-    clipped = rounded.clamp(-largest(8), largest(8))
-    return clipped, rounded, h
+@dataclass(frozen=True)
+class GeluTable:
+    """GELU of 8 bits.
+
+    Attributes:
+        input_scale: of `code - zero_point`, no dimension.
+        zero_point: an integer in [0, 254], no dimension.
+        entries: float32 integers [256], a result for every code.
+        slopes: float32 [256], GELU's derivative for every code; zero at both ends, where the input may be clipped, and
+            where the result is at a bound.
+        scale: of the results, no dimension.
+    """
+
+    input_scale: Tensor
+    zero_point: Tensor
+    entries: Tensor
+    slopes: Tensor
+    scale: Tensor
+
+
+def gelu_table(range_: Tensor) -> GeluTable:
+    """Return the table for results up to `range_` (largest magnitude, no dimension)."""
+    scale = scale_of(range_, 8)
+    input_scale = (range_ + LOWEST) / (CODES - 1)
+    zero_point = (LOWEST / input_scale).ceil().clamp(max=CODES - 2)
+    codes = torch.arange(CODES, device=range_.device, dtype=torch.float32)
+    h = ((codes - zero_point) * (input_scale / GRID)).round_().clamp_(-GRID_BOUND, GRID_BOUND)
+    entries = (gelu_integers(h) * (OUTPUT_SCALE / scale)).round_().clamp_(LOW, HIGH)
+    slopes = torch.ops.aten.gelu_backward(torch.ones_like(h), h * GRID)
+    ends = (codes == 0) | (codes == CODES - 1) | (entries == LOW) | (entries == HIGH)
+    return GeluTable(input_scale, zero_point, entries, slopes.masked_fill_(ends, 0), scale)
+
+
+def encode(x: Tensor, multiplier: Tensor, zero_point: Tensor) -> Tensor:
+    """Return accumulators as codes of a table, int32, by the rule of `rescale`."""
+    return (x * multiplier).round_().add_(zero_point).clamp_(0, CODES - 1).int()
 
 
 class _Gelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, x_scale: Tensor, scale: Tensor) -> Tensor:
-        clipped, rounded, h = _forward(x, x_scale, scale)
-        ctx.save_for_backward(h.to(torch.int16), clipped == rounded, x_scale, scale)
-        return clipped
+    def forward(ctx: Any, x: Tensor, multiplier: Tensor, table: GeluTable) -> Tensor:
+        codes = encode(x, multiplier, table.zero_point)
+        ctx.save_for_backward(codes, multiplier, table.slopes * (table.input_scale / table.scale))
+        return table.entries.take(codes.long())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        h, inside, x_scale, scale = ctx.saved_tensors
-        # What the polynomial approximates has a derivative with a kernel of its own, one pass over memory.
-        slope = torch.ops.aten.gelu_backward(grad * inside, h * INPUT_SCALE)
-        return slope.mul_(x_scale / scale), None, None
+        codes, multiplier, slopes = ctx.saved_tensors
+        return slopes.take(codes.long()).mul_(grad).mul_(multiplier), None, None
 
 
-def gelu(x: Integers, scale: Tensor) -> Integers:
-    """Return GELU of accumulators as 8-bit integers at `scale`.
+def gelu(x: Integers, table: GeluTable) -> Integers:
+    """Return GELU of accumulators, whose scale may be one for each channel, as 8-bit integers.
 
-    Args:
-        x: accumulators, any shape; their scale may be one for each channel.
-        scale: of the result, no dimension; beyond `LARGEST_SCALE` (nothing reaches so far) that is taken.
-
-    The gradient is GELU's own, zero where the result was clipped.
+    The gradient is GELU's own, zero where input or result are at a bound.
     """
-    scale = scale.clamp_max(LARGEST_SCALE)
-    if torch.is_grad_enabled() and x.values.requires_grad:
-        return Integers(_Gelu.apply(x.values, x.scale, scale), scale)  # type: ignore[no-untyped-call]
-    return Integers(_forward(x.values, x.scale, scale)[0], scale)
-
-
-def gelu_real(x: Integers) -> Tensor:
-    """Return real values of the integer GELU before it is brought to 8 bits: what calibration looks at."""
-    h = rescale(x.values, x.scale / INPUT_SCALE, INPUT_BITS)
-    values: Tensor = gelu_integers(h) * OUTPUT_SCALE
-    return values
+    values: Tensor = _Gelu.apply(x.values, x.scale / table.input_scale, table)  # type: ignore[no-untyped-call]
+    return Integers(values, table.scale)

@@ -1,4 +1,4 @@
-"""Integers with a scale, and how real values become such."""
+"""Integers with a scale, and how real values and products become such."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# A float32 holds every integer up to here.
+# A float32 holds every integer up to here, and nothing in the specification is larger.
 EXACT = 2**24
 # No scale and no range is smaller.
 SMALLEST = 1e-10
+# Activations have 8 bits.
+LOW, HIGH = -128, 127
 
 
 def largest(bits: int) -> int:
@@ -54,51 +56,83 @@ def scale_of(range_: Tensor, bits: int) -> Tensor:
     return range_.clamp_min(SMALLEST) / largest(bits)
 
 
-def _rescale(x: Tensor, multiplier: Tensor, bound: int) -> tuple[Tensor, Tensor]:
-    rounded = (x * multiplier).round_()
-    clipped = rounded.clamp(-bound, bound)
-    return clipped, rounded
+def floor_log2(x: Tensor) -> Tensor:
+    """Return floor(log2(x)) of positive numbers, exactly, as float32."""
+    return torch.frexp(x).exponent.float() - 1
+
+
+def half(shift: Tensor) -> Tensor:
+    """Return what rounds a shift to the right: 2^(shift - 1), or 0 where nothing is shifted."""
+    return torch.where(shift > 0, torch.exp2(shift - 1), 0.0)
 
 
 class _Rescale(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, multiplier: Tensor, bound: int) -> Tensor:
-        clipped, rounded = _rescale(x, multiplier, bound)
-        ctx.save_for_backward(clipped == rounded, multiplier)
-        return clipped
+    def forward(ctx: Any, x: Tensor, multiplier: Tensor, low: int, high: int) -> Tensor:
+        result = (x * multiplier).round_().clamp_(low, high)
+        ctx.save_for_backward(result, multiplier)
+        ctx.bounds = low, high
+        return result
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        inside, multiplier = ctx.saved_tensors
-        return (grad * inside).mul_(multiplier), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        result, multiplier = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grad, result, *ctx.bounds).mul_(multiplier), None, None, None
 
 
-def rescale(x: Tensor, multiplier: Tensor, bits: int) -> Tensor:
-    """Round `x * multiplier` to integers of so many bits; the one rounding rule of the specification.
+def rescale(x: Tensor, multiplier: Tensor, low: int = LOW, high: int = HIGH) -> Tensor:
+    """Requantize: round `x * multiplier` to integers and clip them.
 
     With integers `x` this is dyadic requantization (Jacob et al. 2018; I-BERT, section 3.1): a float32 multiplier is a
-    24-bit integer times a power of two. The accumulator is rounded to float32, the product is rounded to float32,
-    and that is rounded to the nearest integer, ties to even, then clipped.
+    24-bit integer times a power of two. The product is rounded to float32, that to the nearest integer, ties to even.
 
-    The gradient is straight-through: the multiplier where the result was not clipped, zero where it was.
+    The gradient is straight-through: the multiplier, or zero where the result is at a bound.
 
     Args:
         x: float32, any shape: integers to requantize, or real values to quantize.
         multiplier: float32, without dimension or one for the last dimension of `x`.
-        bits: width of the result, signed and symmetric.
+        low, high: bounds of the result.
     """
     if torch.is_grad_enabled() and x.requires_grad:
-        result: Tensor = _Rescale.apply(x, multiplier, largest(bits))  # type: ignore[no-untyped-call]
+        result: Tensor = _Rescale.apply(x, multiplier, low, high)  # type: ignore[no-untyped-call]
         return result
-    return _rescale(x, multiplier, largest(bits))[0]
+    return (x * multiplier).round_().clamp_(low, high)
 
 
-def requantize(x: Tensor | Integers, scale: Tensor, bits: int) -> Integers:
-    """Bring integers, or real values, to another scale and width."""
+def requantize(x: Tensor | Integers, scale: Tensor) -> Integers:
+    """Bring accumulators, or real values, to 8 bits of another scale."""
     if isinstance(x, Integers):
-        return Integers(rescale(x.values, x.scale / scale, bits), scale)
-    return Integers(rescale(x, 1 / scale, bits), scale)
+        return Integers(rescale(x.values, x.scale / scale), scale)
+    return Integers(rescale(x, 1 / scale), scale)
+
+
+class _Shorten(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shift: Tensor) -> Tensor:
+        multiplier = torch.exp2(-shift)
+        result = (x * multiplier).add_(half(shift) * multiplier).floor_().clamp_(LOW, HIGH)
+        ctx.save_for_backward(result, multiplier)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        result, multiplier = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(grad, result, LOW, HIGH).mul_(multiplier), None
+
+
+def shorten(x: Integers, shift: Tensor) -> Integers:
+    """Shift integers to the right, to the nearest (halves up), and clip them to 8 bits.
+
+    Args:
+        x: integers with one scale.
+        shift: by how many bits, no dimension, float32.
+
+    The gradient is straight-through, zero where the result is at a bound.
+    """
+    values: Tensor = _Shorten.apply(x.values, shift)  # type: ignore[no-untyped-call]
+    return Integers(values, x.scale * torch.exp2(shift))
 
 
 def dropout(x: Tensor | Integers, probability: float, training: bool) -> Tensor | Integers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isqrt as isqrt_of
 from math import sqrt
 from typing import Any
@@ -11,92 +11,123 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from intaglio.arithmetic.integers import SMALLEST, Integers, largest, magnitude, rescale
+from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, half, largest, magnitude
 from intaglio.arithmetic.sqrt import isqrt, normalize
 
-# The normalized value stands on a grid of 2^-9 in 15 bits, gamma in 10: product and beta stay below 2^24.
-NORMALIZED_SHIFT = 9
-NORMALIZED_BITS = 15
-GAMMA_BITS = 10
+# The normalized value stands on a grid of 2^-9, gamma has 10 bits: product and beta stay below 2^24.
+GRID_BITS = 9
+GAMMA_BOUND = largest(10)
 BETA_BOUND = 2**22
+# Deviations are shortened to so many bits and a sign: their squares stay within 2^24.
+SHORT_BITS = 12
+# Shifts of deviations, which have 22 bits and a sign.
+SHIFTS = 24 - SHORT_BITS
+GUARD_BOUND = 2.0**40
+LARGEST_SHIFT = 20
 
 
-def _shift(y: Tensor, guard: Tensor) -> Tensor:
-    """Return by how many bits a row's deviations are shifted before they are squared, [..., 1] int32.
+@dataclass(frozen=True)
+class Affine:
+    """LayerNorm's gamma and beta as integers.
 
-    By as few as keep the sum of squares in 31 bits, and the guard (which shifts twice as far) in 30.
+    Attributes:
+        gamma: float32 integers [width], at most 511.
+        beta: float32 integers [width], at most 2^22, of LayerNorm's result.
+        scale: of LayerNorm's result, no dimension.
+        shift: from there to the scale of its 8 bits, no dimension.
     """
-    room = isqrt_of((2**31 - 1) // y.shape[-1]).bit_length() - 1
-    needed = torch.frexp(magnitude(y, -1)).exponent - room
-    return torch.maximum(needed, (torch.frexp(guard).exponent - 29) >> 1).clamp_min_(0)
+
+    gamma: Tensor
+    beta: Tensor
+    scale: Tensor
+    shift: Tensor
 
 
-def row_multiplier(y: Tensor, epsilon: Tensor) -> Tensor:
-    """Return what brings deviations from the mean to the grid of normalized values, a number for each row.
+def quantize_affine(gamma: Tensor, beta: Tensor, short_scale: Tensor | None) -> Affine:
+    """Quantize gamma and beta so that the result's scale is a power of two below that of the 8 bits made of it.
 
     Args:
-        y: float32 integers, [..., width]: deviations from the mean.
-        epsilon: LayerNorm's epsilon, in squares of the unit of `y`; no dimension, float64.
+        gamma, beta: real, [width].
+        short_scale: the calibrated scale of these 8 bits, no dimension; None if nobody takes them.
+    """
+    need = torch.maximum(gamma.abs().amax() / GAMMA_BOUND, beta.abs().amax() / (BETA_BOUND >> GRID_BITS))
+    need = need.clamp_min(SMALLEST)
+    scale = need * 2.0**-GRID_BITS
+    shift = torch.zeros_like(scale)
+    if short_scale is not None:
+        shift = (GRID_BITS + floor_log2(short_scale / need)).clamp(1, LARGEST_SHIFT)
+        scale = torch.maximum(short_scale * torch.exp2(-shift), scale)
+    return Affine(
+        (gamma / (scale * 2.0**GRID_BITS)).round().clamp(-GAMMA_BOUND, GAMMA_BOUND),
+        (beta / scale).round().clamp(-BETA_BOUND, BETA_BOUND),
+        scale,
+        shift,
+    )
+
+
+def guards(epsilon: float, scale: Tensor, width: int) -> Tensor:
+    """Return what epsilon adds to a row's sum of squares, for every shift of the deviations: float64 integers."""
+    guard = epsilon * width / scale.double().square()
+    shifts = torch.arange(SHIFTS, device=scale.device, dtype=torch.float64)
+    return (guard * torch.exp2(-2 * shifts)).round_().clamp_(1, GUARD_BOUND)
+
+
+def reciprocal_constants(width: int) -> tuple[int, int]:
+    """Return (P, round(sqrt(width) * 2^P)), the dividend of the one division a row; it is in [2^24, 2^25]."""
+    precision = 25 - isqrt_of(width).bit_length()
+    return precision, round(sqrt(width) * 2**precision)
+
+
+def row_multiplier(short: Tensor, shift: Tensor, guard: Tensor) -> Tensor:
+    """Return what brings shortened deviations to the grid of normalized values, a number for each row.
+
+    Args:
+        short: float32 integers, [..., width]: deviations from the mean, shifted.
+        shift: [..., 1]: by how many bits.
+        guard: `guards` of the layer.
 
     Returns:
-        [..., 1] float32: an integer of 17 bits times a power of two.
+        [..., 1] float32: an integer of 11 bits times a power of two.
     """
-    width = y.shape[-1]
-    guard = epsilon * width
-    shift = _shift(y, guard)
-    small = torch.exp2(-shift).mul(y).add_(0.5).floor_()
-    squares = small.square_().sum(-1, keepdim=True, dtype=torch.float64)
-    guard = (guard * torch.exp2(-2.0 * shift)).round_().clamp_min_(1)
-    normal, half = normalize((squares + guard).clamp_max_(2.0**31 - 1).long())
-    # sigma = root * 2^(shift - half) / sqrt(width)
-    precision = 30 - (isqrt_of(width).bit_length())
-    reciprocal = round(sqrt(width) * 2**precision) // isqrt(normal)
-    return torch.ldexp(reciprocal.float(), (half - (precision - NORMALIZED_SHIFT + shift)).int())
+    squares = short.square().sum(-1, keepdim=True, dtype=torch.float64) + guard[shift.long()]
+    normal, half_shift = normalize(squares)
+    precision, dividend = reciprocal_constants(short.shape[-1])
+    root = isqrt(normal)
+    reciprocal = (dividend + (root >> 1)) // root
+    return torch.ldexp(reciprocal.float(), (half_shift - (precision - GRID_BITS)).int())
 
 
-def _forward(x: Tensor, epsilon: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(x: Tensor, guard: Tensor, affine: Affine) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     width = x.shape[-1]
     total = x.sum(-1, keepdim=True, dtype=torch.float64)
     y = x - ((total + width // 2) / width).floor_().float()
-    multiplier = row_multiplier(y, epsilon)
-    bound = largest(NORMALIZED_BITS)
-    normalized = (y * multiplier).round_().clamp_(-bound, bound)
-    return normalized.mul_(gamma).add_(beta), y, multiplier
-
-
-def quantize_affine(gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Quantize gamma to 10 bits and beta to the scale of their product with the normalized value.
-
-    Returns:
-        Gamma's integers, beta's integers (at most 2^22), and the scale of the result, no dimension.
-    """
-    grid = 2.0**-NORMALIZED_SHIFT
-    range_ = torch.maximum(gamma.abs().amax() / largest(GAMMA_BITS), beta.abs().amax() / (grid * BETA_BOUND))
-    gamma_scale = range_.clamp_min(SMALLEST)
-    scale = gamma_scale * grid
-    return (gamma / gamma_scale).round(), (beta / scale).round().clamp(-BETA_BOUND, BETA_BOUND), scale
+    shift = (torch.frexp(magnitude(y, -1)).exponent - SHORT_BITS).clamp_min_(0).float()
+    down = torch.exp2(-shift)
+    short = y.mul_(down).add_(half(shift) * down).floor_()
+    multiplier = row_multiplier(short, shift, guard)
+    normalized = (short * multiplier).add_(0.5).floor_()
+    return normalized.mul_(affine.gamma).add_(affine.beta), short, multiplier, down
 
 
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
-        gamma_integers, beta_integers, scale = quantize_affine(gamma, beta)
-        z, y, multiplier = _forward(x, epsilon, gamma_integers, beta_integers)
-        ctx.save_for_backward(y, multiplier, gamma_integers, beta_integers, scale)
-        ctx.mark_non_differentiable(scale)
-        return z, scale
+    def forward(ctx: Any, x: Tensor, _gamma: Tensor, _beta: Tensor, guard: Tensor, affine: Affine) -> Tensor:
+        # gamma and beta are there for their gradients; their integers are in `affine`
+        z, short, multiplier, down = _forward(x, guard, affine)
+        ctx.save_for_backward(short, multiplier, down, affine.gamma, affine.beta, affine.scale)
+        return z
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        y, multiplier, gamma, beta, scale = ctx.saved_tensors
-        grid = 2.0**-NORMALIZED_SHIFT
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        short, multiplier, down, gamma, beta, scale = ctx.saved_tensors
+        grid = 2.0**-GRID_BITS
         inverse_sigma = multiplier * grid
-        # torch's own kernel on the integers: z = gamma / grid * (y / sigma) + beta, and y has mean zero
+        # torch's own kernel on the integers: z = gamma / grid * (short / sigma) + beta, and short has all but mean zero
         grad_x, grad_gamma, grad_beta = torch.ops.aten.native_layer_norm_backward(
             grad.contiguous(),
-            y,
-            [y.shape[-1]],
+            short,
+            [short.shape[-1]],
             torch.zeros_like(inverse_sigma),
             inverse_sigma,
             gamma / grid,
@@ -104,31 +135,24 @@ class _LayerNorm(torch.autograd.Function):
             [True, True, True],
         )
         # grad_gamma is in units of z; a real gamma of 1 is 1 / scale of them at a normalized value of 1
-        return grad_x, grad_gamma / scale, grad_beta / scale, None
+        return grad_x.mul_(down), grad_gamma / scale, grad_beta / scale, None, None
 
 
-def layer_norm(x: Integers, gamma: Tensor, beta: Tensor, epsilon: float) -> Integers:
+def layer_norm(
+    x: Integers, gamma: Tensor, beta: Tensor, epsilon: float, short_scale: Tensor | None
+) -> tuple[Integers, Tensor]:
     """Return LayerNorm over the last dimension of integers of at most 22 bits.
 
     Args:
         x: integers [..., width] with one scale.
         gamma, beta: real, [width].
         epsilon: added to the variance.
+        short_scale: the calibrated scale of the 8 bits that are made of the result; None if nobody takes them.
 
     Returns:
-        Integers of magnitude below 2^24 with one scale. A constant row gives beta.
+        Integers of magnitude below 2^24 with one scale (a constant row gives beta), and the shift to their 8 bits.
     """
-    in_units = epsilon / x.scale.double().square()
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x.values, gamma, beta)):
-        return Integers(*_LayerNorm.apply(x.values, gamma, beta, in_units))  # type: ignore[no-untyped-call]
-    gamma_integers, beta_integers, scale = quantize_affine(gamma, beta)
-    return Integers(_forward(x.values, in_units, gamma_integers, beta_integers)[0], scale)
-
-
-def add(parts: Sequence[Integers], scale: Tensor, bits: int) -> Integers:
-    """Add what may have different scales: the residual sum; each part and the sum are clipped to so many bits."""
-    bound = largest(bits)
-    first, *others = (rescale(part.values, part.scale / scale, bits) for part in parts)
-    for other in others:
-        first = (first + other).clamp(-bound, bound)
-    return Integers(first, scale)
+    affine = quantize_affine(gamma.detach(), beta.detach(), short_scale)
+    guard = guards(epsilon, x.scale, x.values.shape[-1])
+    z: Tensor = _LayerNorm.apply(x.values, gamma, beta, guard, affine)  # type: ignore[no-untyped-call]
+    return Integers(z, affine.scale), affine.shift

@@ -2,98 +2,140 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from intaglio.arithmetic.integers import EXACT, SMALLEST, Integers, largest, magnitude
+from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, half, largest, magnitude
 
 BOUND = largest(8)
-BIAS_BOUND = 2**22
-# So many products of two 8-bit integers, and the bias, stay within what float32 sums exactly.
-CHUNK = (EXACT - BIAS_BOUND) // BOUND**2 // 8 * 8
+BIAS_BOUND = 2**21
+# 128 times this (or 98,400, if float32 misses it) and the largest bias stay below 2^24: every sum is exact in float32.
+WEIGHT_SUM = 98_303
+# A term of a sum is a shortened accumulator times an integer of so many values.
+TERM_MULTIPLIER = 1023
+TERM_SHIFT = 20
 
 
-def quantize_weight(weight: Tensor, bias: Tensor | None, input_scale: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A linear layer's integers, carried by float32.
+
+    Attributes:
+        values: [out, in], within 127.
+        bias: [out], at the scale of the accumulators; for a term of a sum half of the shift is in it.
+        scale: of a channel's weights, [out].
+        multiplier: of a term of a sum, [out], integers of at most 1,023; None for other layers.
+        shift: of the accumulators before that, no dimension.
+    """
+
+    values: Tensor
+    bias: Tensor
+    scale: Tensor
+    multiplier: Tensor | None = None
+    shift: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Term:
+    """Accumulators on their way into a sum: `(values >> shift) * multiplier` are integers of scale `scale`.
+
+    Attributes:
+        values: float32 integers [..., out].
+        multiplier, shift: as in QuantizedWeight.
+        scale: of the sum, no dimension.
+        kept: what dropout leaves, 0 or 1 / (1 - probability), as `values`; None for everything.
+    """
+
+    values: Tensor
+    multiplier: Tensor
+    shift: Tensor
+    scale: Tensor
+    kept: Tensor | None = None
+
+
+def quantize_weight(
+    weight: Tensor, bias: Tensor, input_scale: Tensor, sum_scale: Tensor | None = None
+) -> QuantizedWeight:
     """Quantize a linear layer's weight to 8 bits an output channel, and its bias to the accumulator's scale.
 
-    The scale of a channel is its largest magnitude over 127, or more where the bias would otherwise need more than 23
-    bits (a channel whose weights are all but zero).
+    The scale of a channel is its largest magnitude over 127, or more where the bias or the sum of magnitudes would
+    leave the accumulators' 24 bits, or where the accumulator has to be a multiple of a sum's scale.
 
     Args:
         weight: real, [out, in].
-        bias: real, [out], or None.
+        bias: real, [out].
         input_scale: of the layer's input, no dimension.
-
-    Returns:
-        Weight integers [out, in]; their scales [out]; bias integers [out] at the scale `input_scale * scales`.
+        sum_scale: of the sum that the layer's result is a term of, no dimension.
     """
     scale = magnitude(weight, 1).squeeze(1) / BOUND
-    if bias is not None:
-        scale = torch.maximum(scale, bias.abs() / (input_scale * BIAS_BOUND))
-    scale = scale.clamp_min(SMALLEST)
-    integers = (weight * (1 / scale).unsqueeze(1)).round_()
-    bias_integers = None if bias is None else (bias / (input_scale * scale)).round_().clamp_(-BIAS_BOUND, BIAS_BOUND)
-    return integers, scale, bias_integers
-
-
-def accumulate(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return `x @ weight.T + bias` of 8-bit integers, exact in every sum and rounded once to float32.
-
-    Args:
-        x: float32 integers, [rows, in].
-        weight: float32 integers, [out, in].
-        bias: float32 integers, [out], or None.
-    """
-    if x.shape[1] <= CHUNK:
-        return x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
-    total = 0 if bias is None else bias.double()
-    for part, slab in zip(x.split(CHUNK, 1), weight.split(CHUNK, 1), strict=True):
-        total = total + (part @ slab.T).double()
-    return total.float()  # type: ignore[union-attr]
+    sums = torch.linalg.vector_norm(weight, 1, dim=1) / (WEIGHT_SUM - weight.shape[1] / 2)
+    scale = torch.maximum(torch.maximum(scale, sums), bias.abs() / (input_scale * BIAS_BOUND)).clamp_min(SMALLEST)
+    multiplier = shift = None
+    if sum_scale is not None:
+        ratio = scale * (input_scale / sum_scale)
+        shift = floor_log2(TERM_MULTIPLIER / ratio.amax()).clamp(0, TERM_SHIFT)
+        multiplier = (ratio * torch.exp2(shift)).ceil().clamp(1, TERM_MULTIPLIER)
+        # larger only where the multiplier was cut: accumulators keep their width before the result keeps its scale
+        scale = torch.maximum(scale, multiplier * (sum_scale / (input_scale * torch.exp2(shift))))
+    values = (weight * (1 / scale).unsqueeze(1)).round_()
+    bias = (bias / (input_scale * scale)).round_().clamp_(-BIAS_BOUND, BIAS_BOUND)
+    if shift is not None:
+        bias += half(shift)
+    return QuantizedWeight(values, bias, scale, multiplier, shift)
 
 
 class _Linear(torch.autograd.Function):
     """The layer whose weight and bias are quantized in each step, with straight-through gradients."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, input_scale: Tensor) -> tuple[Tensor, Tensor]:
-        integers, scale, bias_integers = quantize_weight(weight, bias, input_scale)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, input_scale: Tensor, sum_scale: Tensor | None
+    ) -> tuple[Any, ...]:
+        quantized = quantize_weight(weight, bias, input_scale, sum_scale)
         rows = x.flatten(0, -2)
-        ctx.save_for_backward(rows, integers, scale, input_scale)
-        output = accumulate(rows, integers, bias_integers).view(*x.shape[:-1], -1)
-        output_scale = scale * input_scale
-        ctx.mark_non_differentiable(output_scale)
-        return output, output_scale
+        ctx.save_for_backward(rows, quantized.values, quantized.scale, input_scale)
+        output = torch.addmm(quantized.bias, rows, quantized.values.T).view(*x.shape[:-1], -1)
+        constants = [t for t in (quantized.scale, quantized.multiplier, quantized.shift) if t is not None]
+        ctx.mark_non_differentiable(*constants)
+        return (output, *constants)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         rows, integers, scale, input_scale = ctx.saved_tensors
         flat = grad.flatten(0, -2)
         grad_x = (flat @ integers).view(*grad.shape[:-1], -1) if ctx.needs_input_grad[0] else None
         grad_weight = (flat.T @ rows).div_(scale.unsqueeze(1))
         grad_bias = flat.sum(0).div_(scale * input_scale)
-        return grad_x, grad_weight, grad_bias, None
+        return grad_x, grad_weight, grad_bias, None, None
 
 
 def linear(x: Integers, weight: Tensor, bias: Tensor) -> Integers:
     """Apply a linear layer whose real weight [out, in] and bias [out] are quantized on the way, with gradients.
 
     Returns:
-        Accumulators [..., out], 32 bits, with a scale for each output channel.
+        Accumulators [..., out], 25 bits, with a scale for each output channel.
     """
-    return Integers(*_Linear.apply(x.values, weight, bias, x.scale))  # type: ignore[no-untyped-call]
+    values, scale = _Linear.apply(x.values, weight, bias, x.scale, None)  # type: ignore[no-untyped-call]
+    return Integers(values, scale * x.scale)
 
 
-def linear_frozen(x: Integers, weight: Tensor, scale: Tensor, bias: Tensor) -> Integers:
-    """Apply a linear layer whose weight was quantized before (`quantize_weight`)."""
+def linear_term(x: Integers, weight: Tensor, bias: Tensor, sum_scale: Tensor) -> Term:
+    """Apply a linear layer, like `linear`, whose result is a term of a sum of this scale."""
+    values, _, multiplier, shift = _Linear.apply(x.values, weight, bias, x.scale, sum_scale)  # type: ignore[no-untyped-call]
+    return Term(values, multiplier, shift, sum_scale)
+
+
+def accumulate(x: Integers, quantized: QuantizedWeight) -> Tensor:
+    """Return the accumulators [..., out] of a layer whose weight was quantized before (`quantize_weight`)."""
     rows = x.values.flatten(0, -2)
-    return Integers(accumulate(rows, weight, bias).view(*x.values.shape[:-1], -1), scale * x.scale)
+    return torch.addmm(quantized.bias, rows, quantized.values.T).view(*x.values.shape[:-1], -1)
 
 
 def matmul(a: Integers, b: Integers) -> Integers:
-    """Multiply 8-bit activations, [..., m, k] by [..., k, n], both with one scale: accumulators of 24 bits."""
+    """Multiply 8-bit activations, [..., m, k] by [..., k, n], both with one scale: accumulators of at most 25 bits."""
     return Integers(a.values @ b.values, a.scale * b.scale)

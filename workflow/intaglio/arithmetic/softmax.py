@@ -6,6 +6,7 @@ exp(p) = 0.3585 (p + 1.353)^2 + 0.344. On this grid z is a shift by 8 and p the 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import log
 from typing import Any
 
@@ -13,25 +14,59 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from intaglio.arithmetic.integers import EXACT, Integers
+from intaglio.arithmetic.integers import EXACT, Integers, floor_log2
 
 A, B, C = 0.3585, 1.353, 0.344
 STEPS = 256
 INPUT_SCALE = log(2) / STEPS
 Q_B = round(B / INPUT_SCALE)
 Q_C = round(C / (A * INPUT_SCALE**2))
-# The polynomial has 19 bits; 15 remain, so that a row of 512 sums to less than 2^24.
-SHIFT = 4
+# The polynomial has 19 bits; 13 remain, so that a row of 2,819 sums to less than 2^24.
+SHIFT = 6
+EXPONENTIAL_BITS = 13
 # So far below the largest score, and beyond, an exponential is zero.
 FARTHEST = 16 * STEPS - 1
-# So many exponentials sum to less than 2^24, which float32 does exactly.
-LONGEST = 2**24 // ((Q_B**2 + Q_C) >> SHIFT)
-OUTPUT_LEVELS = 255
-RECIPROCAL_BITS = 30
+LONGEST = EXACT // ((Q_B**2 + Q_C) >> SHIFT)
+LEVELS = 255
+RECIPROCAL_SHIFT = 15
+# A distance is shortened to so many bits, then multiplied by a number of so many.
+DISTANCE_BITS, MULTIPLIER_BITS = 13, 11
+# The score of padding: so far below all others that its exponential is zero at the smallest scale.
+MASKED = -(2**30)
+LARGEST_DOWN = 30 - DISTANCE_BITS
+# Scores of a scale so small, in steps of the grid, are all the same.
+SMALLEST_STEP = 2.0**-18
+
+
+@dataclass(frozen=True)
+class DistanceScale:
+    """How the distance of two scores becomes one on the grid: `((min(d, top * 2^down) >> down) * multiplier) >> shift`.
+
+    All are float32 integers without dimension.
+    """
+
+    down: Tensor
+    top: Tensor
+    multiplier: Tensor
+    shift: Tensor
+
+
+def distance_scale(scale: Tensor) -> DistanceScale:
+    """Return it for scores of this real scale (that of the product times 1 / sqrt(head size)), no dimension."""
+    mu = (scale / INPUT_SCALE).clamp_min(SMALLEST_STEP)
+    steps = (FARTHEST + 1) / mu
+    floor = floor_log2(steps)
+    bits = torch.where(torch.exp2(floor) < steps, floor + 1, floor)
+    down = (bits - DISTANCE_BITS).clamp(0, LARGEST_DOWN)
+    mu = mu * torch.exp2(down)
+    shift = (MULTIPLIER_BITS - 1 - floor_log2(mu)).clamp(0, MULTIPLIER_BITS)
+    multiplier = (mu * torch.exp2(shift)).round().clamp_max(FARTHEST + 1)
+    top = ((FARTHEST + 1) * torch.exp2(shift) / multiplier.clamp_min(1)).ceil()
+    return DistanceScale(down, torch.minimum(top, -MASKED * torch.exp2(-down)), multiplier, shift)
 
 
 def exp_integers(distance: Tensor) -> Tensor:
-    """Return exp(-distance * INPUT_SCALE) as integers of 15 bits, in units of `A * INPUT_SCALE**2 * 2**SHIFT`.
+    """Return exp(-distance * INPUT_SCALE) as integers of 13 bits, in units of `A * INPUT_SCALE**2 * 2**SHIFT`.
 
     Args:
         distance: float32 integers in [0, FARTHEST].
@@ -42,42 +77,42 @@ def exp_integers(distance: Tensor) -> Tensor:
     return polynomial.mul_(torch.exp2(z.neg_().sub_(SHIFT))).floor_()
 
 
-def softmax_integers(scores: Tensor, multiplier: Tensor, masked: Tensor | None) -> Tensor:
+def softmax_integers(scores: Tensor, scale: DistanceScale, masked: Tensor | None) -> Tensor:
     """Return softmax over the last dimension as unsigned 8-bit integers at the scale 1/255.
 
     Args:
         scores: float32 integers, [..., n], accumulators of q x k.
-        multiplier: brings them to `INPUT_SCALE`, no dimension.
+        scale: brings their distances to the grid.
         masked: bool, broadcastable to `scores`: positions that do not count (padding).
     """
     if masked is not None:
-        scores = scores.masked_fill(masked, -EXACT)
-    # The difference is exact up to 2^24, and rounded to float32 beyond, as `rescale` would round it.
-    distance = (scores.amax(-1, keepdim=True) - scores).mul_(multiplier).round_().clamp_(max=FARTHEST)
+        scores = scores.masked_fill(masked, MASKED)
+    down = torch.exp2(-scale.down)
+    short = (scores.amax(-1, keepdim=True) - scores).mul_(down).floor_().clamp_(max=scale.top)
+    distance = short.mul_(scale.multiplier).mul_(torch.exp2(-scale.shift)).floor_().clamp_(max=FARTHEST)
     e = exp_integers(distance)
-    if masked is not None:
-        e = e.masked_fill_(masked, 0)
-    # One division a row: floor(255 * 2^30 / sum), of at most 24 bits since the largest exponential alone is > 2^14.
-    width = torch.float32 if e.shape[-1] <= LONGEST else torch.float64
-    total = e.sum(-1, keepdim=True, dtype=width).clamp_min_(1).double()
-    reciprocal = (OUTPUT_LEVELS * 2.0**RECIPROCAL_BITS / total).floor_().float().mul_(2.0**-RECIPROCAL_BITS)
-    return e.mul_(reciprocal).round_().clamp_(max=OUTPUT_LEVELS)
+    total = e.sum(-1, keepdim=True)
+    shift = (floor_log2(total) - (EXPONENTIAL_BITS - 1)).clamp_min_(0)
+    normal = (total * torch.exp2(-shift)).floor_().double()
+    reciprocal = ((LEVELS * 2.0**RECIPROCAL_SHIFT + (normal / 2).floor_()) / normal).floor_().float()
+    return e.mul_(reciprocal.mul_(torch.exp2(-RECIPROCAL_SHIFT - shift))).add_(0.5).floor_()
 
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, multiplier: Tensor, masked: Tensor | None) -> Tensor:
-        p = softmax_integers(scores, multiplier, masked)
-        ctx.save_for_backward(p.to(torch.uint8), multiplier)
+    def forward(ctx: Any, scores: Tensor, scale: DistanceScale, slope: Tensor, masked: Tensor | None) -> Tensor:
+        p = softmax_integers(scores, scale, masked)
+        ctx.save_for_backward(p, slope)
         return p
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        integers, multiplier = ctx.saved_tensors
-        p = integers * (1 / OUTPUT_LEVELS)
-        slope = torch.ops.aten._softmax_backward_data(grad, p, -1, torch.float32)
-        return slope.mul_(multiplier * (INPUT_SCALE * OUTPUT_LEVELS)), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        p, slope = ctx.saved_tensors
+        # On integers of 1/255 torch's kernel gives 255 times the gradient of softmax, times 255 where it sums: so
+        # probabilities have to be real.
+        result = torch.ops.aten._softmax_backward_data(grad, p * (1 / LEVELS), -1, torch.float32)
+        return result.mul_(slope), None, None, None
 
 
 def softmax(scores: Integers, factor: float, masked: Tensor | None) -> Integers:
@@ -85,8 +120,6 @@ def softmax(scores: Integers, factor: float, masked: Tensor | None) -> Integers:
 
     The gradient is softmax's own at the quantized probabilities.
     """
-    multiplier = scores.scale * (factor / INPUT_SCALE)
-    scale = torch.full_like(scores.scale, 1 / OUTPUT_LEVELS)
-    if torch.is_grad_enabled() and scores.values.requires_grad:
-        return Integers(_Softmax.apply(scores.values, multiplier, masked), scale)  # type: ignore[no-untyped-call]
-    return Integers(softmax_integers(scores.values, multiplier, masked), scale)
+    step = scores.scale * factor
+    values: Tensor = _Softmax.apply(scores.values, distance_scale(step), step * LEVELS, masked)  # type: ignore[no-untyped-call]
+    return Integers(values, torch.full_like(scores.scale, 1 / LEVELS))

@@ -11,19 +11,14 @@ ITERATIONS = 5
 
 
 def normalize(n: Tensor) -> tuple[Tensor, Tensor]:
-    """Shift integers in [1, 2^31) by an even number of bits into [2^28, 2^30).
+    """Shift integers in [1, 2^53), int64 or float64, by an even number of bits into [2^28, 2^30).
 
     Returns:
         The shifted integers and half the shift (negative for one to the right), both int64.
     """
-    half = torch.zeros_like(n)
-    for shift in (14, 8, 4, 2, 2):
-        low = n < 2 ** (HIGH_BITS - shift)
-        # a shift that would leave the number below the upper bound is taken
-        n = torch.where(low, n << shift, n)
-        half = half + low * (shift // 2)
-    high = n >= 2**HIGH_BITS
-    return torch.where(high, n >> 2, n), torch.where(high, half - 1, half)
+    n = n.double()
+    half = (HIGH_BITS - torch.frexp(n).exponent.long()) >> 1
+    return (n * torch.exp2(2 * half.double())).long(), half
 
 
 def isqrt(n: Tensor) -> Tensor:

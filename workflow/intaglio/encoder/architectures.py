@@ -63,7 +63,7 @@ ARCHITECTURES = {
     ),
     "electra": Architecture(
         (
-            ("electra.embeddings_project.", "embeddings.project."),
+            ("electra.embeddings_project.", "embeddings.project.dense."),
             ("electra.", ""),
             *_EMBEDDINGS,
             *_BERT_LAYERS,

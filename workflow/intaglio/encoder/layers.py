@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from intaglio.arithmetic import gelu, layernorm, linear
-from intaglio.arithmetic.integers import Integers, real, requantize, scale_of
+from intaglio.arithmetic import gelu, layernorm, linear, sums
+from intaglio.arithmetic.integers import Integers, dropout, real, requantize, scale_of, shorten
 
 Value = Tensor | Integers
 
 
+@dataclass(frozen=True)
+class Hidden:
+    """A layer's result: `wide` for the residual sum, and `narrow`, 8 bits of it, for products.
+
+    In floating point both are the same real values.
+    """
+
+    wide: Value
+    narrow: Value
+
+
 class Range(nn.Module):
-    """The range of an activation, and the integers that it is brought to.
+    """The range of an activation, largest magnitude.
 
     While observing, the range follows a moving average of the largest magnitude of each batch, padding left out.
     Otherwise it stays, so a step knows its scales without looking at the data.
     """
 
-    def __init__(self, bits: int, headroom: float = 1.0) -> None:
+    def __init__(self, bits: int = 8, headroom: float = 1.0) -> None:
         super().__init__()
         self.bits = bits
         self.headroom = headroom
@@ -47,10 +58,10 @@ class Range(nn.Module):
             self.largest.copy_(torch.where(self.largest == 0, new, mixed))
 
     def forward(self, x: Value, padding: Tensor | None = None) -> Integers:
-        """Bring real values or integers to this range's integers."""
+        """Bring real values or accumulators to 8 bits of this range."""
         if self.observing:
             self.observe(x, padding)
-        return requantize(x, self.scale, self.bits)
+        return requantize(x, self.scale)
 
 
 class Linear(nn.Linear):
@@ -59,7 +70,7 @@ class Linear(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
         # Weights as integers, kept between calls while nothing trains.
-        self.frozen: tuple[Tensor, Tensor, Tensor] | None = None
+        self.frozen: linear.QuantizedWeight | None = None
         self.frozen_version: tuple[int, int] | None = None
         # While ranges are observed the input's scale moves from call to call, and the integers with it.
         self.unsettled = False
@@ -85,18 +96,29 @@ class Linear(nn.Linear):
         super().train(mode)
         return self
 
+    def _quantized(self, x: Integers, sum_scale: Tensor | None) -> linear.QuantizedWeight:
+        version = self._writes()
+        if self.frozen is None or self.unsettled or version != self.frozen_version:
+            self.frozen = linear.quantize_weight(self.weight, self.bias, x.scale, sum_scale)
+            self.frozen_version = version
+        return self.frozen
+
     def forward(self, x: Any) -> Any:
         """Apply the layer to real values [..., in] or to 8-bit integers."""
         if not isinstance(x, Integers):
             return functional.linear(x, self.weight, self.bias)
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return linear.linear(x, self.weight, self.bias)
-        version = self._writes()
-        if self.frozen is None or self.unsettled or version != self.frozen_version:
-            weight, scale, bias = linear.quantize_weight(self.weight, self.bias, x.scale)
-            assert bias is not None
-            self.frozen, self.frozen_version = (weight, scale, bias), version
-        return linear.linear_frozen(x, *self.frozen)
+        quantized = self._quantized(x, None)
+        return Integers(linear.accumulate(x, quantized), quantized.scale * x.scale)
+
+    def term(self, x: Integers, sum_scale: Tensor) -> linear.Term:
+        """Apply the layer to 8-bit integers, for a sum of this scale."""
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return linear.linear_term(x, self.weight, self.bias, sum_scale)
+        quantized = self._quantized(x, sum_scale)
+        assert quantized.multiplier is not None and quantized.shift is not None
+        return linear.Term(linear.accumulate(x, quantized), quantized.multiplier, quantized.shift, sum_scale)
 
 
 def _thaw(layer: Linear, _: Any) -> None:
@@ -110,39 +132,67 @@ class Gelu(nn.Module):
     def __init__(self, integer: bool, quantized: bool) -> None:
         super().__init__()
         self.integer = integer
-        self.output = Range(8) if quantized else None
+        self.output = Range() if quantized else None
 
     def forward(self, x: Value, padding: Tensor | None) -> Value:
         """Apply GELU to real values or accumulators."""
-        if self.integer:
-            assert isinstance(x, Integers) and self.output is not None
-            if self.output.observing:
-                self.output.observe(gelu.gelu_real(x), padding)
-            return gelu.gelu(x, self.output.scale)
-        y = functional.gelu(real(x))
-        return y if self.output is None else self.output(y, padding)
+        if not self.integer:
+            y = functional.gelu(real(x))
+            return y if self.output is None else self.output(y, padding)
+        assert isinstance(x, Integers) and self.output is not None
+        if self.output.observing:
+            self.output.observe(functional.gelu(x.real), padding)
+        return gelu.gelu(x, gelu.gelu_table(self.output.largest))
+
+
+class Residual(nn.Module):
+    """A linear layer's result added to what the layer before it left."""
+
+    def __init__(self, integer: bool, rate: float) -> None:
+        super().__init__()
+        # The sum is clipped rarely if its range leaves room: it has bits enough.
+        self.sum = Range(sums.BITS, headroom=2.0) if integer else None
+        self.rate = rate
+
+    def forward(self, wide: Value, output: Linear, x: Value, padding: Tensor | None) -> Value:
+        """Return `wide` + dropout(output(x)), each [batch, length, width]."""
+        if self.sum is None:
+            return real(wide) + functional.dropout(real(output(x)), self.rate, self.training)
+        assert isinstance(wide, Integers) and isinstance(x, Integers)
+        if self.sum.observing:
+            self.sum.observe(wide.real + output(x).real, padding)
+        skip = sums.residual_shift(wide.scale, self.sum.scale)
+        term = output.term(x, wide.scale * torch.exp2(skip))
+        return sums.residual(wide, skip, _dropped(term, self.rate) if self.training and self.rate else term)
+
+
+def _dropped(term: linear.Term, rate: float) -> linear.Term:
+    kept = torch.empty_like(term.values).bernoulli_(1 - rate).div_(1 - rate)
+    return linear.Term(term.values, term.multiplier, term.shift, term.scale, kept)
 
 
 class Norm(nn.LayerNorm):
-    """LayerNorm of a sum: real values to real values, or integers to integers of 24 bits."""
+    """LayerNorm of real values or integers, whole and as the 8 bits that products take."""
 
-    def __init__(self, width: int, epsilon: float, integer: bool, bits: int) -> None:
+    def __init__(self, width: int, epsilon: float, integer: bool, quantized: bool) -> None:
         super().__init__(width, eps=epsilon)
-        # The sum is clipped rarely if its range leaves room: it has bits enough.
-        self.sum = Range(bits, headroom=2.0) if integer else None
+        self.integer = integer
+        self.output = Range() if quantized else None
 
-    def forward(self, parts: Any, padding: Tensor | None = None) -> Any:
-        """Normalize the sum of `parts`, each [batch, length, width]."""
-        if self.sum is None:
-            return super().forward(_real_sum(parts))
-        if self.sum.observing:
-            self.sum.observe(_real_sum(parts), padding)
-        total = layernorm.add(parts, self.sum.scale, self.sum.bits)
-        return layernorm.layer_norm(total, self.weight, self.bias, self.eps)
+    def forward(self, x: Any, padding: Tensor | None = None, rate: float = 0.0) -> Any:
+        """Normalize [batch, length, width], then drop values at this rate while training."""
+        if not self.integer:
+            y = functional.dropout(super().forward(real(x)), rate, self.training)
+            return Hidden(y, y if self.output is None else self.output(y, padding))
+        short_scale = None
+        if self.output is not None:
+            if self.output.observing:
+                self.output.observe(self._normalized(x, None)[0], padding)
+            short_scale = self.output.scale
+        normalized, shift = self._normalized(x, short_scale)
+        wide = dropout(normalized, rate, self.training)
+        assert isinstance(wide, Integers)
+        return Hidden(wide, wide if short_scale is None else shorten(wide, shift))
 
-
-def _real_sum(parts: Sequence[Value]) -> Tensor:
-    total = real(parts[0])
-    for part in parts[1:]:
-        total = total + real(part)
-    return total
+    def _normalized(self, x: Integers, short_scale: Tensor | None) -> tuple[Integers, Tensor]:
+        return layernorm.layer_norm(x, self.weight, self.bias, self.eps, short_scale)

@@ -5,40 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from math import sqrt
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from intaglio.arithmetic import linear, softmax
-from intaglio.arithmetic.integers import SMALLEST, Integers, dropout, real, requantize, rescale
+from intaglio.arithmetic import linear, softmax, sums
+from intaglio.arithmetic.integers import SMALLEST, Integers, dropout, real, rescale, shorten
 from intaglio.encoder.architectures import ARCHITECTURES
 from intaglio.encoder.config import EncoderConfig
-from intaglio.encoder.layers import Gelu, Linear, Norm, Range, Value
+from intaglio.encoder.layers import Gelu, Hidden, Linear, Norm, Range, Residual, Value
 from intaglio.errors import UserError
-
-EMBEDDING_SUM_BITS = 16
-RESIDUAL_BITS = 22
 
 
 class Table(nn.Embedding):
-    """An embedding table: rows as real values, or as 8-bit integers of one scale."""
+    """An embedding table, and the range of its values."""
 
     def __init__(self, rows: int, width: int, integer: bool) -> None:
         super().__init__(rows, width)
-        self.values = Range(8) if integer else None
+        self.values = Range() if integer else None
 
-    def forward(self, index: Tensor) -> Any:
-        """Look up rows: integers [...] to [..., width]."""
-        rows = super().forward(index)
-        if self.values is None:
-            return rows
+    def range(self) -> Tensor:
+        """Return the largest magnitude of the table, as last observed."""
+        assert self.values is not None
         if self.values.observing:
             # RoBERTa's type embeddings are zero until it is fine-tuned; a range is positive once it was observed
             self.values.largest.copy_(self.weight.detach().abs().amax().clamp_min(SMALLEST))
-        return requantize(rows, self.values.scale, self.values.bits)
+        return self.values.largest
 
 
 class Embeddings(nn.Module):
@@ -46,16 +40,15 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        quantized = "linear" in config.integer
+        self.quantized = "linear" in config.integer
         width = config.embedding_size
-        self.word = Table(config.vocabulary, width, quantized)
-        self.position = Table(config.positions, width, quantized)
-        self.segment = Table(config.types, width, quantized) if config.types else None
-        self.norm = Norm(width, config.epsilon, "layernorm" in config.integer, EMBEDDING_SUM_BITS)
-        self.project: Linear | None = None
-        if width != config.hidden_size:
-            self.project_input = Range(8) if quantized else None
-            self.project = Linear(width, config.hidden_size)
+        projected = width != config.hidden_size
+        integer_norm = "layernorm" in config.integer
+        self.word = Table(config.vocabulary, width, self.quantized)
+        self.position = Table(config.positions, width, self.quantized)
+        self.segment = Table(config.types, width, self.quantized) if config.types else None
+        self.norm = Norm(width, config.epsilon, integer_norm, self.quantized)
+        self.project = Projection(width, config.hidden_size, self.quantized, integer_norm) if projected else None
         self.dropout = config.dropout
         self.padding_index = config.padding_index
         self.positions_from_padding = ARCHITECTURES[config.model_type].positions_from_padding
@@ -66,15 +59,44 @@ class Embeddings(nn.Module):
             return token.cumsum(1) * token + self.padding_index
         return torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, padding: Tensor | None) -> Value:
+    def _sum(self, tables: list[Table], indices: list[Tensor]) -> Value:
+        rows: list[Tensor] = [table(index) for table, index in zip(tables, indices, strict=True)]
+        if not self.quantized:
+            return sum(rows[1:], start=rows[0])
+        scale, multipliers = sums.table_scales([table.range() for table in tables])
+        parts = [sums.quantize_rows(row, scale * m) * m for row, m in zip(rows, multipliers, strict=True)]
+        return Integers(sum(parts[1:], parts[0]), scale)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, padding: Tensor | None) -> Hidden:
         """Embed tokens [batch, length] as [batch, length, hidden size]."""
-        parts = [self.word(input_ids), self.position(self._positions(input_ids))]
+        tables, indices = [self.word, self.position], [input_ids, self._positions(input_ids)]
         if self.segment is not None:
-            parts.append(self.segment(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids))
-        x: Value = dropout(self.norm(parts, padding), self.dropout, self.training)
-        if self.project is not None:
-            x = self.project(x if self.project_input is None else self.project_input(x, padding))
-        return x
+            tables.append(self.segment)
+            indices.append(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
+        x: Hidden = self.norm(self._sum(tables, indices), padding, self.dropout)
+        return x if self.project is None else self.project(x.narrow, padding)
+
+
+class Projection(nn.Module):
+    """From narrow embeddings to the hidden size (ELECTRA)."""
+
+    def __init__(self, width: int, hidden_size: int, quantized: bool, integer: bool) -> None:
+        super().__init__()
+        self.dense = Linear(width, hidden_size)
+        self.output = Range() if quantized else None
+        self.integer = integer
+
+    def forward(self, x: Value, padding: Tensor | None) -> Hidden:
+        """Project [batch, length, width] to [batch, length, hidden size]."""
+        if not self.integer:
+            y = real(self.dense(x))
+            return Hidden(y, y if self.output is None else self.output(y, padding))
+        assert isinstance(x, Integers) and self.output is not None
+        if self.output.observing:
+            self.output.observe(self.dense(x), padding)
+        term = self.dense.term(x, self.output.scale * 2.0**-sums.PROJECTION_SHIFT)
+        wide = sums.alone(term)
+        return Hidden(wide, shorten(wide, torch.full_like(term.scale, sums.PROJECTION_SHIFT)))
 
 
 class Attention(nn.Module):
@@ -91,7 +113,7 @@ class Attention(nn.Module):
         self.query, self.key, self.value = (Linear(width, width) for _ in range(3))
         self.output = Linear(width, width)
         if self.quantized:
-            self.query_range, self.key_range, self.value_range, self.context_range = (Range(8) for _ in range(4))
+            self.query_range, self.key_range, self.value_range, self.context_range = (Range() for _ in range(4))
 
     def _heads(self, x: Tensor) -> Tensor:
         split: Tensor = x.unflatten(-1, (self.heads, -1))
@@ -110,9 +132,8 @@ class Attention(nn.Module):
         s = scores.real * self.factor
         if masked is not None:
             s = s.masked_fill(masked, float("-inf"))
-        # unsigned 8 bits: of the symmetric 9-bit integers, those that are not negative
-        p = rescale(s.softmax(-1), torch.full_like(scores.scale, softmax.OUTPUT_LEVELS), 9)
-        return Integers(p, torch.full_like(scores.scale, 1 / softmax.OUTPUT_LEVELS))
+        p = rescale(s.softmax(-1), torch.full_like(scores.scale, softmax.LEVELS), -1, softmax.LEVELS + 1)
+        return Integers(p, torch.full_like(scores.scale, 1 / softmax.LEVELS))
 
     def _integers(self, x: Integers, masked: Tensor | None, padding: Tensor | None) -> Integers:
         layers = (self.query, self.key, self.value)
@@ -128,37 +149,36 @@ class Attention(nn.Module):
         return result
 
     def forward(self, x: Value, masked: Tensor | None, padding: Tensor | None) -> Value:
-        """Attend over [batch, length, width]; `masked` [batch, 1, 1, length] is true where there is no token."""
-        context = self._integers(x, masked, padding) if isinstance(x, Integers) else self._float(x, masked)
-        result: Value = self.output(context)
-        return result
+        """Return the context of [batch, length, width]; `masked` [batch, 1, 1, length] is true where there is no token.
+
+        What is missing is the output layer, whose result is a term of the residual sum.
+        """
+        return self._integers(x, masked, padding) if isinstance(x, Integers) else self._float(x, masked)
 
 
 class Layer(nn.Module):
     """Attention and feed-forward network, each followed by the normalized residual sum."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, last: bool) -> None:
         super().__init__()
-        quantized = "linear" in config.integer
-        width, integer_norm = config.hidden_size, "layernorm" in config.integer
-        self.attention_input = Range(8) if quantized else None
+        quantized, integer_norm = "linear" in config.integer, "layernorm" in config.integer
+        width = config.hidden_size
         self.attention = Attention(config)
-        self.attention_norm = Norm(width, config.epsilon, integer_norm, RESIDUAL_BITS)
-        self.intermediate_input = Range(8) if quantized else None
+        self.attention_residual = Residual(integer_norm, config.dropout)
+        self.attention_norm = Norm(width, config.epsilon, integer_norm, quantized)
         self.intermediate = Linear(width, config.intermediate_size)
         self.gelu = Gelu("gelu" in config.integer, quantized)
         self.output = Linear(config.intermediate_size, width)
-        self.output_norm = Norm(width, config.epsilon, integer_norm, RESIDUAL_BITS)
-        self.dropout = config.dropout
+        self.output_residual = Residual(integer_norm, config.dropout)
+        # Nobody takes 8 bits of the last layer: the classification head is floating point.
+        self.output_norm = Norm(width, config.epsilon, integer_norm, quantized and not last)
 
-    def forward(self, x: Value, masked: Tensor | None, padding: Tensor | None) -> Value:
+    def forward(self, x: Hidden, masked: Tensor | None, padding: Tensor | None) -> Hidden:
         """Map [batch, length, width] to the same shape."""
-        y = x if self.attention_input is None else self.attention_input(x, padding)
-        y = dropout(self.attention(y, masked, padding), self.dropout, self.training)
-        x = self.attention_norm((y, x), padding)
-        y = x if self.intermediate_input is None else self.intermediate_input(x, padding)
-        y = self.output(self.gelu(self.intermediate(y), padding))
-        result: Value = self.output_norm((dropout(y, self.dropout, self.training), x), padding)
+        y = self.attention(x.narrow, masked, padding)
+        x = self.attention_norm(self.attention_residual(x.wide, self.attention.output, y, padding), padding)
+        y = self.gelu(self.intermediate(x.narrow), padding)
+        result: Hidden = self.output_norm(self.output_residual(x.wide, self.output, y, padding), padding)
         return result
 
 
@@ -190,7 +210,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.shape = config
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config, number == config.layers - 1) for number in range(config.layers))
         self.head = Head(config)
         self.calibrated = not config.integer
 
@@ -227,8 +247,7 @@ class Encoder(nn.Module):
         x = self.embeddings(input_ids, token_type_ids, padding)
         for layer in self.layers:
             x = layer(x, masked, padding)
-        first = Integers(x.values[:, 0], x.scale) if isinstance(x, Integers) else x[:, 0]
-        logits: Tensor = self.head(real(first))
+        logits: Tensor = self.head(real(x.wide)[:, 0])
         return logits
 
     @contextmanager

@@ -30,13 +30,28 @@ def random_inputs(tokenizer: Any, point: Point, device: str, seed: int = 0) -> d
         input_ids, attention_mask (ones) and, where the tokenizer makes them, token_type_ids (zeros): int64,
         [batch, length], on the device.
     """
+    return {name: tensor.to(device) for name, tensor in _random(tokenizer, point, seed).items()}
+
+
+def padded_inputs(tokenizer: Any, point: Point, device: str, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return the same with padding: the first sequence is full, each next one shorter, the last a token or more."""
+    inputs = _random(tokenizer, point, seed)
+    rows, length = point
+    lengths = torch.linspace(length, max(1, length // rows), rows).long()
+    absent = torch.arange(length) >= lengths[:, None]
+    inputs["input_ids"][absent] = tokenizer.pad_token_id
+    inputs["attention_mask"][absent] = 0
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def _random(tokenizer: Any, point: Point, seed: int) -> dict[str, torch.Tensor]:
     special = set(tokenizer.all_special_ids)
     ordinary = torch.tensor([index for index in range(len(tokenizer)) if index not in special])
     drawn = torch.randint(len(ordinary), point, generator=torch.Generator().manual_seed(seed))
     inputs = {"input_ids": ordinary[drawn], "attention_mask": torch.ones(point, dtype=torch.int64)}
     if "token_type_ids" in tokenizer.model_input_names:
         inputs["token_type_ids"] = torch.zeros(point, dtype=torch.int64)
-    return {name: tensor.to(device) for name, tensor in inputs.items()}
+    return inputs
 
 
 @contextmanager

@@ -13,25 +13,23 @@ import numpy as np
 import torch
 
 from intaglio.machine import device_name, fingerprint
+from intaglio.measure.backends import Opened
 from intaglio.measure.inputs import Point, random_inputs
 from intaglio.schemas import machine_columns
 
 
-def latency_rows(
-    model: Any, tokenizer: Any, device: str, points: Sequence[Point], warmup: int, calls: int
-) -> list[dict[str, Any]]:
-    """Return a row of the latency table for every point, without its peak memory.
+def latency_rows(opened: Opened, points: Sequence[Point], warmup: int, calls: int) -> list[dict[str, Any]]:
+    """Return a row of the latency table for every point, without its peak memory and its difference.
 
     Args:
-        model: in evaluation mode, on the device.
-        tokenizer: the model's; it says which inputs there are and which tokens.
-        device: cpu or cuda.
+        opened: the model in its backend; its tokenizer says which inputs there are and which tokens.
         points: (batch size, length).
-        warmup: calls before the clock starts, at each point.
+        warmup: calls before the clock starts, at each point; torch.compile compiles in the first.
         calls: calls that are timed, at each point.
     """
+    backend, device = opened.place
     where = {
-        "backend": "torch",
+        "backend": backend,
         "device": device,
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
@@ -39,8 +37,8 @@ def latency_rows(
     }
     rows = []
     for batch_size, length in points:
-        inputs = random_inputs(tokenizer, (batch_size, length), device)
-        times = time_calls(partial(model, **inputs), device, warmup, calls)
+        inputs = random_inputs(opened.tokenizer, (batch_size, length), device)
+        times = time_calls(partial(opened.model, **inputs), device, warmup, calls)
         rows.append({**where, "batch_size": batch_size, "length": length, **summary(times, batch_size)})
     return rows
 

@@ -9,23 +9,22 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers.utils import logging
 
 from intaglio.errors import UserError
+from intaglio.measure.backends import Opened, Place, opened
 from intaglio.measure.inputs import Point, cpu_threads, random_inputs
-from intaglio.measure.models import load_checkpoint
 
 Peaks = dict[Point, float | None]
 
 
-def cpu_peaks(checkpoint: Path, points: Sequence[Point], threads: int) -> Peaks:
+def cpu_peaks(backend: str, checkpoint: Path, export: Path, points: Sequence[Point], threads: int) -> Peaks:
     """Return the peak resident memory at each point in MB, above that of a process without a model.
 
     It is measured in a process of its own, because a process keeps what it once had. None where the kernel cannot reset
-    its high-water mark (it is Linux's /proc/self/clear_refs).
+    its high-water mark (it is Linux's /proc/self/clear_refs). What compiling takes, or reading a graph, does not count.
 
     Raises:
         UserError: that process was killed.
@@ -34,7 +33,7 @@ def cpu_peaks(checkpoint: Path, points: Sequence[Point], threads: int) -> Peaks:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
         try:
-            return process.submit(_measure, checkpoint, list(points), threads).result()
+            return process.submit(_measure, backend, checkpoint, export, list(points), threads).result()
         except BrokenProcessPool as error:
             raise UserError(
                 f"{checkpoint}: the process that measures memory was killed, likely for want of memory; "
@@ -42,52 +41,53 @@ def cpu_peaks(checkpoint: Path, points: Sequence[Point], threads: int) -> Peaks:
             ) from error
 
 
-def _measure(checkpoint: Path, points: list[Point], threads: int) -> Peaks:
+def _measure(backend: str, checkpoint: Path, export: Path, points: list[Point], threads: int) -> Peaks:
     logging.disable_progress_bar()
     peaks: Peaks = {}
-    with cpu_threads(threads):
+    place = Place(backend, "cpu")
+    with cpu_threads(threads) as threads:
         # Once for nothing: what loading imports and the first call sets up belongs to the baseline.
-        _load_and_call(checkpoint)
+        with opened(place, checkpoint, export, threads) as model:
+            _call_twice(model, (1, 1))
+            del model
         if not _reset_peak():
             return dict.fromkeys(points)
         baseline = _peak()
-        model, tokenizer = load_checkpoint(checkpoint)
-        _touch(model)
-        for point in points:
-            inputs = random_inputs(tokenizer, point, "cpu")
-            _reset_peak()
-            _call_twice(model, inputs)
-            peaks[point] = (_peak() - baseline) / 1e6
+        with opened(place, checkpoint, export, threads) as model:
+            _touch(model)
+            for point in points:
+                # The first calls compile, or find out which memory the graph needs.
+                _call_twice(model, point)
+                _reset_peak()
+                _call_twice(model, point)
+                peaks[point] = (_peak() - baseline) / 1e6
     return peaks
 
 
-def _load_and_call(checkpoint: Path) -> None:
-    model, tokenizer = load_checkpoint(checkpoint)
-    _call_twice(model, random_inputs(tokenizer, (1, 1), "cpu"))
-
-
-def _touch(model: Any) -> None:
+def _touch(model: Opened) -> None:
     """Read every weight: loading maps the file, so a row of the embeddings takes memory only once it is used."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.sum()
+    if model.module is not None:
+        for tensor in (*model.module.parameters(), *model.module.buffers()):
+            tensor.sum()
 
 
-def cuda_peaks(model: Any, tokenizer: Any, points: Sequence[Point]) -> Peaks:
+def cuda_peaks(model: Opened, points: Sequence[Point]) -> Peaks:
     """Return the peak of the GPU memory that torch allocates at each point, in MB, the model's own included."""
     peaks: Peaks = {}
     for point in points:
-        inputs = random_inputs(tokenizer, point, "cuda")
+        _call_twice(model, point)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        _call_twice(model, inputs)
+        _call_twice(model, point)
         peaks[point] = torch.cuda.max_memory_allocated() / 1e6
     return peaks
 
 
 @torch.inference_mode()
-def _call_twice(model: Any, inputs: dict[str, torch.Tensor]) -> None:
+def _call_twice(model: Opened, point: Point) -> None:
+    inputs = random_inputs(model.tokenizer, point, model.place.device)
     for _ in range(2):
-        model(**inputs)
+        model.model(**inputs)
 
 
 def _reset_peak() -> bool:

@@ -1,4 +1,4 @@
-"""Loading a checkpoint to measure it: transformers' own models, or our encoder."""
+"""What a checkpoint is, for those who measure it, and what there is to run it on."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
-from intaglio.encoder.checkpoint import from_pretrained, is_ours
+from intaglio.arithmetic.operations import OPERATIONS
+from intaglio.encoder.checkpoint import OURS
 from intaglio.errors import UserError
-from intaglio.store import open_artifact
+from intaglio.stages.load import load_checkpoint
 from intaglio.tasks.tokenize import longest_input
 
+__all__ = ["check_length", "devices", "is_integer", "load_checkpoint", "load_tokenizer", "read_config"]
 
-def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Any, Any]:
-    """Return the model of a [checkpoint], in evaluation mode on the device, and its tokenizer.
 
-    The model is called with input_ids, attention_mask and, where the tokenizer makes them, token_type_ids (int64,
-    [batch, length]); its output has `logits` ([batch, labels]).
+def load_tokenizer(path: Path) -> Any:
+    """Return the tokenizer of a [checkpoint]."""
+    return AutoTokenizer.from_pretrained(path, local_files_only=True)
 
-    Raises:
-        UserError: the artifact is damaged, or its file lacks weights that the model has.
-    """
-    open_artifact(path, "checkpoint")
-    model = from_pretrained(path) if is_ours(path) else _transformers(path)
-    return model.to(device).eval(), AutoTokenizer.from_pretrained(path, local_files_only=True)
+
+def is_integer(path: Path) -> bool:
+    """Tell whether a checkpoint computes on integers from end to end, without floating point between operations."""
+    return set(read_config(path).get(OURS, {}).get("integer", ())) == set(OPERATIONS)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -52,16 +51,3 @@ def check_length(path: Path, length: int, what: str) -> None:
 def devices(wanted: list[str]) -> list[str]:
     """Return those of the wanted devices (cpu, cuda) that this machine has."""
     return [device for device in wanted if device == "cpu" or torch.cuda.is_available()]
-
-
-def _transformers(path: Path) -> Any:
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        path, local_files_only=True, use_safetensors=True, output_loading_info=True
-    )
-    # Transformers would fill what is missing with random numbers and go on.
-    if report["missing_keys"]:
-        raise UserError(
-            f"{path}: its weights file lacks {min(report['missing_keys'])!r}: not a fine-tuned classifier; "
-            "delete the folder and run its stage again"
-        )
-    return model

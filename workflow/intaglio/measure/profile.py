@@ -1,4 +1,4 @@
-"""The profile of a checkpoint: memory, sizes, latency and operators, each in a pass of its own."""
+"""The profile of a checkpoint: memory, latency and operators in every backend, each in a pass of its own, and sizes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
-import torch
 
 from intaglio.errors import UserError
 from intaglio.machine import fingerprint
+from intaglio.measure.agreement import differences
+from intaglio.measure.backends import Place, opened, places
 from intaglio.measure.inputs import Point, cpu_threads, grid
 from intaglio.measure.latency import latency_rows
 from intaglio.measure.memory import cpu_peaks, cuda_peaks
@@ -25,38 +26,56 @@ Row = dict[str, Any]
 log = logging.getLogger(__name__)
 # Percent of all cores that others may take while we measure.
 BUSY = 20.0
+# Batch size and length at which logits are compared; shorter where the study is.
+CHECKED = (4, 128)
 
 
-def profile(checkpoint: Path, options: Profile, output: Path) -> None:
+def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> None:
     """Write the [profile] of a checkpoint: latency.parquet, sizes.parquet and operators.parquet.
 
     Args:
         checkpoint: a [checkpoint] artifact.
-        options: what is measured; a device that the machine does not have is left out.
+        export: the [export] artifact made of it: what ONNX Runtime executes, and whose size counts.
+        options: what is measured; a device that the machine does not have is left out, and so is torch.compile where
+            nothing can compile.
         output: where the artifact shall stand.
 
     Raises:
-        UserError: the checkpoint is damaged, a length is beyond its positions, or none of the devices is there.
+        UserError: an artifact is damaged, a length is beyond the model's positions, nothing that was asked for is
+            there, or an integer model computes something else in one of the backends.
     """
     check_length(checkpoint, max(options.lengths), "profile.lengths")
     present = devices(list(options.devices))
     if not present:
         raise UserError(f"profile.devices: {', '.join(options.devices)} asked for, but this machine has none; add cpu")
-    _warn_if_busy()
     facts = {"machine": fingerprint(), "checkpoint": open_artifact(checkpoint, "checkpoint")}
+    about: Row = {"path": str(checkpoint), "export": open_artifact(export, "export"), "devices": present, **facts}
     latency: list[Row] = []
     operators: list[Row] = []
-    with cpu_threads(options.threads):
-        for device in present:
-            rows, table = _on_device(checkpoint, options, device)
-            latency += rows
+    with cpu_threads(options.threads) as threads:
+        agreed = _agreed(checkpoint, export, options, present, threads)
+        _warn_if_busy()
+        for place, difference in agreed.items():
+            rows, table = _at(place, checkpoint, export, options, threads)
+            latency += [{**row, "max_difference": difference} for row in rows]
             operators += table
-    sizes = size_rows(checkpoint, load_checkpoint(checkpoint)[0])
-    about = {"path": str(checkpoint), "devices": present, **facts}
+    about["differences"] = {f"{place.backend} on {place.device}": value for place, value in agreed.items()}
+    sizes = size_rows(checkpoint, export, load_checkpoint(checkpoint)[0])
     with new_artifact(output, "profile", about) as folder:
         write_table(folder / "latency.parquet", latency, LATENCY, facts)
         write_table(folder / "sizes.parquet", sizes, SIZES, facts)
         write_table(folder / "operators.parquet", operators, OPERATORS, facts)
+
+
+def _agreed(checkpoint: Path, export: Path, options: Profile, present: list[str], threads: int) -> dict[Place, float]:
+    """Return where the model can be timed, and how far the logits there are from torch's."""
+    wanted = places(options.backends, present)
+    length = min(CHECKED[1], max(options.lengths))
+    agreed = differences(wanted, checkpoint, export, (CHECKED[0], length), threads) if wanted else {}
+    if not agreed:
+        asked = f"{', '.join(options.backends)} on {', '.join(present)}"
+        raise UserError(f"profile.backends: {asked} asked for, of which nothing is there; add torch")
+    return agreed
 
 
 def _warn_if_busy() -> None:
@@ -66,19 +85,18 @@ def _warn_if_busy() -> None:
         log.warning("other processes take %.0f %% of this machine: these latencies are not to be trusted", busy)
 
 
-def _on_device(checkpoint: Path, options: Profile, device: str) -> tuple[list[Row], list[Row]]:
+def _at(place: Place, checkpoint: Path, export: Path, options: Profile, threads: int) -> tuple[list[Row], list[Row]]:
     """Return the rows of the latency table, peak memory included, and of the operators' table."""
     points: list[Point] = grid(options.batch_sizes, options.lengths)
-    # Before this process loads the model: it would only take memory from the one that measures memory.
-    peaks = cpu_peaks(checkpoint, points, options.threads) if device == "cpu" else {}
-    model, tokenizer = load_checkpoint(checkpoint, device)
-    if device == "cuda":
-        peaks = cuda_peaks(model, tokenizer, points)
-    rows = latency_rows(model, tokenizer, device, points, options.warmup, options.calls)
-    for row in rows:
-        row["peak_memory_mb"] = peaks[row["batch_size"], row["length"]]
-    operators = operator_rows(model, tokenizer, device, options.headline, options.warmup)
-    del model
-    if device == "cuda":
-        torch.cuda.empty_cache()
+    # Before this process opens the model: it would only take memory from the one that measures memory.
+    on_cpu = place.device == "cpu"
+    peaks = cpu_peaks(place.backend, checkpoint, export, points, threads) if on_cpu else {}
+    with opened(place, checkpoint, export, threads) as model:
+        if not on_cpu:
+            peaks = cuda_peaks(model, points)
+        rows = latency_rows(model, points, options.warmup, options.calls)
+        for row in rows:
+            row["peak_memory_mb"] = peaks[row["batch_size"], row["length"]]
+        operators = operator_rows(model, options.headline, options.warmup)
+        del model
     return rows, operators

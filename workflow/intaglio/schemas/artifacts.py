@@ -42,7 +42,7 @@ METRICS = schema(
 LATENCY = schema(
     "latency",
     [
-        field("backend", STRING, "What executed the model: torch, ..."),
+        field("backend", STRING, "What executed the model: torch, torch.compile or onnxruntime."),
         field("device", STRING, "cpu or cuda."),
         field("device_name", STRING, "Model name of that CPU or GPU."),
         field("batch_size", INT, "Examples a call."),
@@ -56,6 +56,12 @@ LATENCY = schema(
         field("p99_ms", FLOAT, "99th percentile, ms."),
         field("throughput", FLOAT, "Examples per second: batch size / mean."),
         field("peak_memory_mb", FLOAT, "Peak of model and activations, MB: resident on a CPU, or a GPU's.", True),
+        field(
+            "max_difference",
+            FLOAT,
+            "Largest absolute difference of logits to torch's on the CPU, on one padded batch; where all operations "
+            "are integer, that of the float head alone.",
+        ),
         *MACHINE,
     ],
 )
@@ -63,7 +69,12 @@ LATENCY = schema(
 SIZES = schema(
     "sizes",
     [
-        field("component", STRING, "file (weights on disk), tensors (those in it), parameters or buffers (in memory)."),
+        field(
+            "component",
+            STRING,
+            "file (the exported model, which is deployed), tensors (in it), checkpoint (weights as trained), "
+            "checkpoint_tensors (in them), parameters or buffers (in memory, as trained).",
+        ),
         field("dtype", STRING, "Data type; null for files.", null=True),
         field("bytes", INT, "Bytes."),
         field("count", INT, "Elements; for files how many files."),
@@ -73,10 +84,11 @@ SIZES = schema(
 OPERATORS = schema(
     "operators",
     [
+        field("backend", STRING, "What executed the model: torch, torch.compile or onnxruntime."),
         field("device", STRING, "cpu or cuda."),
-        field("operator", STRING, "Operator as torch.profiler names it."),
+        field("operator", STRING, "Operator as the backend's profiler names it; for onnxruntime its type."),
         field("calls", INT, "Calls in the profiled passes."),
         field("self_time_ms", FLOAT, "Time within it, without operators that it calls, ms."),
-        field("share", FLOAT, "Its share of all operators' self time on that device, 0 to 1."),
+        field("share", FLOAT, "Its share of all operators' self time in that backend on that device, 0 to 1."),
     ],
 )

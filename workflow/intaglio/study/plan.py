@@ -30,7 +30,7 @@ class Job:
     Attributes:
         key: hash of everything that made the result.
         output: its folder.
-        inputs: folders or files by role (`source`, `data`, `model`, `parent`, `checkpoint`).
+        inputs: folders or files by role (`source`, `data`, `model`, `parent`, `checkpoint`, `export`).
         options: what is written on the command line, as JSON.
         seed: of a training job.
         work: where a training job keeps its own checkpoints.
@@ -56,6 +56,7 @@ class Run:
     data: str
     checkpoint: str
     evaluation: str
+    export: str
     profile: str
     work: list[str]
 
@@ -146,7 +147,12 @@ def _checkpoint(plan: Plan, names: str, stages: list[TrainingOptions], data: Job
     return chain
 
 
-def _measure(plan: Plan, names: str, checkpoint: Job, data: Job) -> tuple[Job, Job]:
+def _export(plan: Plan, names: str, checkpoint: Job) -> Job:
+    made_of = [checkpoint.key, code("intaglio.export.export")]
+    return plan.add("export", names, made_of, inputs={"checkpoint": checkpoint.output}, options={})
+
+
+def _measure(plan: Plan, names: str, checkpoint: Job, export: Job, data: Job) -> tuple[Job, Job]:
     study = plan.study
     profile = _dump(study.profile)
     inputs = {"checkpoint": checkpoint.output}
@@ -157,7 +163,8 @@ def _measure(plan: Plan, names: str, checkpoint: Job, data: Job) -> tuple[Job, J
         inputs={**inputs, "data": data.output},
         options={},
     )
-    measured = [checkpoint.key, profile, code("intaglio.measure.profile")]
+    measured = [export.key, profile, code("intaglio.measure.profile")]
+    inputs = {**inputs, "export": export.output}
     return evaluation, plan.add("profile", names, measured, inputs=inputs, options=profile)
 
 
@@ -174,7 +181,9 @@ def make_plan(study: Study) -> Plan:
                     names = f"{task_name}.{model_name}"
                     chain = _checkpoint(plan, names, stages, data[task_name], models[model_name], seed)
                     last = chain[-1]
-                    evaluation, profile = _measure(plan, f"{names}.{variant}.s{seed}", last, data[task_name])
+                    named = f"{names}.{variant}.s{seed}"
+                    export = _export(plan, named, last)
+                    evaluation, profile = _measure(plan, named, last, export, data[task_name])
                     plan.runs.append(
                         Run(
                             task=task_name,
@@ -185,6 +194,7 @@ def make_plan(study: Study) -> Plan:
                             data=data[task_name].output,
                             checkpoint=last.output,
                             evaluation=evaluation.output,
+                            export=export.output,
                             profile=profile.output,
                             work=[job.work for job in chain],
                         )

@@ -119,6 +119,19 @@ class Profile(Model):
     devices: tuple[Literal["cpu", "cuda"], ...] = Field(
         ("cpu", "cuda"), min_length=1, description="Devices; one that is absent is left out."
     )
+    backends: tuple[Literal["torch", "torch.compile", "onnxruntime"], ...] = Field(
+        ("torch", "onnxruntime"),
+        min_length=1,
+        description="What executes the models: PyTorch as it is, PyTorch compiled (left out without a C++ compiler), "
+        "ONNX Runtime (on the CPU). The tables' latency is that of the fastest.",
+    )
+
+    @field_validator("devices", "backends")
+    @classmethod
+    def _named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError("a name stands there twice")
+        return names
 
     @model_validator(mode="after")
     def _headline_on_grid(self) -> Self:

@@ -13,6 +13,8 @@ import pandas as pd
 from intaglio.store import new_file
 
 NOTHING = "–"
+FASTEST = "The backend named is the fastest, and latency is its own; all of them are in the table of backends."
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 METRIC_NAMES = {
     "accuracy": "accuracy",
     "f1_macro": "macro F1",
@@ -77,6 +79,14 @@ def measured(mean: float | None, sd: float | None) -> str:
     return f"{mean:.{decimals}f} ± {sd:.{decimals}f}".replace("-", "−")
 
 
+def magnitude(value: float) -> str:
+    """Format what matters by its power of ten, such as a rounding error; nothing but 0 is shown as 0."""
+    if value == 0:
+        return "0"
+    digits, _, power = f"{value:.0e}".partition("e")
+    return f"{digits} × 10{str(int(power)).translate(_RAISED)}"
+
+
 def times(value: float | None) -> str:
     """Format a factor."""
     return NOTHING if value is None else f"{number(value)}×"
@@ -96,18 +106,20 @@ def runs(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Display
         "macro F1, %": lambda row: percent(row.get("f1_macro")),
         "training, s": lambda row: number(row.get("train_seconds")),
         "latency, ms": lambda row: measured(row.get("latency_ms_mean"), row.get("latency_ms_std")),
+        "backend": lambda row: row.get("backend") or NOTHING,
         "p99, ms": lambda row: number(row.get("latency_ms_p99")),
         "GPU latency, ms": lambda row: measured(row.get("cuda_latency_ms_mean"), row.get("cuda_latency_ms_std")),
+        "GPU backend": lambda row: row.get("cuda_backend") or NOTHING,
         "size, MB": lambda row: number(row.get("size_mb")),
     }
-    text = {"task", "model", "variant", "status", "metric"}
-    table = _table(f"Runs of {study['study']}", cells, rows, text)
+    text = {"task", "model", "variant", "status", "metric", "backend", "GPU backend"}
+    table = tabulate(f"Runs of {study['study']}", cells, rows, text)
     failed = [
         f"{row['task']}/{row['model']}/{row['variant']}/{row['seed']}: {row['error']}"
         for row in rows
         if row.get("error")
     ]
-    latency = "Latency: mean ± standard deviation over the calls of one run."
+    latency = f"Latency: mean ± standard deviation over the calls of one run. {FASTEST}"
     return Display(table.title, table.columns, table.rows, table.numbers, [latency, *conditions(rows), *failed])
 
 
@@ -133,13 +145,16 @@ def variants(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Dis
         "training, s": over_seeds("train_seconds"),
         "training, × float": lambda row: times(row.get("relative_train_seconds")),
         "latency, ms": over_seeds("latency_ms"),
+        "backend": lambda row: row.get("backend") or NOTHING,
         "speed-up": lambda row: times(row.get("speedup")),
         "GPU latency, ms": over_seeds("cuda_latency_ms"),
+        "GPU backend": lambda row: row.get("cuda_backend") or NOTHING,
         "GPU speed-up": lambda row: times(row.get("cuda_speedup")),
         "size, MB": lambda row: number(row["size_mb_mean"]),
         "smaller": lambda row: times(row.get("size_ratio")),
     }
-    table = _table(f"Variants of {study['study']}", cells, rows, {"task", "model", "variant", "metric"})
+    text = {"task", "model", "variant", "metric", "backend", "GPU backend"}
+    table = tabulate(f"Variants of {study['study']}", cells, rows, text)
     left_out = any(
         row[name] not in (0, row["n"]) for row in rows for name in ("train_n", "latency_n", "cuda_latency_n")
     )
@@ -148,6 +163,7 @@ def variants(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Dis
         "Mean ± standard deviation over seeds. Difference: value minus that of float with the same seeds, in points, "
         f"with its 95 % interval from {study['bootstrap']} bootstrap resamples, paired over test examples and seeds.",
         "Training: of the variant's last stage, without set-up and evaluation.",
+        f"{FASTEST} Size: of the exported file.",
         *(["Times on other hardware than most are left out of the means; runs.csv has them."] if left_out else []),
         *(["One seed: its interval speaks of the choice of examples only."] if lonely else []),
         *conditions(rows),
@@ -179,12 +195,12 @@ def conditions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{what}: {', '.join(filter(None, [where, how]))}." for what, where, how in said if where]
 
 
-def _table(title: str, cells: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: Iterable[str]) -> Display:
+def tabulate(title: str, cells: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: Iterable[str]) -> Display:
     """Format rows, leaving out columns that say nothing."""
     formatted = {name: [cell(row) for row in rows] for name, cell in cells.items()}
     if len(set(formatted["model"])) == 1:
         del formatted["model"]
-    if len(set(formatted["metric"])) == 1 and formatted["metric"][:1] == ["accuracy"]:
+    if set(formatted.get("metric", ())) == {"accuracy"}:
         # The metric is accuracy everywhere: its column would stand there twice.
         del formatted["metric"], formatted["accuracy, %"]
         formatted = {"accuracy, %" if name == "value, %" else name: column for name, column in formatted.items()}

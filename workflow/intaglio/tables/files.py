@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 # Tables of the study's own, tables gathered from all runs as they are, and tables for people.
-SUMMARIZED = ("runs", "variants")
+SUMMARIZED = ("runs", "variants", "backends")
 GATHERED = ("metrics", "history", "latency", "sizes", "operators")
-SHOWN = ("runs", "variants", "published")
+SHOWN = ("runs", "variants", "backends", "published")
 SUMMARY_FILES = (
     *(f"{name}.parquet" for name in (*SUMMARIZED, *GATHERED)),
     *(f"{name}.{suffix}" for name in SHOWN for suffix in ("csv", "md", "html")),
@@ -18,6 +18,7 @@ PLOTS: dict[str, str] = {
     "differences": "Difference of every variant to float, with its 95 % interval",
     "training-time-variants": "Training time of every variant",
     "inference-time-variants": "Inference time of every variant",
+    "inference-time-backends": "Inference time of every variant in every backend",
     "accuracy-vs-training-time": "Accuracy against training time",
     "accuracy-vs-inference-time": "Accuracy against inference time, with the Pareto front",
     "loss-curves": "Loss curves",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from intaglio.tables.display import number, percent
-from intaglio.tables.said import conditions, metric_name, seeds_said, timed, values
+from intaglio.tables.said import conditions, fastest_said, metric_name, seeds_said, timed, values
 from intaglio.tables.style import INK, Look, panels, statement
 from intaglio.tables.summary import Panel, Summary
 from intaglio.tables.variants import BASELINE, mean_sd
@@ -28,7 +29,7 @@ def differences(summary: Summary, look: Look) -> Figure:
     said = "Mean over seeds and 95\u00a0% interval (bootstrap paired over test examples and seeds), in points."
     if any(row["difference_n"] == 1 for panel in drawn for row in panel.variants):
         said += " Where there is one seed, the interval speaks of the choice of examples only."
-    figure, axes = _rows_of_variants(len(drawn), names, title, said)
+    figure, axes = rows_of_variants(len(drawn), names, title, said)
     for ax, panel in zip(axes, drawn, strict=True):
         ax.axvline(0, color=look.color(BASELINE), lw=1.2, zorder=1)
         for place, row in _placed(panel, names):
@@ -46,10 +47,13 @@ def differences(summary: Summary, look: Look) -> Figure:
     return figure
 
 
-def _rows_of_variants(count: int, names: Sequence[str], title: str, said: str) -> tuple[Figure, list[Axes]]:
-    """Make panels with a line a variant, from top to bottom, named on the left."""
+def rows_of_variants(
+    count: int, names: Sequence[str], title: str, said: str, *, height: float = 0.27, legend: Sequence[Artist] = ()
+) -> tuple[Figure, list[Axes]]:
+    """Make panels with a line a variant, so many inches high, from top to bottom, named on the left."""
     left = 0.075 * max(map(len, names))
-    figure, axes = panels(count, (2.55, 0.27 * len(names) + 0.85), title, said, left=left, sharey=True)
+    size = (2.55, height * len(names) + 0.85)
+    figure, axes = panels(count, size, title, said, left=left, legend=legend, sharey=True)
     for ax in axes:
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.4, -0.6)
@@ -77,7 +81,8 @@ def inference_time_variants(summary: Summary, look: Look) -> Figure:
     if not drawn:
         return statement(title, "Nothing was timed: the study's runs have no latency.")
     columns = dict.fromkeys(column for _, column, _ in drawn)
-    said = " ".join([*(conditions(summary, column) for column in columns), seeds_said(summary, "Bars")])
+    at = [conditions(summary, column) for column in columns]
+    said = " ".join([*at, fastest_said(summary), seeds_said(summary, "Bars")])
     return _bars(summary, look, drawn, title, said, "time of a call, ms")
 
 
@@ -88,7 +93,7 @@ def _bars(
     names = list(summary.variants)
     if BASELINE in names and len(names) > 1:
         said += f" ×: ratio to {BASELINE}."
-    figure, axes = _rows_of_variants(len(drawn), names, title, said)
+    figure, axes = rows_of_variants(len(drawn), names, title, said)
     for ax, (panel, column, heading) in zip(axes, drawn, strict=True):
         top = max(run[column] for run in panel.runs if run[column] is not None)
         for place, row in _placed(panel, names):

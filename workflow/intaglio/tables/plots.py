@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from intaglio.store import new_artifact
-from intaglio.tables import comparisons, curves, lines, tradeoffs
+from intaglio.tables import comparisons, curves, execution, lines, tradeoffs
 from intaglio.tables.files import PLOT_FILES, PLOTS
 from intaglio.tables.style import RC, Look, statement
 from intaglio.tables.summary import Summary, read_summary
@@ -22,6 +22,7 @@ _DRAW: dict[str, Callable[[Summary, Look], Figure]] = {
     "differences": lines.differences,
     "training-time-variants": lines.training_time_variants,
     "inference-time-variants": lines.inference_time_variants,
+    "inference-time-backends": execution.inference_time_backends,
     "accuracy-vs-training-time": tradeoffs.accuracy_vs_training_time,
     "accuracy-vs-inference-time": tradeoffs.accuracy_vs_inference_time,
     "loss-curves": curves.loss_curves,

@@ -14,6 +14,8 @@ from intaglio.store import MANIFEST, open_artifact
 
 KEY = ("task", "model", "variant", "seed")
 _MB = 1e6
+# Components of the sizes table, and columns of runs.parquet.
+_SIZES = (("file", "size_mb"), ("checkpoint", "checkpoint_mb"), ("parameters", "parameters_mb"))
 _SCORES = ("accuracy", "f1_macro", "balanced_accuracy", "cohen_kappa", "matthews")
 
 
@@ -24,6 +26,7 @@ class Record:
     Attributes:
         row: its row of runs.parquet; what is not known is absent.
         tables: pyarrow tables by name (metrics, history, latency, sizes, operators), those that are there.
+        timed: rows of its latency table at the study's headline point.
         evaluation: folder of its predictions, if it is there and sound.
         classes: number of labels of its task.
         validation: metrics on the validation split, of the weights that were kept.
@@ -31,6 +34,7 @@ class Record:
 
     row: dict[str, Any]
     tables: dict[str, Any] = field(default_factory=dict)
+    timed: list[dict[str, Any]] = field(default_factory=list)
     evaluation: Path | None = None
     classes: int = 0
     validation: dict[str, float] = field(default_factory=dict)
@@ -121,13 +125,12 @@ def _read_profile(record: Record, folder: Path, study: Mapping[str, Any], _run: 
     operators = schemas.read_table(folder / "operators.parquet", schemas.OPERATORS)
     record.tables |= {"latency": latency, "sizes": sizes, "operators": operators}
     batch_size, length = study["profile"]["headline"]
-    timed: dict[str, dict[str, Any]] = {}
-    for row in latency.to_pylist():
-        if (row["batch_size"], row["length"]) == (batch_size, length):
-            timed.setdefault(row["device"], row)  # the first backend is the one that the headline speaks of
+    record.timed = [row for row in latency.to_pylist() if (row["batch_size"], row["length"]) == (batch_size, length)]
+    # Whoever deploys the model takes the fastest backend; the last here is the fastest.
+    timed = {row["device"]: row for row in sorted(record.timed, key=lambda row: -row["mean_ms"])}
     record.row |= {"latency_batch_size": batch_size, "latency_length": length}
     record.row |= _cpu_columns(timed.get("cpu")) | _cuda_columns(timed.get("cuda"))
-    for component, column in (("file", "size_mb"), ("parameters", "parameters_mb")):
+    for component, column in _SIZES:
         of_it = [row["bytes"] for row in sizes.to_pylist() if row["component"] == component]
         record.row[column] = sum(of_it) / _MB if of_it else None
 
@@ -156,7 +159,11 @@ def _cpu_columns(row: Mapping[str, Any] | None) -> dict[str, Any]:
 def _cuda_columns(row: Mapping[str, Any] | None) -> dict[str, Any]:
     if row is None:
         return {}
-    return _times(row, "cuda_") | {"cuda_device_name": row["device_name"], "cuda_machine": row["machine_id"]}
+    return _times(row, "cuda_") | {
+        "cuda_backend": row["backend"],
+        "cuda_device_name": row["device_name"],
+        "cuda_machine": row["machine_id"],
+    }
 
 
 _Reader = Callable[[Record, Path, Mapping[str, Any], Mapping[str, Any]], None]

@@ -12,7 +12,7 @@ import pyarrow as pa
 from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.store import new_artifact
-from intaglio.tables import display, published
+from intaglio.tables import backends, display, published
 from intaglio.tables.files import SHOWN, SUMMARY_FILES
 from intaglio.tables.html import to_html
 from intaglio.tables.records import KEY, Record, read_run
@@ -47,17 +47,25 @@ def summarize(plan: Path, output: Path, partial: bool = False) -> None:
         _refuse_gaps(study["study"], records)
     runs = [record.row for record in records]
     variants = variant_rows(records, int(study["bootstrap"]))
+    executed = backends.backend_rows(records)
     about = {"study": study["study"], "description": study.get("description", ""), "partial": partial}
     with new_artifact(output, "summary", about) as folder:
         schemas.write_table(folder / "runs.parquet", runs, schemas.RUNS)
         schemas.write_table(folder / "variants.parquet", variants, schemas.VARIANTS)
+        schemas.write_table(folder / "backends.parquet", executed, schemas.BACKENDS)
         for name, schema in _GATHERED.items():
             schemas.write_table(folder / f"{name}.parquet", _gather(name, schema, records), schemas.keyed(schema))
         display.write_csv(folder / "runs.csv", runs, list(schemas.RUNS.names))
         display.write_csv(folder / "variants.csv", variants, list(schemas.VARIANTS.names))
+        display.write_csv(folder / "backends.csv", executed, list(schemas.BACKENDS.names))
         figures = published.compare(study, runs)
         display.write_csv(folder / "published.csv", figures, published.COLUMNS)
-        shown = (display.runs(study, runs), display.variants(study, variants), published.show(study, figures))
+        shown = (
+            display.runs(study, runs),
+            display.variants(study, variants),
+            backends.show(study, executed),
+            published.show(study, figures),
+        )
         for name, table in zip(SHOWN, shown, strict=True):
             (folder / f"{name}.md").write_text(display.to_markdown(table))
             (folder / f"{name}.html").write_text(to_html(table))

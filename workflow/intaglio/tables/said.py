@@ -54,6 +54,13 @@ def conditions(summary: Summary, column: str) -> str:
     return f"{'GPU' if column.startswith('cuda') else 'CPU'}: {names}, {at}."
 
 
+def fastest_said(summary: Summary) -> str:
+    """Say what executed the models where a run's time is that of its fastest backend."""
+    runs = [run for panel in summary.panels for run in panel.runs]
+    names = sorted({run[column] for run in runs for column in ("backend", "cuda_backend") if run[column]})
+    return f"Every run in its fastest backend ({', '.join(names)})."
+
+
 def timed(summary: Summary) -> list[tuple[Panel, str, str]]:
     """Return (panel, latency column, title) of all that was timed: numbers of two devices never share an axis."""
     found = [

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -91,7 +92,7 @@ def panels(
     *,
     columns: int = 4,
     left: float = 0.0,
-    legend: Sequence[Line2D] = (),
+    legend: Sequence[Artist] = (),
     **options: Any,
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure of equal panels under a heading, with a legend below.

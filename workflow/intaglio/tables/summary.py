@@ -22,6 +22,7 @@ class Panel:
         title: the task, with the model where the study has several.
         runs: rows of runs.parquet that ended well; times from other hardware than most rows' are null.
         variants: rows of variants.parquet with at least one such run.
+        backends: rows of backends.parquet.
     """
 
     task: str
@@ -29,6 +30,7 @@ class Panel:
     title: str
     runs: Rows
     variants: Rows
+    backends: Rows
 
     def of(self, variant: str) -> Rows:
         """Return the runs of one variant."""
@@ -63,13 +65,16 @@ def read_summary(folder: Path) -> Summary:
     about = open_artifact(folder, "summary")
     runs = schemas.read_table(folder / "runs.parquet", schemas.RUNS).to_pylist()
     variants = schemas.read_table(folder / "variants.parquet", schemas.VARIANTS).to_pylist()
+    backends = schemas.read_table(folder / "backends.parquet", schemas.BACKENDS).to_pylist()
     several = len({row["model"] for row in variants}) > 1
     panels = []
     for task, model in dict.fromkeys((row["task"], row["model"]) for row in variants):
         mine = [row for row in variants if (row["task"], row["model"]) == (task, model) and row["n"]]
         done = [row for row in runs if (row["task"], row["model"], row["status"]) == (task, model, "ok")]
         if done:
-            panels.append(Panel(task, model, f"{task} · {model}" if several else task, comparable(done), mine))
+            title = f"{task} · {model}" if several else task
+            executed = [row for row in backends if (row["task"], row["model"]) == (task, model)]
+            panels.append(Panel(task, model, title, comparable(done), mine, executed))
     return Summary(
         study=about["study"],
         panels=panels,

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from intaglio.tables.said import conditions, metric_name, seeds_said, timed
+from intaglio.tables.said import conditions, fastest_said, metric_name, seeds_said, timed
 from intaglio.tables.style import FAINT, GREY, INK, Look, panels, statement
 from intaglio.tables.summary import Panel, Summary
 from intaglio.tables.variants import mean_sd
@@ -28,7 +28,8 @@ def accuracy_vs_inference_time(summary: Summary, look: Look) -> Figure:
     if not drawn:
         return statement(title, "Nothing was timed: the study's runs have no latency.")
     columns = dict.fromkeys(column for _, column, _ in drawn)
-    said = " ".join([*(conditions(summary, column) for column in columns), seeds_said(summary)])
+    at = [conditions(summary, column) for column in columns]
+    said = " ".join([*at, fastest_said(summary), seeds_said(summary)])
     said += " Ringed: the Pareto front of the means (no variant is both faster and better)."
     return _scatter(summary, look, drawn, title, said, "time of a call, ms", front=True)
 

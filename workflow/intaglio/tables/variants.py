@@ -31,7 +31,7 @@ _COUNTED = {
     "latency_n": "latency_ms_mean",
     "cuda_latency_n": "cuda_latency_ms_mean",
 }
-_NAMES = ("latency_device_name", "cuda_device_name", "device")
+_NAMES = ("backend", "cuda_backend", "latency_device_name", "cuda_device_name", "device")
 
 
 def mean_sd(values: Iterable[float | None]) -> tuple[float | None, float | None]:

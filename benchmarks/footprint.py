@@ -1,0 +1,185 @@
+"""What a model in float and in integers occupies: on disk by tensor type, and in memory while it computes."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import multiprocessing
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from contenders import FLOAT, OURS, Call, Models, Point, random_batch, session, session_call
+from safetensors import safe_open
+from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging
+
+from intaglio.encoder.checkpoint import from_pretrained, save_pretrained
+
+Row = dict[str, Any]
+# The engines whose memory is compared, by contender: float, and ours on the same one.
+ENGINES = {
+    "torch float": "intaglio torch",
+    "torch.compile float": "intaglio torch.compile",
+    "onnxruntime float": "intaglio onnxruntime",
+}
+
+
+def write_files(models: Models) -> dict[str, Path]:
+    """Write what is not on disk yet; return the file or folder of each contender that has one.
+
+    A form that cannot be made is left out: its contender said why.
+    """
+    floating, encoder = models.folder / "float", models.folder / "encoder"
+    models.model.save_pretrained(floating)
+    save_pretrained(models.encoder, models.model.config, encoder)
+    places = dict.fromkeys(("torch float", "torch.compile float"), floating)
+    places |= dict.fromkeys(("intaglio torch", "intaglio torch.compile"), encoder)
+    graphs = {
+        "onnxruntime float": "float_onnx",
+        "onnxruntime dynamic int8": "dynamic_onnx",
+        "intaglio onnxruntime": "integer_onnx",
+    }
+    # Only those that were made: the cached property leaves its value in the instance.
+    made = vars(models)
+    return {**places, **{name: made[graph] for name, graph in graphs.items() if graph in made}}
+
+
+def file_rows(places: dict[str, Path]) -> list[Row]:
+    """Return a row a file: its bytes, those of its tensors by data type, its share of both float files.
+
+    Ours in torch is executed from a checkpoint for training, in float32: the integer model's file is the ONNX one.
+    """
+    files = {"torch float": places["torch float"] / "model.safetensors"}
+    files |= {name: path for name, path in places.items() if path.suffix == ".onnx"}
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    rows: list[Row] = []
+    for name, path in files.items():
+        of_tensors = _safetensors(path) if path.suffix == ".safetensors" else _onnx(path)
+        shares = {base: sizes[name] / sizes[base] for base in ENGINES if base in sizes}
+        rows.append({"contender": name, "bytes": sizes[name], "tensors": of_tensors, "share_of": shares})
+    return rows
+
+
+def _safetensors(path: Path) -> dict[str, int]:
+    totals: dict[str, int] = defaultdict(int)
+    with safe_open(path, framework="pt") as content:
+        for name in content.keys():  # noqa: SIM118 (it is no dict: it does not iterate)
+            tensor = content.get_tensor(name)
+            totals[str(tensor.dtype).removeprefix("torch.")] += tensor.nbytes
+    return dict(totals)
+
+
+def _onnx(path: Path) -> dict[str, int]:
+    """Return the bytes of a graph's initializers and constants by data type; nodes and names are not counted."""
+    import onnx
+    from onnx.numpy_helper import to_array
+
+    graph = onnx.load(path).graph
+    constants = [a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute if a.HasField("t")]
+    totals: dict[str, int] = defaultdict(int)
+    for tensor in (*graph.initializer, *constants):
+        values = to_array(tensor)
+        totals[values.dtype.name] += values.nbytes
+    return dict(totals)
+
+
+def memory_rows(places: dict[str, Path], names: Sequence[str], points: Sequence[Point], threads: int) -> list[Row]:
+    """Return the peak resident memory of inference in MB by contender and point; each in a process of its own.
+
+    It is what lies above the same process after it has loaded the model, called it and let go of it, as the package's
+    own `measure.memory` counts. None where the kernel cannot reset its high-water mark.
+
+    Args:
+        places: of `write_files`.
+        names: the contenders that ran.
+        points: measured in ascending order, because engines keep what an earlier one needed.
+        threads: of the engine.
+    """
+    context = multiprocessing.get_context("spawn")
+    points = sorted(points, key=lambda point: point[0] * point[1])
+    rows: list[Row] = []
+    for name in (name for pair in ENGINES.items() for name in pair if name in names and name in places):
+        with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
+            peaks = process.submit(_peaks, name, places, points, threads).result()
+        rows += [
+            {"contender": name, "batch": batch, "length": length, "peak_mb": peak}
+            for (batch, length), peak in zip(points, peaks, strict=True)
+        ]
+    return rows
+
+
+def _peaks(name: str, places: dict[str, Path], points: list[Point], threads: int) -> list[float | None]:
+    torch.set_num_threads(threads)
+    logging.disable_progress_bar()
+    model = AutoModelForSequenceClassification.from_pretrained(places["torch float"])
+    batches = [random_batch(model, point, "cpu", padded=True) for point in [(1, 8), *points]]
+    del model
+    _call_twice(_load(name, places[name], threads), batches[0])
+    if not _reset_peak():
+        return [None] * len(points)
+    baseline = _peak()
+    call = _load(name, places[name], threads)
+    # The first call reads every weight: a mapped file takes memory only once it is read.
+    _call_twice(call, batches[0])
+    peaks: list[float | None] = []
+    for batch in batches[1:]:
+        # The first calls find out which memory a graph needs.
+        _call_twice(call, batch)
+        _reset_peak()
+        _call_twice(call, batch)
+        peaks.append((_peak() - baseline) / 1e6)
+    return peaks
+
+
+def _load(name: str, place: Path, threads: int) -> Call:
+    if place.suffix == ".onnx":
+        return session_call(session(place, threads, ours=name in OURS))
+    model: Any
+    if name in FLOAT:
+        model = AutoModelForSequenceClassification.from_pretrained(place).eval()
+    else:
+        from intaglio.execution.on_torch import integer_model
+
+        model = integer_model(from_pretrained(place)).eval()
+    if "compile" in name:
+        model.compile(dynamic=False)
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.sum()
+    return partial(_logits, model)
+
+
+def _logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    logits: torch.Tensor = model(**batch).logits
+    return logits
+
+
+@torch.inference_mode()
+def _call_twice(call: Call, batch: dict[str, torch.Tensor]) -> None:
+    for _ in range(2):
+        call(batch)
+
+
+def _reset_peak() -> bool:
+    """Give freed memory back to the system and forget the peak so far; False where the kernel cannot."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak() -> int:
+    """Return the highest resident memory since the last reset, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status: no VmHWM")

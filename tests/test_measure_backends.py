@@ -1,0 +1,213 @@
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from encoders import calibrated
+from intaglio.encoder.checkpoint import save_pretrained
+from intaglio.errors import UserError
+from intaglio.export.export import export
+from intaglio.measure import agreement, backends, inputs, profile
+from intaglio.measure.agreement import differences
+from intaglio.measure.backends import Compiled, OnnxModel, Place, opened, places
+from intaglio.measure.models import is_integer
+from intaglio.schemas import LATENCY, SIZES, read_table
+from intaglio.store import new_artifact
+from intaglio.study.schema import Profile
+from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
+
+OPTIONS = Profile(batch_sizes=[2], lengths=[8], headline=(2, 8), warmup=1, calls=2, threads=1, devices=["cpu"])
+TORCH, ORT = Place("torch", "cpu"), Place("onnxruntime", "cpu")
+POINT = (4, 16)
+
+
+@pytest.fixture(scope="module")
+def floats(tmp_path_factory):
+    """Two checkpoints of different weights with their exports."""
+    root = tmp_path_factory.mktemp("floats")
+    found = []
+    for seed in (0, 1):
+        checkpoint = tiny_model(root / f"checkpoint{seed}", "roberta", seed=seed, kind="checkpoint")
+        export(checkpoint, root / f"export{seed}")
+        found.append((checkpoint, root / f"export{seed}"))
+    return found
+
+
+def integer_checkpoint(folder, integer=("linear", "gelu", "softmax", "layernorm"), arch="bert"):
+    encoder, model = calibrated(frozenset(integer), arch)
+    with new_artifact(folder, "checkpoint") as draft:
+        save_pretrained(encoder, model.config, draft)
+        tiny_tokenizer(arch).save_pretrained(draft)
+    return folder
+
+
+def test_padded_inputs_have_every_length_and_one_full_row():
+    tokenizer = tiny_tokenizer("roberta")
+    given = inputs.padded_inputs(tokenizer, (4, 32), "cpu")
+    lengths = given["attention_mask"].sum(1)
+    assert lengths.tolist() == [32, 24, 16, 8]
+    padding = given["input_ids"] == tokenizer.pad_token_id
+    assert torch.equal(padding, given["attention_mask"] == 0)
+    assert "token_type_ids" in inputs.padded_inputs(tiny_tokenizer(), (1, 1), "cpu")
+
+
+def test_backends_are_called_alike_and_compute_what_transformers_does(floats):
+    checkpoint, exported = floats[0]
+    given = inputs.padded_inputs(AutoTokenizer.from_pretrained(checkpoint), POINT, "cpu")
+    reference = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+    with torch.no_grad():
+        expected = reference(**given).logits
+    for place in (TORCH, ORT):
+        with opened(place, checkpoint, exported, 1) as it, torch.inference_mode():
+            assert it.place == place
+            torch.testing.assert_close(it.model(**given).logits, expected, atol=1e-5, rtol=0)
+
+
+def test_difference_is_that_to_torch_on_a_padded_batch(floats):
+    """A graph of other weights: what its logits differ by, computed by hand."""
+    (checkpoint, own), (_, other) = floats
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    given = inputs.padded_inputs(tokenizer, POINT, "cpu")
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+    with torch.no_grad():
+        expected = model(**given).logits.numpy()
+    session = onnxruntime.InferenceSession(other / "model.onnx")
+    (logits,) = session.run(["logits"], {one.name: given[one.name].numpy() for one in session.get_inputs()})
+    found = differences([TORCH, ORT], checkpoint, other, POINT, 1)
+    assert found == {TORCH: 0.0, ORT: pytest.approx(np.abs(logits - expected).max(), rel=1e-4)}
+    assert found[ORT] > 0.01
+    assert differences([ORT], checkpoint, own, POINT, 1)[ORT] < 1e-5
+
+
+def test_an_integer_model_that_differs_is_refused(floats, monkeypatch):
+    (checkpoint, _), (_, other) = floats
+    monkeypatch.setattr(agreement, "is_integer", lambda _: True)
+    with pytest.raises(
+        UserError, match=r"an integer model must .* of onnxruntime on cpu differ from torch's by \d"
+    ) as it:
+        differences([TORCH, ORT], checkpoint, other, POINT, 1)
+    assert "\n" not in str(it.value)
+
+
+def test_logits_that_are_not_finite_are_refused(floats, tmp_path):
+    checkpoint, exported = floats[0]
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    with torch.no_grad():
+        model.classifier.out_proj.bias[0] = float("nan")
+    with new_artifact(tmp_path / "checkpoint", "checkpoint") as draft:
+        model.save_pretrained(draft)
+        AutoTokenizer.from_pretrained(checkpoint).save_pretrained(draft)
+    with pytest.raises(UserError, match="torch on cpu gives logits that are not finite"):
+        differences([TORCH], tmp_path / "checkpoint", exported, POINT, 1)
+
+
+def test_onnxruntime_stays_on_the_cpu():
+    wanted = ("torch", "onnxruntime")
+    assert places(wanted, ["cpu", "cuda"]) == [TORCH, ORT, Place("torch", "cuda")]
+    assert places(["onnxruntime"], ["cuda"]) == []
+
+
+def test_without_a_compiler_one_line_says_so(monkeypatch, caplog):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(backends.shutil, "which", lambda _: None)
+    assert places(("torch.compile", "torch"), ["cpu", "cuda"]) == [TORCH, Place("torch", "cuda")]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("profile.backends: no C++ compiler")
+    assert places(("torch",), ["cpu"]) == [TORCH]
+    assert len(caplog.records) == 1
+
+
+def test_every_shape_is_compiled_for_itself(monkeypatch):
+    compiled = []
+
+    def fake(module, dynamic):
+        assert dynamic is False
+        compiled.append(module)
+        return module
+
+    monkeypatch.setattr(torch, "compile", fake)
+    model = Compiled(torch.nn.Embedding(9, 2))
+    monkeypatch.setattr(model.module, "forward", lambda input_ids: input_ids.shape)
+    shapes = [(1, 8), (1, 8), (4, 8), (4, 8), (1, 8)]
+    for shape in shapes:
+        assert model(input_ids=torch.zeros(shape, dtype=torch.int64)) == shape
+    assert len(compiled) == 3
+
+
+def test_what_cannot_be_compiled_is_left_out(floats, monkeypatch, caplog, tmp_path):
+    checkpoint, exported = floats[0]
+
+    def broken(**_):
+        raise torch._dynamo.exc.InternalTorchDynamoError("no Python.h\nmore of it")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    monkeypatch.setattr(backends.shutil, "which", lambda name: name)
+    found = differences([Place("torch.compile", "cpu"), TORCH], checkpoint, exported, POINT, 1)
+    assert list(found) == [TORCH]
+    assert "torch.compile fails on cpu (no Python.h); it is left out" in caplog.text
+    only = OPTIONS.model_copy(update={"backends": ("torch.compile",)})
+    with pytest.raises(UserError, match="of which nothing is there; add torch"):
+        profile.profile(checkpoint, exported, only, tmp_path / "profile")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not backends._has_compiler(), reason="needs a C++ compiler")
+def test_compiled(tmp_path, floats):
+    checkpoint, exported = floats[0]
+    options = OPTIONS.model_copy(update={"backends": ("torch.compile", "torch")})
+    profile.profile(checkpoint, exported, options, tmp_path / "profile")
+    rows = read_table(tmp_path / "profile" / "latency.parquet", LATENCY).to_pylist()
+    assert [row["backend"] for row in rows] == ["torch.compile", "torch"]
+    assert 0 < rows[0]["max_difference"] < 1e-5
+
+
+def test_only_all_four_operations_are_integer(tmp_path):
+    assert is_integer(integer_checkpoint(tmp_path / "int"))
+    assert not is_integer(integer_checkpoint(tmp_path / "some", ("linear", "gelu")))
+    assert not is_integer(tiny_checkpoint(tmp_path / "float"))
+
+
+def test_an_integer_checkpoint_is_executed_on_integers(tmp_path):
+    checkpoint = integer_checkpoint(tmp_path / "int")
+    with opened(TORCH, checkpoint, tmp_path, 1) as it:
+        assert type(it.module).__name__ == "IntegerModel"
+        given = inputs.padded_inputs(it.tokenizer, POINT, "cpu")
+        with torch.inference_mode():
+            logits = it.model(**given).logits
+    with torch.inference_mode():
+        simulated = calibrated()[0](**given).logits
+    torch.testing.assert_close(logits, simulated, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("integer", [("linear", "gelu", "softmax", "layernorm"), ("linear", "softmax")], ids="-".join)
+def test_profile_of_an_integer_checkpoint(tmp_path, integer):
+    checkpoint = integer_checkpoint(tmp_path / "checkpoint", integer)
+    export(checkpoint, tmp_path / "export")
+    profile.profile(checkpoint, tmp_path / "export", OPTIONS, tmp_path / "profile")
+    rows = read_table(tmp_path / "profile" / "latency.parquet", LATENCY).to_pylist()
+    assert [row["backend"] for row in rows] == ["torch", "onnxruntime"]
+    assert rows[1]["max_difference"] < (1e-6 if len(integer) == 4 else 1e-2)
+    sizes = read_table(tmp_path / "profile" / "sizes.parquet", SIZES).to_pylist()
+    weights = {row["dtype"]: row["count"] for row in sizes if row["component"] == "tensors"}
+    # Two layers of four linear maps of the width and two of twice the width.
+    assert weights.get("int8", 0) + weights.get("uint8", 0) >= 2 * (4 * 32 * 32 + 2 * 32 * 64)
+
+
+def test_onnxruntime_is_given_what_the_graph_takes_and_nothing_is_copied():
+    class Session:
+        def get_inputs(self):
+            return [SimpleNamespace(name="input_ids")]
+
+        def run(self, names, given):
+            assert (names, list(given)) == (["logits"], ["input_ids"])
+            assert np.shares_memory(given["input_ids"], ids.numpy())
+            return [array]
+
+    array = np.ones((1, 2), dtype=np.float32)
+    ids = torch.zeros((1, 1), dtype=torch.int64)
+    logits = OnnxModel(Session())(input_ids=ids, token_type_ids=ids).logits
+    array[0, 0] = 5
+    assert logits.tolist() == [[5, 1]]

@@ -1,0 +1,300 @@
+"""Everything that a trained integer encoder consists of, as integers (and scales where floating point is entered)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from intaglio.arithmetic import gelu, layernorm, linear, softmax, sums
+from intaglio.arithmetic.linear import QuantizedWeight
+from intaglio.encoder.config import EncoderConfig
+from intaglio.encoder.layers import Linear, Norm, Residual
+from intaglio.encoder.model import Attention, Embeddings, Encoder, Layer
+from intaglio.errors import UserError
+
+LONGEST_WIDTH = 1024
+LARGEST_HEAD = 512
+
+
+@dataclass(frozen=True)
+class LinearConstants:
+    """A linear layer.
+
+    Attributes:
+        weight, bias: int8 [out, in]; int32 [out].
+        scale: float32 [out], real value of one in an accumulator.
+        multiplier: int32 [out] of a term of a sum, else None.
+        shift: bits that accumulators lose before it.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor
+    multiplier: Tensor | None = None
+    shift: int = 0
+
+
+@dataclass(frozen=True)
+class NormConstants:
+    """LayerNorm.
+
+    On integers gamma and beta are int32 [width], `guards` (int64) what epsilon adds to the sum of squares for every
+    shift, and `short_shift` leads from the result to its 8 bits (None if nobody takes them). In floating point they are
+    float32, and `inverse` is 1 / scale of the 8 bits.
+    """
+
+    gamma: Tensor
+    beta: Tensor
+    epsilon: float
+    integer: bool
+    guards: Tensor | None = None
+    short_shift: int | None = None
+    inverse: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class GeluConstants:
+    """GELU: `multiplier` [out] leads from accumulators to codes, `table` int8 [256] from codes to results.
+
+    `input_step` leads from codes less the zero point to the polynomial's grid, `output_multiplier` on to results.
+    In floating point `scale` is that of accumulators, [out], and `inverse` 1 / scale of the result.
+    """
+
+    integer: bool
+    multiplier: Tensor | None = None
+    zero_point: int = 0
+    table: Tensor | None = None
+    input_step: Tensor | None = None
+    output_multiplier: Tensor | None = None
+    scale: Tensor | None = None
+    inverse: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SoftmaxConstants:
+    """Softmax: `intaglio.arithmetic.softmax.DistanceScale` as integers; in floating point the `scale` of scores."""
+
+    integer: bool
+    down: int = 0
+    top: int = 0
+    multiplier: int = 0
+    shift: int = 0
+    scale: Tensor | None = None
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class LayerConstants:
+    """A layer; `*_multiplier` lead from accumulators to 8 bits, float32 [out] or without dimension."""
+
+    query: LinearConstants
+    key: LinearConstants
+    value: LinearConstants
+    query_multiplier: Tensor
+    key_multiplier: Tensor
+    value_multiplier: Tensor
+    softmax: SoftmaxConstants
+    context_multiplier: Tensor
+    attention_output: LinearConstants
+    attention_skip: int
+    attention_norm: NormConstants
+    intermediate: LinearConstants
+    gelu: GeluConstants
+    output: LinearConstants
+    output_skip: int
+    output_norm: NormConstants
+
+
+@dataclass(frozen=True)
+class EmbeddingConstants:
+    """Tables, int8 [rows, width], and their multipliers in the sum, whose scale only floating point needs."""
+
+    tables: tuple[Tensor, ...]
+    multipliers: tuple[int, ...]
+    scale: Tensor
+    norm: NormConstants
+    padding_index: int
+    positions_from_padding: bool
+    projection: LinearConstants | None = None
+    projection_short_shift: int = 0
+    projection_inverse: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The whole encoder; `scale` is that of the last layer's result. The head is the encoder's own, floating point."""
+
+    shape: EncoderConfig
+    embeddings: EmbeddingConstants
+    layers: tuple[LayerConstants, ...]
+    scale: Tensor
+    head: Any
+
+
+def _linear(quantized: QuantizedWeight, input_scale: Tensor) -> LinearConstants:
+    multiplier = None if quantized.multiplier is None else quantized.multiplier.to(torch.int32)
+    shift = 0 if quantized.shift is None else int(quantized.shift)
+    weight, bias = quantized.values.to(torch.int8), quantized.bias.to(torch.int32)
+    return LinearConstants(weight, bias, quantized.scale * input_scale, multiplier, shift)
+
+
+def _plain(layer: Linear, input_scale: Tensor) -> LinearConstants:
+    return _linear(linear.quantize_weight(layer.weight, layer.bias, input_scale), input_scale)
+
+
+def _norm(layer: Norm, input_scale: Tensor) -> tuple[NormConstants, Tensor, Tensor]:
+    """Return LayerNorm's constants and the scales of its result and of the 8 bits of it."""
+    short = None if layer.output is None else layer.output.scale
+    if not layer.integer:
+        inverse = None if short is None else 1 / short
+        real = torch.ones_like(input_scale)
+        constants = NormConstants(layer.weight, layer.bias, layer.eps, False, inverse=inverse)
+        return constants, real, real if short is None else short
+    affine = layernorm.quantize_affine(layer.weight, layer.bias, short)
+    width = layer.normalized_shape[0]
+    if width > LONGEST_WIDTH:
+        raise UserError(f"hidden size {width}: integer LayerNorm is exact up to {LONGEST_WIDTH}; leave 'layernorm' out")
+    guards = layernorm.guards(layer.eps, input_scale, width).long()
+    constants = NormConstants(
+        affine.gamma.to(torch.int32),
+        affine.beta.to(torch.int32),
+        layer.eps,
+        True,
+        guards,
+        None if short is None else int(affine.shift),
+    )
+    return constants, affine.scale, affine.scale * torch.exp2(affine.shift)
+
+
+def _residual(sum_: Residual, layer: Linear, wide: Tensor, narrow: Tensor) -> tuple[LinearConstants, int, Tensor]:
+    """Return the linear layer's constants, LayerNorm's shift into the sum and the scale of the sum."""
+    if sum_.sum is None:
+        return _plain(layer, narrow), 0, wide
+    skip = sums.residual_shift(wide, sum_.sum.scale)
+    scale = wide * torch.exp2(skip)
+    return _linear(linear.quantize_weight(layer.weight, layer.bias, narrow, scale), narrow), int(skip), scale
+
+
+def _softmax(attention: Attention, scale: Tensor) -> SoftmaxConstants:
+    if not attention.integer_softmax:
+        return SoftmaxConstants(False, scale=scale, factor=attention.factor)
+    found = softmax.distance_scale(scale * attention.factor)
+    return SoftmaxConstants(True, int(found.down), int(found.top), int(found.multiplier), int(found.shift))
+
+
+def _gelu(layer: Layer, intermediate: LinearConstants) -> tuple[GeluConstants, Tensor]:
+    """Return GELU's constants and the scale of its result."""
+    assert layer.gelu.output is not None
+    if not layer.gelu.integer:
+        scale = layer.gelu.output.scale
+        return GeluConstants(False, scale=intermediate.scale, inverse=1 / scale), scale
+    table = gelu.gelu_table(layer.gelu.output.largest)
+    multiplier = intermediate.scale / table.input_scale
+    constants = GeluConstants(
+        True,
+        multiplier,
+        int(table.zero_point),
+        table.entries.to(torch.int8),
+        table.input_scale / gelu.GRID,
+        gelu.OUTPUT_SCALE / table.scale,
+    )
+    return constants, table.scale
+
+
+def _layer(layer: Layer, wide: Tensor, narrow: Tensor) -> tuple[LayerConstants, Tensor, Tensor]:
+    attention = layer.attention
+    query, key, value = (_plain(part, narrow) for part in (attention.query, attention.key, attention.value))
+    scales = [found.scale for found in (attention.query_range, attention.key_range, attention.value_range)]
+    context_scale = attention.context_range.scale
+    probability = torch.full_like(scales[2], 1 / softmax.LEVELS)
+    attention_output, attention_skip, sum_scale = _residual(
+        layer.attention_residual, attention.output, wide, context_scale
+    )
+    attention_norm, wide, narrow = _norm(layer.attention_norm, sum_scale)
+    intermediate = _plain(layer.intermediate, narrow)
+    gelu_constants, gelu_scale = _gelu(layer, intermediate)
+    output, output_skip, sum_scale = _residual(layer.output_residual, layer.output, wide, gelu_scale)
+    output_norm, wide, narrow = _norm(layer.output_norm, sum_scale)
+    constants = LayerConstants(
+        query=query,
+        key=key,
+        value=value,
+        query_multiplier=query.scale / scales[0],
+        key_multiplier=key.scale / scales[1],
+        value_multiplier=value.scale / scales[2],
+        softmax=_softmax(attention, scales[0] * scales[1]),
+        context_multiplier=probability * scales[2] / context_scale,
+        attention_output=attention_output,
+        attention_skip=attention_skip,
+        attention_norm=attention_norm,
+        intermediate=intermediate,
+        gelu=gelu_constants,
+        output=output,
+        output_skip=output_skip,
+        output_norm=output_norm,
+    )
+    return constants, wide, narrow
+
+
+def _embeddings(embeddings: Embeddings) -> tuple[EmbeddingConstants, Tensor, Tensor]:
+    tables = [table for table in (embeddings.word, embeddings.position, embeddings.segment) if table is not None]
+    scale, multipliers = sums.table_scales([table.range() for table in tables])
+    rows = [
+        sums.quantize_rows(table.weight, scale * multiplier).to(torch.int8)
+        for table, multiplier in zip(tables, multipliers, strict=True)
+    ]
+    norm, wide, narrow = _norm(embeddings.norm, scale)
+    told: dict[str, Any] = {}
+    if embeddings.project is not None:
+        assert embeddings.project.output is not None
+        short = embeddings.project.output.scale
+        if embeddings.project.integer:
+            wide = short * 2.0**-sums.PROJECTION_SHIFT
+            dense = embeddings.project.dense
+            told["projection"] = _linear(linear.quantize_weight(dense.weight, dense.bias, narrow, wide), narrow)
+            told["projection_short_shift"] = sums.PROJECTION_SHIFT
+            narrow = wide * torch.exp2(torch.full_like(wide, sums.PROJECTION_SHIFT))
+        else:
+            told["projection"] = _plain(embeddings.project.dense, narrow)
+            told["projection_inverse"] = 1 / short
+            narrow = short
+    constants = EmbeddingConstants(
+        tuple(rows),
+        tuple(int(multiplier) for multiplier in multipliers),
+        scale,
+        norm,
+        embeddings.padding_index,
+        embeddings.positions_from_padding,
+        **told,
+    )
+    return constants, wide, narrow
+
+
+@torch.no_grad()
+def constants_of(encoder: Encoder) -> Constants:
+    """Return the constants of a calibrated integer encoder.
+
+    Raises:
+        UserError: it computes in floating point, has no ranges, or a size for which the integers would overflow.
+    """
+    shape = encoder.shape
+    if not shape.integer:
+        raise UserError("this encoder computes in floating point: there are no integers to run")
+    if not encoder.has_ranges():
+        raise UserError("the integer encoder has no activation ranges yet: calibrate it on training data first")
+    if shape.hidden_size // shape.heads > LARGEST_HEAD:
+        raise UserError(
+            f"attention heads of {shape.hidden_size // shape.heads}: integers are exact up to {LARGEST_HEAD}"
+        )
+    if shape.positions > softmax.LONGEST:
+        raise UserError(f"{shape.positions} positions: integer softmax is exact up to {softmax.LONGEST}")
+    embeddings, wide, narrow = _embeddings(encoder.embeddings)
+    layers = []
+    for layer in encoder.layers:
+        assert isinstance(layer, Layer)
+        found, wide, narrow = _layer(layer, wide, narrow)
+        layers.append(found)
+    return Constants(shape, embeddings, tuple(layers), wide, encoder.head)

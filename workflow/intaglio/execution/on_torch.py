@@ -1,0 +1,299 @@
+"""The integer encoder on torch: int8 products, and everything between them on int8, uint8 and int32 tensors.
+
+Within an operation float32 units do the arithmetic: every integer of the specification is below 2^24, so float32 holds
+it and the results are those of int32, at the speed of float32 vectors. torch.compile makes one loop of an operation.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from intaglio.arithmetic import gelu, layernorm, softmax, sums
+from intaglio.arithmetic.integers import HIGH, LOW
+from intaglio.arithmetic.sqrt import HIGH_BITS
+from intaglio.encoder.model import Encoder
+from intaglio.execution.constants import (
+    Constants,
+    EmbeddingConstants,
+    GeluConstants,
+    LinearConstants,
+    NormConstants,
+    SoftmaxConstants,
+    constants_of,
+)
+from intaglio.execution.products import product
+from intaglio.execution.program import run_embeddings, run_layer
+
+# Tokens at a time: what lies between two operations then stays in the caches, and below the size from which the C
+# library gives memory back to the system after every use.
+TOKENS = 1024
+SHAPES = 64
+
+
+# A compiler makes far better loops of these than of frexp and exp2.
+def _bits(x: Tensor) -> Tensor:
+    """Return of non-negative float32 integers how many bits they have, int32 (far below 0 for 0)."""
+    return (x.view(torch.int32) >> 23) - 126
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    """Return 2^exponent as float32, from int32."""
+    return ((exponent + 127) << 23).view(torch.float32)
+
+
+def _power_of_two_double(exponent: Tensor) -> Tensor:
+    """Return 2^exponent as float64, from int64."""
+    return ((exponent + 1023) << 52).view(torch.float64)
+
+
+def _row_multiplier(squares: Tensor, precision: int, dividend: int) -> Tensor:
+    """Return what `intaglio.arithmetic.layernorm.row_multiplier` does, of float64 integers [..., 1].
+
+    float64 holds them exactly, and its square root, rounded down, is the integer one.
+    """
+    bits = (squares.view(torch.int64) >> 52) - 1022
+    half = (HIGH_BITS - bits) >> 1
+    root = torch.floor(torch.sqrt(torch.floor(squares * _power_of_two_double(2 * half))))
+    reciprocal = torch.floor((dividend + torch.floor(root * 0.5)) / root)
+    return (reciprocal * _power_of_two_double(half - (precision - layernorm.GRID_BITS))).float()
+
+
+def _floor_shift(x: Tensor, shift: Any) -> Tensor:
+    return torch.floor(x * _power_of_two(-shift))
+
+
+@dataclass(frozen=True)
+class _Prepared(LinearConstants):
+    """A linear layer and the kernel for it."""
+
+    product: Any = None
+
+
+def _prepare(constants: Any, device: torch.device) -> Any:
+    """Return a layer's constants with a kernel for every product, and numbers as tensors.
+
+    So all layers look the same to a compiler, which then compiles one for all of them.
+    """
+    if not is_dataclass(constants) or isinstance(constants, type):
+        whole = isinstance(constants, int) and not isinstance(constants, bool)
+        return torch.tensor(constants, dtype=torch.int32, device=device) if whole else constants
+    parts = {part.name: _prepare(getattr(constants, part.name), device) for part in fields(constants)}
+    if isinstance(constants, LinearConstants):
+        return _Prepared(**parts, product=product(constants.weight, constants.bias))
+    return replace(constants, **parts)
+
+
+def _prepare_embeddings(constants: EmbeddingConstants, device: torch.device) -> EmbeddingConstants:
+    """Return the constants of the embeddings with what `_prepare` does to their parts."""
+    parts = {
+        name: _prepare(getattr(constants, name), device) for name in ("norm", "projection", "projection_short_shift")
+    }
+    return replace(constants, **parts)
+
+
+class TorchOperations:
+    """The operations on tensors, for one batch."""
+
+    def __init__(self, inputs: dict[str, Tensor], heads: int) -> None:
+        self.inputs = inputs
+        self.heads = heads
+        mask = inputs.get("attention_mask")
+        self.masked = None if mask is None else (mask == 0)[:, None, None, :]
+
+    def token_indices(self, constants: EmbeddingConstants) -> list[Tensor]:
+        """See Operations."""
+        ids = self.inputs["input_ids"]
+        if constants.positions_from_padding:
+            token = ids.ne(constants.padding_index).long()
+            positions = token.cumsum(1) * token + constants.padding_index
+        else:
+            positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
+        types = self.inputs.get("token_type_ids")
+        return [ids, positions, torch.zeros_like(ids) if types is None else types][: len(constants.tables)]
+
+    def embed(self, constants: EmbeddingConstants, indices: list[Tensor]) -> Tensor:
+        """See Operations."""
+        parts = [
+            functional.embedding(index, table).int() * multiplier
+            for table, index, multiplier in zip(constants.tables, indices, constants.multipliers, strict=True)
+        ]
+        total: Tensor = sum(parts[1:], parts[0])
+        return total
+
+    def linear(self, x8: Tensor, constants: LinearConstants) -> Tensor:
+        """See Operations."""
+        assert isinstance(constants, _Prepared)
+        rows: Tensor = constants.product(x8.flatten(0, -2))
+        return rows.view(*x8.shape[:-1], -1)
+
+    def linear_short(self, x8: Tensor, constants: LinearConstants, multiplier: Tensor) -> Tensor:
+        """See Operations."""
+        return (self.linear(x8, constants).float() * multiplier).round().clamp(LOW, HIGH).to(torch.int8)
+
+    def linear_gelu(self, x8: Tensor, constants: LinearConstants, gelu_: GeluConstants) -> Tensor:
+        """See Operations: the polynomial, which is faster than a table here."""
+        assert gelu_.multiplier is not None and gelu_.input_step is not None and gelu_.output_multiplier is not None
+        codes = (self.linear(x8, constants).float() * gelu_.multiplier).round() + gelu_.zero_point
+        codes = codes.clamp(0, gelu.CODES - 1) - gelu_.zero_point
+        h = (codes * gelu_.input_step).round().clamp(-gelu.GRID_BOUND, gelu.GRID_BOUND)
+        squared = (h.abs().clamp(max=gelu.Q_B) - gelu.Q_B).square()
+        one_plus_erf = (gelu.Q_ONE - squared) * h.sign() + gelu.Q_ONE
+        result = torch.floor(one_plus_erf * 2.0**-gelu.SHIFT) * h
+        return (result * gelu_.output_multiplier).round().clamp(LOW, HIGH).to(torch.int8)
+
+    def linear_term(self, x8: Tensor, constants: LinearConstants) -> Tensor:
+        """See Operations."""
+        assert constants.multiplier is not None
+        short = _floor_shift(self.linear(x8, constants).float(), constants.shift)
+        return (short.clamp(-sums.TERM_BOUND, sums.TERM_BOUND) * constants.multiplier).int()
+
+    def clip_sum(self, term: Tensor) -> Tensor:
+        """See Operations."""
+        return term.clamp(-sums.BOUND, sums.BOUND)
+
+    def residual(self, wide: Tensor, skip: Any, term: Tensor) -> Tensor:
+        """See Operations."""
+        return torch.clamp((wide >> skip) + term, -sums.BOUND, sums.BOUND)
+
+    def norm(self, x: Tensor, constants: NormConstants) -> Tensor:
+        """See Operations."""
+        assert constants.guards is not None
+        width = x.shape[-1]
+        mean = torch.div(x.sum(-1, keepdim=True) + width // 2, width, rounding_mode="floor")
+        y = (x - mean).float()
+        shift = (_bits(y.abs().amax(-1, keepdim=True)) - layernorm.SHORT_BITS).clamp_min(0)
+        short = torch.floor(y * _power_of_two(-shift) + torch.where(shift > 0, 0.5, 0.0))
+        squares = short.square().sum(-1, keepdim=True, dtype=torch.float64) + constants.guards[shift.long()]
+        multiplier = _row_multiplier(squares, *layernorm.reciprocal_constants(width))
+        normalized = torch.floor(short * multiplier + 0.5)
+        return (normalized * constants.gamma + constants.beta).int()
+
+    def shorten(self, x: Tensor, shift: Any) -> Tensor:
+        """See Operations."""
+        return torch.floor(x.float() * _power_of_two(-shift) + 0.5).clamp(LOW, HIGH).to(torch.int8)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        split: Tensor = x.unflatten(-1, (self.heads, -1))
+        return split.transpose(1, 2)
+
+    def scores(self, query: Tensor, key: Tensor) -> Tensor:
+        """See Operations. torch has no batched product of int8; float32's is exact here."""
+        return self._heads(query.float()) @ self._heads(key.float()).transpose(-1, -2)
+
+    def softmax(self, scores: Tensor, constants: SoftmaxConstants) -> Tensor:
+        """See Operations."""
+        if self.masked is not None:
+            scores = scores.masked_fill(self.masked, softmax.MASKED)
+        short = _floor_shift(scores.amax(-1, keepdim=True) - scores, constants.down).clamp(max=constants.top)
+        distance = _floor_shift(short * constants.multiplier, constants.shift).clamp(max=softmax.FARTHEST)
+        z = torch.floor(distance * (1 / softmax.STEPS))
+        polynomial = (softmax.Q_B - (distance - z * softmax.STEPS)).square() + softmax.Q_C
+        e = torch.floor(polynomial * _power_of_two(-softmax.SHIFT - z.int()))
+        total = e.sum(-1, keepdim=True)
+        bits = _bits(total) - softmax.EXPONENTIAL_BITS
+        normal = torch.floor(total * _power_of_two(-bits))
+        # The quotient is below 2^11 and the operands below 2^24: float64's, rounded down, is the integer one.
+        dividend = (softmax.LEVELS << softmax.RECIPROCAL_SHIFT) + torch.floor(normal * 0.5).double()
+        reciprocal = torch.floor(dividend / normal.double()).float()
+        multiplier = reciprocal * _power_of_two(-softmax.RECIPROCAL_SHIFT - bits)
+        return torch.floor(e * multiplier + 0.5).to(torch.uint8)
+
+    def context(self, probabilities: Tensor, value: Tensor, multiplier: Tensor) -> Tensor:
+        """See Operations."""
+        products = probabilities.float() @ self._heads(value.float())
+        short = (products * multiplier).round().clamp(LOW, HIGH).to(torch.int8)
+        return short.transpose(1, 2).flatten(2)
+
+    def dequantize(self, x: Tensor, scale: Tensor) -> Tensor:
+        """See Operations."""
+        return x.float() * scale
+
+    def quantize(self, x: Tensor, inverse: Tensor) -> Tensor:
+        """See Operations."""
+        return (x * inverse).round().clamp(LOW, HIGH).to(torch.int8)
+
+    def add_real(self, x: Tensor, y: Tensor) -> Tensor:
+        """See Operations."""
+        return x + y
+
+    def gelu_real(self, x: Tensor) -> Tensor:
+        """See Operations."""
+        return functional.gelu(x)
+
+    def norm_real(self, x: Tensor, constants: NormConstants) -> Tensor:
+        """See Operations."""
+        return functional.layer_norm(x, x.shape[-1:], constants.gamma, constants.beta, constants.epsilon)
+
+    def softmax_real(self, scores: Tensor, constants: SoftmaxConstants) -> Tensor:
+        """See Operations."""
+        assert constants.scale is not None
+        real = scores * constants.scale * constants.factor
+        if self.masked is not None:
+            real = real.masked_fill(self.masked, float("-inf"))
+        return (real.softmax(-1) * softmax.LEVELS).round().to(torch.uint8)
+
+
+class IntegerModel(nn.Module):
+    """A classifier whose encoder runs on integers; its head is floating point.
+
+    It is called as transformers' models are. It holds no parameters to train: `intaglio.encoder` does that.
+    """
+
+    def __init__(self, constants: Constants) -> None:
+        super().__init__()
+        device = constants.scale.device
+        self.shape = constants.shape
+        self.scale = constants.scale
+        self.integer = "layernorm" in constants.shape.integer
+        self.embeddings = _prepare_embeddings(constants.embeddings, device)
+        self.layers = [_prepare(layer, device) for layer in constants.layers]
+        self.head = deepcopy(constants.head).eval()
+        self.run_embeddings, self.run_layer = run_embeddings, run_layer
+
+    def compile(self, *_: Any, **__: Any) -> None:
+        """Compile the model in place: one layer for all, for each shape that it meets."""
+        # As many shapes as a grid of measurements has, rather than the default's few.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
+        self.run_embeddings, self.run_layer = (
+            torch.compile(function, dynamic=False) for function in (run_embeddings, run_layer)
+        )
+
+    def _encode(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return the last layer's result for the first tokens, [batch, width]."""
+        operations = TorchOperations(inputs, self.shape.heads)
+        wide, short = self.run_embeddings(operations, self.embeddings, self.integer)
+        for layer in self.layers:
+            wide, short = self.run_layer(operations, wide, short, layer)
+        first: Tensor = wide[:, 0]
+        return first.float() * self.scale if self.integer else first
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> SequenceClassifierOutput:
+        """Classify token sequences, int64 [batch, length]."""
+        told = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        inputs = {name: tensor for name, tensor in told.items() if tensor is not None}
+        size = len(input_ids) if input_ids.is_cuda else max(1, TOKENS // input_ids.shape[1])
+        parts = [
+            self._encode({name: tensor[start : start + size] for name, tensor in inputs.items()})
+            for start in range(0, len(input_ids), size)
+        ]
+        # The head sees the whole batch: in parts, its floating point would sum in another order.
+        return SequenceClassifierOutput(logits=self.head(torch.cat(parts)))
+
+
+def integer_model(encoder: Encoder) -> IntegerModel:
+    """Return what runs a calibrated encoder of ours on integers, to the bit as the encoder simulates it.
+
+    Raises:
+        UserError: the encoder computes in floating point, or was not calibrated.
+    """
+    with torch.no_grad():
+        return IntegerModel(constants_of(encoder)).eval()

@@ -1,0 +1,109 @@
+"""Products of int8 rows with int8 weights: the fastest exact kernel that torch has on this device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Accumulators with bias, int32 or float32 integers [rows, out], from int8 [rows, in].
+Product = Callable[[Tensor], Tensor]
+# _int_mm on CUDA wants more rows than this.
+FEWEST_ROWS = 17
+
+
+@torch.library.custom_op("intaglio::int8_product", mutates_args=())
+def _int8_product(x: Tensor, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor) -> Tensor:
+    # An operator of its own: torch.compile would want to freeze the packed weight.
+    result: Tensor = torch.ops.onednn.qlinear_pointwise(
+        x, 1.0, 0, weight, scales, zero_points, bias, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return result
+
+
+@_int8_product.register_fake
+def _(x: Tensor, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor) -> Tensor:  # noqa: ARG001
+    return x.new_empty((x.shape[0], scales.shape[0]), dtype=torch.float32)
+
+
+class OneDnnProduct:
+    """oneDNN's int8 product on an x86 CPU with VNNI or AMX: int32 accumulators, which it hands over as float32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight: Any = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
+        self.bias = bias.float()
+        self.scales = torch.ones(len(weight))
+        self.zero_points = torch.zeros(len(weight), dtype=torch.int32)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return accumulators of [rows, in]."""
+        result: Tensor = _int8_product(x, self.weight, self.scales, self.zero_points, self.bias)
+        return result
+
+
+class IntProduct:
+    """torch._int_mm: int8 tensor cores on CUDA."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight = weight.t()
+        self.bias = bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return accumulators of [rows, in]."""
+        rows = len(x)
+        if x.is_cuda and rows < FEWEST_ROWS:
+            x = torch.nn.functional.pad(x, (0, 0, 0, FEWEST_ROWS - rows))
+        return torch._int_mm(x, self.weight)[:rows] + self.bias
+
+
+class FloatProduct:
+    """float32 products of the integers, which are exact: for CPUs whose int8 instructions saturate or are missing."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight = weight.float().t()
+        self.bias = bias.float()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return accumulators of [rows, in]."""
+        return torch.addmm(self.bias, x.float(), self.weight)
+
+
+def product(weight: Tensor, bias: Tensor) -> Product:
+    """Return the product with int8 `weight` [out, in] and int32 `bias` [out] that is fastest here."""
+    if weight.is_cuda:
+        aligned = all(size % 8 == 0 for size in weight.shape)
+        return IntProduct(weight, bias) if aligned else FloatProduct(weight, bias)
+    return fastest_on_cpu()(weight, bias)
+
+
+@cache
+def fastest_on_cpu() -> type[OneDnnProduct] | type[FloatProduct]:
+    """Return the kind of product that is faster on this CPU, of those that are exact on it."""
+    weight = torch.randint(-127, 128, (512, 512), generator=torch.Generator().manual_seed(0)).to(torch.int8)
+    # Rows that would saturate 16-bit sums of pairs, which is what int8 products are on a CPU without VNNI.
+    weight[0], weight[1] = 127, -127
+    x = torch.full((128, 512), -128, dtype=torch.int8)
+    x[1] = 127
+    bias = torch.zeros(512, dtype=torch.int32)
+    wanted = FloatProduct(weight, bias)
+    try:
+        found = OneDnnProduct(weight, bias)
+        if not torch.equal(found(x).float(), wanted(x)):
+            return FloatProduct
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return FloatProduct
+    return OneDnnProduct if _seconds(found, x) < _seconds(wanted, x) else FloatProduct
+
+
+def _seconds(call: Product, x: Tensor) -> float:
+    call(x)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        call(x)
+        best = min(best, time.perf_counter() - start)
+    return best

@@ -1,0 +1,145 @@
+"""The integer encoder, written once over a set of operations: they execute (`on_torch`) or write a graph (ONNX).
+
+Between two operations there are integers: 8 bits into products, 25 into and out of LayerNorm and sums. Where a variant
+leaves an operation in floating point, its integers are dequantized before and quantized after.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from intaglio.execution.constants import (
+    Constants,
+    EmbeddingConstants,
+    GeluConstants,
+    LayerConstants,
+    LinearConstants,
+    NormConstants,
+    SoftmaxConstants,
+)
+
+# A tensor of whoever executes.
+Value = Any
+
+
+class Operations(Protocol):
+    """What the encoder consists of. `x8` are int8, other integers int32, all of shape [batch, length, width]."""
+
+    def token_indices(self, constants: EmbeddingConstants) -> list[Value]:
+        """Return the index tensors into the tables, [batch, length] each."""
+
+    def embed(self, constants: EmbeddingConstants, indices: list[Value]) -> Value:
+        """Return the sum of the tables' rows times their multipliers."""
+
+    def linear(self, x8: Value, constants: LinearConstants) -> Value:
+        """Return accumulators with bias."""
+
+    def linear_short(self, x8: Value, constants: LinearConstants, multiplier: Any) -> Value:
+        """Return accumulators requantized to 8 bits."""
+
+    def linear_gelu(self, x8: Value, constants: LinearConstants, gelu: GeluConstants) -> Value:
+        """Return GELU of accumulators, 8 bits."""
+
+    def linear_term(self, x8: Value, constants: LinearConstants) -> Value:
+        """Return `clip(accumulators >> shift) * multiplier`."""
+
+    def clip_sum(self, term: Value) -> Value:
+        """Return a term of a sum within 22 bits."""
+
+    def residual(self, wide: Value, skip: int, term: Value) -> Value:
+        """Return `(wide >> skip) + term` within 22 bits."""
+
+    def norm(self, x: Value, constants: NormConstants) -> Value:
+        """Return LayerNorm of a sum."""
+
+    def shorten(self, x: Value, shift: int) -> Value:
+        """Return `x >> shift`, rounded, 8 bits."""
+
+    def scores(self, query: Value, key: Value) -> Value:
+        """Return the products of all queries and keys, a head, [batch, heads, length, length]."""
+
+    def softmax(self, scores: Value, constants: SoftmaxConstants) -> Value:
+        """Return uint8 probabilities, padded positions at zero."""
+
+    def context(self, probabilities: Value, value: Value, multiplier: Any) -> Value:
+        """Return probabilities times values, heads side by side, requantized to 8 bits."""
+
+    def dequantize(self, x: Value, scale: Any) -> Value:
+        """Return real values."""
+
+    def quantize(self, x: Value, inverse: Any) -> Value:
+        """Return real values as 8 bits."""
+
+    def add_real(self, x: Value, y: Value) -> Value:
+        """Return a sum of real values."""
+
+    def gelu_real(self, x: Value) -> Value:
+        """Return GELU of real values."""
+
+    def norm_real(self, x: Value, constants: NormConstants) -> Value:
+        """Return LayerNorm of real values."""
+
+    def softmax_real(self, scores: Value, constants: SoftmaxConstants) -> Value:
+        """Return softmax of dequantized scores as uint8 probabilities."""
+
+
+def _normalized(on: Operations, x: Value, constants: NormConstants) -> tuple[Value, Value]:
+    """Return LayerNorm's result and the 8 bits of it (itself where nobody takes them)."""
+    if constants.integer:
+        wide = on.norm(x, constants)
+        return wide, wide if constants.short_shift is None else on.shorten(wide, constants.short_shift)
+    wide = on.norm_real(x, constants)
+    return wide, wide if constants.inverse is None else on.quantize(wide, constants.inverse)
+
+
+def run_embeddings(on: Operations, constants: EmbeddingConstants, integer: bool) -> tuple[Value, Value]:
+    """Return the embeddings, whole and their 8 bits; `integer` tells whether LayerNorm is."""
+    total = on.embed(constants, on.token_indices(constants))
+    x = total if integer else on.dequantize(total, constants.scale)
+    wide, short = _normalized(on, x, constants.norm)
+    if constants.projection is None:
+        return wide, short
+    if integer:
+        wide = on.clip_sum(on.linear_term(short, constants.projection))
+        return wide, on.shorten(wide, constants.projection_short_shift)
+    wide = on.dequantize(on.linear(short, constants.projection), constants.projection.scale)
+    return wide, on.quantize(wide, constants.projection_inverse)
+
+
+def _summed(on: Operations, wide: Value, skip: int, x8: Value, constants: LinearConstants) -> Value:
+    if constants.multiplier is not None:
+        return on.residual(wide, skip, on.linear_term(x8, constants))
+    return on.add_real(wide, on.dequantize(on.linear(x8, constants), constants.scale))
+
+
+def _attended(on: Operations, x8: Value, layer: LayerConstants) -> Value:
+    query = on.linear_short(x8, layer.query, layer.query_multiplier)
+    key = on.linear_short(x8, layer.key, layer.key_multiplier)
+    value = on.linear_short(x8, layer.value, layer.value_multiplier)
+    scores = on.scores(query, key)
+    softmax = on.softmax if layer.softmax.integer else on.softmax_real
+    return on.context(softmax(scores, layer.softmax), value, layer.context_multiplier)
+
+
+def _activated(on: Operations, x8: Value, layer: LayerConstants) -> Value:
+    if layer.gelu.integer:
+        return on.linear_gelu(x8, layer.intermediate, layer.gelu)
+    accumulated = on.dequantize(on.linear(x8, layer.intermediate), layer.gelu.scale)
+    return on.quantize(on.gelu_real(accumulated), layer.gelu.inverse)
+
+
+def run_layer(on: Operations, wide: Value, short: Value, layer: LayerConstants) -> tuple[Value, Value]:
+    """Return a layer's result, whole and its 8 bits, from those of the layer before."""
+    context = _attended(on, short, layer)
+    total = _summed(on, wide, layer.attention_skip, context, layer.attention_output)
+    wide, short = _normalized(on, total, layer.attention_norm)
+    total = _summed(on, wide, layer.output_skip, _activated(on, short, layer), layer.output)
+    return _normalized(on, total, layer.output_norm)
+
+
+def run(on: Operations, constants: Constants) -> Value:
+    """Return the last layer's result [batch, length, width], integers (of scale `constants.scale`) or real values."""
+    wide, short = run_embeddings(on, constants.embeddings, "layernorm" in constants.shape.integer)
+    for layer in constants.layers:
+        wide, short = run_layer(on, wide, short, layer)
+    return wide

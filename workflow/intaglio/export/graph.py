@@ -1,0 +1,66 @@
+"""A small writer of ONNX graphs: nodes with generated names, constants as initializers, each stored once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 21
+MICROSOFT = "com.microsoft"
+
+
+class Graph:
+    """Nodes and initializers on their way to a model. A value is its name."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[Any, onnx.TensorProto] = {}
+
+    def constant(self, values: Any, dtype: Any) -> str:
+        """Return the name of an initializer with these values."""
+        import onnx
+
+        array: NDArray[Any] = np.array(values, dtype=dtype, order="C")
+        key = (array.dtype.str, array.shape, array.tobytes())
+        # Scalars repeat; weights must not be shared, for each may be rewritten for a CPU.
+        if array.size > 1:
+            key = (len(self.initializers),)  # type: ignore[assignment]
+        if key not in self.initializers:
+            self.initializers[key] = onnx.numpy_helper.from_array(array, f"c{len(self.initializers)}")
+        return self.initializers[key].name
+
+    def add(self, kind: str, *inputs: str, domain: str = "", output: str | None = None, **attributes: Any) -> str:
+        """Add a node; return the name of its only output."""
+        import onnx
+
+        name = output or f"v{len(self.nodes)}"
+        self.nodes.append(onnx.helper.make_node(kind, list(inputs), [name], domain=domain, **attributes))
+        return name
+
+    def model(self, inputs: Sequence[str], outputs: dict[str, int]) -> onnx.ModelProto:
+        """Return the checked model.
+
+        Args:
+            inputs: names of int64 inputs [batch, length].
+            outputs: names of float32 outputs [batch, size], and their sizes.
+        """
+        import onnx
+        from onnx import TensorProto, helper
+
+        graph = helper.make_graph(
+            self.nodes,
+            "intaglio",
+            [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"]) for name in inputs],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", n]) for name, n in outputs.items()],
+            list(self.initializers.values()),
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, producer_name="intaglio", ir_version=10)
+        onnx.checker.check_model(model)
+        return model

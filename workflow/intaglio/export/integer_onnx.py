@@ -1,0 +1,281 @@
+"""The integer encoder as an ONNX graph: standard operators, and ONNX Runtime's QGemm for a product that ends in 8 bits.
+
+From the embeddings to the input of the classification head every tensor is an integer, unless the variant leaves an
+operation in floating point. ONNX has no shift of signed integers: a division of what an offset has made non-negative is
+one. Products are of uint8 with uint8 (zero points 128), which every CPU computes exactly (`intaglio.export.signed`).
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from intaglio.arithmetic import softmax, sums
+from intaglio.encoder.model import Encoder
+from intaglio.execution.constants import (
+    Constants,
+    EmbeddingConstants,
+    GeluConstants,
+    LinearConstants,
+    NormConstants,
+    SoftmaxConstants,
+    constants_of,
+)
+from intaglio.execution.program import run
+from intaglio.export.graph import MICROSOFT, Graph
+from intaglio.export.integer_rows import exponential_table, norm_rows, softmax_rows
+
+if TYPE_CHECKING:
+    import onnx
+
+ZERO = 128
+# LayerNorm's results carry this, so that they are not negative; accumulators do before a shift. Every shift divides it.
+OFFSET = 2**25
+# Parallel lookups: a table is stored so often, and a tensor split into so many parts.
+PARTS = 16
+
+
+def _array(x: Tensor) -> NDArray[Any]:
+    return x.detach().cpu().numpy()
+
+
+class OnnxOperations:
+    """The operations as nodes. Values are names; 8-bit integers are uint8 with zero point 128, rows [tokens, width]."""
+
+    def __init__(self, graph: Graph, heads: int, token_types: bool) -> None:
+        self.graph = graph
+        self.heads = heads
+        self.token_types = token_types
+        zero = self.graph.constant(0, np.int64)
+        absent = graph.add("Equal", "attention_mask", zero)
+        self.masked = graph.add("Unsqueeze", absent, self._shape(1, 2))
+        self.tokens = graph.add("Shape", "input_ids")
+
+    def _int(self, value: int) -> str:
+        return self.graph.constant(value, np.int32)
+
+    def _float(self, value: float) -> str:
+        return self.graph.constant(value, np.float32)
+
+    def _shape(self, *sizes: int) -> str:
+        return self.graph.constant(sizes, np.int64) if len(sizes) > 1 else self.graph.constant(list(sizes), np.int64)
+
+    def _clip(self, x: str, low: int, high: int) -> str:
+        return self.graph.add("Clip", x, self._int(low), self._int(high))
+
+    def _cast(self, x: str, kind: str) -> str:
+        from onnx import TensorProto
+
+        return self.graph.add("Cast", x, to=TensorProto.DataType.Value(kind))
+
+    def token_indices(self, constants: EmbeddingConstants) -> list[str | None]:
+        """See Operations; None stands for type 0 everywhere."""
+        graph = self.graph
+        if constants.positions_from_padding:
+            padding = graph.constant(constants.padding_index, np.int64)
+            token = self._cast(graph.add("Not", graph.add("Equal", "input_ids", padding)), "INT64")
+            counted = graph.add("Mul", graph.add("CumSum", token, graph.constant(1, np.int64)), token)
+            positions = graph.add("Add", counted, padding)
+        else:
+            length = graph.add("Gather", self.tokens, graph.constant(1, np.int64))
+            zero, one = (graph.constant(value, np.int64) for value in (0, 1))
+            positions = graph.add("Unsqueeze", graph.add("Range", zero, length, one), self._shape(0))
+        types = "token_type_ids" if self.token_types else None
+        return ["input_ids", positions, types][: len(constants.tables)]
+
+    def embed(self, constants: EmbeddingConstants, indices: list[str | None]) -> str:
+        """See Operations."""
+        total = ""
+        for table, index, multiplier in zip(constants.tables, indices, constants.multipliers, strict=True):
+            if index is None:
+                rows = self.graph.constant(_array(table[0].int() * multiplier), np.int32)
+            else:
+                found = self.graph.add("Gather", self.graph.constant(_array(table), np.int8), index)
+                rows = self.graph.add("Mul", self._cast(found, "INT32"), self._int(multiplier))
+            total = self.graph.add("Add", total, rows) if total else rows
+        return self.graph.add("Reshape", total, self._shape(-1, constants.tables[0].shape[1]))
+
+    def _weight(self, constants: LinearConstants) -> str:
+        return self.graph.constant(_array(constants.weight.t().int() + ZERO), np.uint8)
+
+    def _zero(self, zero: int = ZERO) -> str:
+        return self.graph.constant(zero, np.uint8)
+
+    def _accumulated(self, x8: str, constants: LinearConstants, offset: int) -> str:
+        products = self.graph.add("MatMulInteger", x8, self._weight(constants), self._zero(), self._zero())
+        return self.graph.add("Add", products, self.graph.constant(_array(constants.bias + offset), np.int32))
+
+    def linear(self, x8: str, constants: LinearConstants) -> str:
+        """See Operations."""
+        return self._accumulated(x8, constants, 0)
+
+    def _requantized(self, x8: str, constants: LinearConstants, multiplier: Tensor, zero: int) -> str:
+        bias = self.graph.constant(_array(constants.bias), np.int32)
+        scales = self.graph.constant(_array(multiplier), np.float32)
+        one = self._float(1.0)
+        zeros = self.graph.constant(np.full(len(constants.bias), ZERO), np.uint8)
+        inputs = (x8, one, self._zero(), self._weight(constants), scales, zeros, bias, one, self._zero(zero))
+        return self.graph.add("QGemm", *inputs, domain=MICROSOFT)
+
+    def linear_short(self, x8: str, constants: LinearConstants, multiplier: Tensor) -> str:
+        """See Operations."""
+        return self._requantized(x8, constants, multiplier, ZERO)
+
+    def lookup(self, index: str, table: NDArray[Any], width: int, back: str) -> str:
+        """Return the table's entries at uint8 or int32 indices, whose last size is `width`, in the shape `back`."""
+        parts = gcd(width, PARTS)
+        # GatherElements on a few long rows takes a third of the time of Gather.
+        split = self.graph.add("Reshape", self._cast(index, "INT32"), self._shape(parts, -1))
+        rows = self.graph.constant(np.tile(table, (parts, 1)), table.dtype)
+        return self.graph.add("Reshape", self.graph.add("GatherElements", rows, split, axis=1), back)
+
+    def linear_gelu(self, x8: str, constants: LinearConstants, gelu: GeluConstants) -> str:
+        """See Operations."""
+        assert gelu.multiplier is not None and gelu.table is not None
+        codes = self._requantized(x8, constants, gelu.multiplier, gelu.zero_point)
+        width = len(constants.weight)
+        return self.lookup(codes, _array(gelu.table.int() + ZERO).astype(np.uint8), width, self._shape(-1, width))
+
+    def linear_term(self, x8: str, constants: LinearConstants) -> str:
+        """See Operations."""
+        assert constants.multiplier is not None
+        products = self._accumulated(x8, constants, OFFSET)
+        shifted = self.graph.add("Div", products, self._int(2**constants.shift))
+        short = self.graph.add("Sub", shifted, self._int(OFFSET >> constants.shift))
+        clipped = self._clip(short, -sums.TERM_BOUND, sums.TERM_BOUND)
+        return self.graph.add("Mul", clipped, self.graph.constant(_array(constants.multiplier), np.int32))
+
+    def clip_sum(self, term: str) -> str:
+        """See Operations."""
+        return self.graph.add("Add", self._clip(term, -sums.BOUND, sums.BOUND), self._int(OFFSET))
+
+    def residual(self, wide: str, skip: int, term: str) -> str:
+        """See Operations."""
+        shifted = self.graph.add("Div", wide, self._int(2**skip))
+        total = self.graph.add("Add", self.graph.add("Sub", shifted, self._int(OFFSET >> skip)), term)
+        return self._clip(total, -sums.BOUND, sums.BOUND)
+
+    def norm(self, x: str, constants: NormConstants) -> str:
+        """See Operations."""
+        normalized = norm_rows(self.graph, x, constants)
+        scaled = self.graph.add("Mul", normalized, self.graph.constant(_array(constants.gamma), np.int32))
+        return self.graph.add("Add", scaled, self.graph.constant(_array(constants.beta + OFFSET), np.int32))
+
+    def shorten(self, x: str, shift: int) -> str:
+        """See Operations."""
+        rounded = self.graph.add("Add", x, self._int(2 ** (shift - 1)))
+        low = (OFFSET >> shift) - ZERO
+        clipped = self._clip(self.graph.add("Div", rounded, self._int(2**shift)), low, low + 255)
+        return self._cast(self.graph.add("Sub", clipped, self._int(low)), "UINT8")
+
+    def _heads(self, x8: str, order: list[int]) -> str:
+        sizes = self.graph.add("Concat", self.tokens, self._shape(self.heads, -1), axis=0)
+        return self.graph.add("Transpose", self.graph.add("Reshape", x8, sizes), perm=order)
+
+    def scores(self, query: str, key: str) -> str:
+        """See Operations."""
+        queries, keys = self._heads(query, [0, 2, 1, 3]), self._heads(key, [0, 2, 3, 1])
+        return self.graph.add("MatMulInteger", queries, keys, self._zero(), self._zero())
+
+    def softmax(self, scores: str, constants: SoftmaxConstants) -> str:
+        """See Operations."""
+        graph = self.graph
+        present = graph.add("Where", self.masked, self._int(softmax.MASKED), scores)
+        top = graph.add("ReduceMax", present, self._shape(-1), keepdims=1)
+        short = graph.add("Div", graph.add("Sub", top, present), self._int(2**constants.down))
+        scaled = graph.add("Mul", graph.add("Min", short, self._int(constants.top)), self._int(constants.multiplier))
+        distance = graph.add("Div", scaled, self._int(2**constants.shift))
+        near = graph.add("Min", distance, self._int(softmax.FARTHEST))
+        e = self.lookup(near, exponential_table(), self.heads, graph.add("Shape", scores))
+        return self._cast(softmax_rows(graph, e), "UINT8")
+
+    def context(self, probabilities: str, value: str, multiplier: Tensor) -> str:
+        """See Operations."""
+        one, scale = self._float(1.0), self._float(float(multiplier))
+        values = self._heads(value, [0, 2, 1, 3])
+        inputs = (probabilities, one, self._zero(0), values, scale, self._zero(), one, self._zero())
+        short = self.graph.add("QLinearMatMul", *inputs)
+        merged = self.graph.add("Transpose", short, perm=[0, 2, 1, 3])
+        flat = self.graph.add("Concat", self._shape(-1), self._width(value), axis=0)
+        return self.graph.add("Reshape", merged, flat)
+
+    def _width(self, x: str) -> str:
+        return self.graph.add("Shape", x, start=1)
+
+    def dequantize(self, x: str, scale: Tensor) -> str:
+        """See Operations."""
+        return self.graph.add("Mul", self._cast(x, "FLOAT"), self.graph.constant(_array(scale), np.float32))
+
+    def quantize(self, x: str, inverse: Tensor) -> str:
+        """See Operations."""
+        scaled = self.graph.add("Mul", x, self.graph.constant(_array(inverse), np.float32))
+        clipped = self.graph.add("Clip", self.graph.add("Round", scaled), self._float(-ZERO), self._float(ZERO - 1))
+        return self._cast(self.graph.add("Add", clipped, self._float(ZERO)), "UINT8")
+
+    def add_real(self, x: str, y: str) -> str:
+        """See Operations."""
+        return self.graph.add("Add", x, y)
+
+    def gelu_real(self, x: str) -> str:
+        """See Operations."""
+        return self.graph.add("Gelu", x)
+
+    def norm_real(self, x: str, constants: NormConstants) -> str:
+        """See Operations."""
+        gamma, beta = (self.graph.constant(_array(x), np.float32) for x in (constants.gamma, constants.beta))
+        return self.graph.add("LayerNormalization", x, gamma, beta, axis=-1, epsilon=constants.epsilon)
+
+    def softmax_real(self, scores: str, constants: SoftmaxConstants) -> str:
+        """See Operations."""
+        assert constants.scale is not None
+        real = self.graph.add("Mul", self.dequantize(scores, constants.scale), self._float(constants.factor))
+        present = self.graph.add("Where", self.masked, self._float(-np.inf), real)
+        levels = self.graph.add("Mul", self.graph.add("Softmax", present, axis=-1), self._float(softmax.LEVELS))
+        return self._cast(self.graph.add("Round", levels), "UINT8")
+
+
+def _classify(operations: OnnxOperations, constants: Constants, wide: str) -> None:
+    """Add the head: from the last layer's result to `hidden`, [batch, width], and `logits`."""
+    graph = operations.graph
+    width = constants.shape.hidden_size
+    sizes = graph.add("Concat", operations.tokens, graph.constant([width], np.int64), axis=0)
+    first = graph.add("Gather", graph.add("Reshape", wide, sizes), graph.constant(0, np.int64), axis=1)
+    if "layernorm" in constants.shape.integer:
+        integers = graph.add("Sub", first, graph.constant(OFFSET, np.int32))
+        real = operations._cast(integers, "FLOAT")
+        graph.add("Mul", real, graph.constant(_array(constants.scale), np.float32), output="hidden")
+    else:
+        graph.add("Identity", first, output="hidden")
+    head = constants.head
+    activation = {"tanh": "Tanh", "relu": "Relu", "gelu": "Gelu"}[head.activation.__name__]
+    dense = _gemm(graph, "hidden", head.dense)
+    _gemm(graph, graph.add(activation, dense), head.output, output="logits")
+
+
+def _gemm(graph: Graph, x: str, layer: torch.nn.Linear, output: str | None = None) -> str:
+    weight = graph.constant(_array(layer.weight), np.float32)
+    return graph.add("Gemm", x, weight, graph.constant(_array(layer.bias), np.float32), transB=1, output=output)
+
+
+def integer_onnx(encoder: Encoder, token_types: bool) -> onnx.ModelProto:
+    """Return a calibrated integer encoder as an ONNX graph.
+
+    Args:
+        encoder: at any point of the lattice that has integers.
+        token_types: whether the graph has an input token_type_ids; without it all tokens are of type 0.
+
+    Returns:
+        A graph from input_ids, attention_mask(, token_type_ids), int64 [batch, length], to logits, float32
+        [batch, labels]. The input of the head, float32 [batch, width], is a value named `hidden`.
+    """
+    constants = constants_of(encoder)
+    graph = Graph()
+    operations = OnnxOperations(graph, constants.shape.heads, token_types)
+    _classify(operations, constants, run(operations, constants))
+    inputs = ["input_ids", "attention_mask"] + ["token_type_ids"] * token_types
+    return graph.model(inputs, {"logits": constants.shape.labels})

@@ -1,0 +1,101 @@
+"""What an exported model computes against the checkpoint that it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from intaglio.encoder.model import Encoder
+from intaglio.export.session import open_session
+from intaglio.tasks.tokenize import longest_input
+
+# (batch, length): the smallest there is, several lengths in one batch, and longer ones.
+SHAPES = ((1, 1), (8, 32), (2, 128))
+Batch = dict[str, Tensor]
+
+
+def check_batches(tokenizer: Any, config: Mapping[str, Any], seed: int = 0) -> list[Batch]:
+    """Return random batches that reach what the model can be given: other shapes, padding, the second text of a pair.
+
+    Args:
+        tokenizer: of the checkpoint; its vocabulary and `model_input_names` decide.
+        config: the content of the checkpoint's config.json.
+        seed: of the tokens and lengths.
+
+    Returns:
+        input_ids, attention_mask and, where the tokenizer makes them, token_type_ids: int64, [batch, length].
+    """
+    random = torch.Generator().manual_seed(seed)
+    longest = longest_input(config) or SHAPES[-1][1]
+    special = set(tokenizer.all_special_ids)
+    ordinary = [index for index in range(min(len(tokenizer), config["vocab_size"])) if index not in special]
+    batches = []
+    for rows, length in ((rows, min(length, longest)) for rows, length in SHAPES):
+        lengths = torch.randint(1, length + 1, (rows, 1), generator=random)
+        # One row without padding.
+        lengths[0] = length
+        mask = (torch.arange(length) < lengths).long()
+        ids = torch.tensor(ordinary)[torch.randint(len(ordinary), (rows, length), generator=random)]
+        inputs = {"input_ids": ids.where(mask.bool(), torch.tensor(tokenizer.pad_token_id)), "attention_mask": mask}
+        if "token_type_ids" in tokenizer.model_input_names:
+            second = (torch.arange(length) >= lengths // 2).long() * mask
+            inputs["token_type_ids"] = second * (config.get("type_vocab_size", 1) > 1)
+        batches.append(inputs)
+    return batches
+
+
+def largest_difference(
+    reference: Callable[[Batch], Tensor], file: Path, output: str, batches: list[Batch], as_stored: bool = False
+) -> float:
+    """Return how far an ONNX file is from what it should compute.
+
+    Args:
+        reference: returns the expected values of a batch.
+        file: the ONNX file.
+        output: the output of its graph to compare.
+        batches: to compare on.
+        as_stored: of `open_session`.
+
+    Returns:
+        The largest magnitude of a difference; infinity where one is not a number.
+    """
+    session = open_session(file, torch.get_num_threads(), as_stored)
+    names = [given.name for given in session.get_inputs()]
+    largest = 0.0
+    for batch in batches:
+        (found,) = session.run([output], {name: batch[name].numpy() for name in names})
+        difference = float(np.abs(found - reference(batch).numpy()).max())
+        largest = max(largest, difference if np.isfinite(difference) else np.inf)
+    return largest
+
+
+def logits_of(model: Any) -> Callable[[Batch], Tensor]:
+    """Return a function from a batch to the logits of a checkpoint's model, float32 [batch, labels]."""
+
+    def logits(batch: Batch) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = model(**batch).logits
+        return found
+
+    return logits
+
+
+def head_input_of(encoder: Encoder) -> Callable[[Batch], Tensor]:
+    """Return a function from a batch to what enters the encoder's classification head, float32 [batch, width]."""
+
+    def head_input(batch: Batch) -> Tensor:
+        taken: list[Tensor] = []
+        hook = encoder.head.register_forward_pre_hook(lambda _, given: taken.append(given[0]))
+        try:
+            with torch.no_grad():
+                encoder(**batch)
+        finally:
+            hook.remove()
+        return taken[0]
+
+    return head_input

@@ -1,0 +1,84 @@
+"""ONNX files opened in ONNX Runtime, all in one way.
+
+Nothing here imports torch: a process that only runs a file then needs no more memory than that takes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from intaglio.errors import UserError
+from intaglio.export.signed import signed_is_exact, with_signed_weights
+from intaglio.store import open_artifact
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+MODEL, RECORD = "model.onnx", "export.json"
+
+
+def open_session(where: Path, threads: int, as_stored: bool = False) -> onnxruntime.InferenceSession:
+    """Open an exported model on the CPU.
+
+    Args:
+        where: an [export] artifact, or an ONNX file.
+        threads: that one operator may use.
+        as_stored: leave weights as the file has them, also where this CPU has a faster way to the same results.
+
+    Raises:
+        UserError: the artifact or the file is damaged, or ONNX Runtime is not installed.
+    """
+    if where.is_dir():
+        open_artifact(where, "export")
+    path = where / MODEL if where.is_dir() else where
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"{path}: needs onnxruntime, which is not installed; pip install onnxruntime") from error
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; export the checkpoint again")
+    options = session_options(threads)
+    try:
+        model = str(path) if as_stored else _fast_on_this_cpu(path)
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # ONNX Runtime and protobuf raise what they have; all it can mean here is a file that is no model.
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not an ONNX model that ONNX Runtime can run ({reason}); export again") from error
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return the options of every session: all graph optimizations, one operator at a time on so many threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Its threads wait for work by spinning, which is fast; without this they would still spin when the call is over,
+    # and take the cores from whatever is measured next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _fast_on_this_cpu(path: Path) -> str | bytes:
+    """Return the path, or the content with signed weights where these are exact, too."""
+    if _is_float(path) or not signed_is_exact():
+        return str(path)
+    import onnx
+
+    model = onnx.load(path)
+    if not with_signed_weights(model):
+        return str(path)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _is_float(path: Path) -> bool:
+    """Tell whether the record beside the file says that nothing in it is an integer."""
+    record = path.with_name(RECORD)
+    return record.is_file() and not json.loads(record.read_text())["integer"]

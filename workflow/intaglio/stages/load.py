@@ -1,0 +1,40 @@
+"""A [checkpoint] as a model that classifies: transformers' own, or our encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from intaglio.encoder.checkpoint import from_pretrained, is_ours
+from intaglio.errors import UserError
+from intaglio.store import open_artifact
+
+
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Any, Any]:
+    """Return the model of a [checkpoint], in evaluation mode on the device, and its tokenizer.
+
+    The model is called with input_ids, attention_mask and, where the tokenizer makes them, token_type_ids (int64,
+    [batch, length]); its output has `logits` ([batch, labels]).
+
+    Raises:
+        UserError: the artifact is damaged, or its file lacks weights that the model has.
+    """
+    open_artifact(path, "checkpoint")
+    model = from_pretrained(path) if is_ours(path) else _transformers(path)
+    return model.to(device).eval(), AutoTokenizer.from_pretrained(path, local_files_only=True)
+
+
+def _transformers(path: Path) -> Any:
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        path, local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    # Transformers would fill what is missing with random numbers and go on.
+    if report["missing_keys"]:
+        raise UserError(
+            f"{path}: its weights file lacks {min(report['missing_keys'])!r}: not a fine-tuned classifier; "
+            "delete the folder and run its stage again"
+        )
+    return model

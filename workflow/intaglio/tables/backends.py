@@ -1,0 +1,119 @@
+"""One row a variant and backend: what executing it there takes, over seeds, beside `float` in its fastest backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from intaglio.tables.display import Display, magnitude, measured, number, tabulate, times
+from intaglio.tables.hardware import comparable
+from intaglio.tables.records import Record
+from intaglio.tables.variants import BASELINE, mean_sd
+
+Row = dict[str, Any]
+_DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+# The column of runs.parquet with the time in the fastest backend, by device; null on hardware that does not count.
+_FASTEST = {"cpu": "latency_ms_mean", "cuda": "cuda_latency_ms_mean"}
+
+
+def backend_rows(records: Sequence[Record]) -> list[Row]:
+    """Return the rows of backends.parquet: tasks, models and variants in the plan's order, backends as measured."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        if record.row["status"] == "ok":
+            groups.setdefault((record.row["task"], record.row["model"]), []).append(record)
+    return [row for group in groups.values() for row in _rows_of_group(group)]
+
+
+def _rows_of_group(group: Sequence[Record]) -> list[Row]:
+    """Return the rows of one task and model."""
+    facts = comparable([record.row for record in group])
+    floats = {run["seed"]: run for run in facts if run["variant"] == BASELINE}
+    cells: dict[tuple[str, str, str], list[tuple[Row, Row]]] = {}
+    for record, run in zip(group, facts, strict=True):
+        for timed in record.timed:
+            if run.get(_FASTEST[timed["device"]]) is not None:
+                cells.setdefault((run["variant"], timed["device"], timed["backend"]), []).append((run, timed))
+    # Devices of a variant stand together, whatever the order in which seeds were measured.
+    order = list(dict.fromkeys(run["variant"] for run in facts))
+    return [
+        _row(cells[key], floats)
+        for key in sorted(cells, key=lambda key: (order.index(key[0]), list(_FASTEST).index(key[1])))
+    ]
+
+
+def _row(runs: Sequence[tuple[Row, Row]], floats: Mapping[int, Row]) -> Row:
+    """Return a row from (row of runs.parquet, row of the latency table) of every seed."""
+    first, timed = runs[0]
+    fastest = _FASTEST[timed["device"]]
+    latency, latency_sd = mean_sd(row["mean_ms"] for _, row in runs)
+    beside = [(run, row, floats[run["seed"]]) for run, row in runs if run["seed"] in floats]
+    return {
+        **{name: first[name] for name in ("study", "task", "model", "variant")},
+        "backend": timed["backend"],
+        "device": timed["device"],
+        "n": len(runs),
+        "latency_batch_size": timed["batch_size"],
+        "latency_length": timed["length"],
+        "latency_ms_mean": latency,
+        "latency_ms_sd": latency_sd,
+        "speedup": _ratio([(base.get(fastest), row["mean_ms"]) for _, row, base in beside]),
+        "throughput_mean": mean_sd(row["throughput"] for _, row in runs)[0],
+        "peak_memory_mb_mean": mean_sd(row["peak_memory_mb"] for _, row in runs)[0],
+        "size_mb_mean": mean_sd(run.get("size_mb") for run, _ in runs)[0],
+        "size_ratio": _ratio([(base.get("size_mb"), run.get("size_mb")) for run, _, base in beside]),
+        "max_difference": max(row["max_difference"] for _, row in runs),
+        "device_name": ", ".join(sorted({row["device_name"] for _, row in runs})),
+        "threads": timed["threads"],
+    }
+
+
+def _ratio(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
+    """Return the ratio of the sums of what both have."""
+    known = [(above, below) for above, below in pairs if above and below]
+    return sum(above for above, _ in known) / sum(below for _, below in known) if known else None
+
+
+def show(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Display:
+    """Return the backends as a table to be read, or a sentence where nothing was timed."""
+    title = f"Backends of {study['study']}"
+    if not rows:
+        return Display(title, [], [], frozenset(), ["Nothing to show yet: no run of this study has ended well."])
+    cells = {
+        "task": lambda row: row["task"],
+        "model": lambda row: row["model"],
+        "variant": lambda row: row["variant"],
+        "device": lambda row: _DEVICES[row["device"]],
+        "backend": lambda row: row["backend"],
+        "seeds": lambda row: str(row["n"]),
+        "latency, ms": lambda row: measured(row["latency_ms_mean"], row["latency_ms_sd"]),
+        "speed-up": lambda row: times(row["speedup"]),
+        "examples/s": lambda row: number(row["throughput_mean"]),
+        "peak memory, MB": lambda row: number(row["peak_memory_mb_mean"]),
+        "file, MB": lambda row: number(row["size_mb_mean"]),
+        "smaller": lambda row: times(row["size_ratio"]),
+        "difference of logits": lambda row: magnitude(row["max_difference"]),
+    }
+    table = tabulate(title, cells, rows, {"task", "model", "variant", "device", "backend"})
+    first = rows[0]
+    notes = [
+        f"An inference call of batch {first['latency_batch_size']} × {first['latency_length']} tokens. Latency: mean ± "
+        f"standard deviation over seeds. Speed-up: over {BASELINE} in its fastest backend on the same device.",
+        "File: the exported model, which onnxruntime executes. Peak memory: model and activations, resident on a CPU, "
+        "allocated on a GPU.",
+        "Difference of logits: the largest on a padded batch, to torch on the CPU. Integers are the same everywhere; "
+        "what is left in floating point rounds.",
+        *(f"{_DEVICES[device]}: {names}." for device, names in _names(rows)),
+    ]
+    return Display(table.title, table.columns, table.rows, table.numbers, notes)
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return device and model names of it, with the threads of a CPU."""
+    named = []
+    for device in dict.fromkeys(row["device"] for row in rows):
+        mine = [row for row in rows if row["device"] == device]
+        names = "; ".join(sorted({row["device_name"] for row in mine}))
+        threads = ", ".join(str(count) for count in sorted({row["threads"] for row in mine}))
+        named.append((device, f"{names}, {threads} threads" if device == "cpu" else names))
+    return named

@@ -1,0 +1,73 @@
+"""Plot of what executes the variants: grouped bars, a group a variant, a bar a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from intaglio.tables.display import number
+from intaglio.tables.lines import rows_of_variants
+from intaglio.tables.said import conditions, timed
+from intaglio.tables.style import GREY, INK, Look, statement
+from intaglio.tables.summary import Summary
+from intaglio.tables.variants import BASELINE
+
+# Colors tell variants, so fillings tell backends.
+_FILLINGS: dict[str, dict[str, Any]] = {
+    "torch": {"fill": False},
+    "torch.compile": {"fill": False, "hatch": "//////"},
+    "onnxruntime": {"fill": True},
+}
+_DEVICES = {"latency_ms_mean": "cpu", "cuda_latency_ms_mean": "cuda"}
+
+
+def inference_time_backends(summary: Summary, look: Look) -> Figure:
+    """Draw inference time of every variant in every backend, on the CPU and, in panels of its own, on the GPU."""
+    title = "Inference time of every variant in every backend"
+    drawn = timed(summary)
+    if not drawn:
+        return statement(title, "Nothing was timed: the study's runs have no latency.")
+    found = {row["backend"] for panel in summary.panels for row in panel.backends}
+    backends = [name for name in _FILLINGS if name in found]
+    columns = dict.fromkeys(column for _, column, _ in drawn)
+    said = " ".join(conditions(summary, column) for column in columns)
+    if any(row["n"] > 1 for panel in summary.panels for row in panel.backends):
+        said += " Bars: mean ± standard deviation over seeds."
+    if BASELINE in summary.variants:
+        said += f" ×: time / that of {BASELINE} in its fastest backend."
+    legend = [Patch(facecolor=GREY, edgecolor=GREY, lw=1.2, label=name, **_FILLINGS[name]) for name in backends]
+    names = list(summary.variants)
+    height = 0.12 + 0.16 * len(backends)
+    figure, axes = rows_of_variants(len(drawn), names, title, said, height=height, legend=legend)
+    for ax, (panel, column, heading) in zip(axes, drawn, strict=True):
+        rows = [row for row in panel.backends if row["device"] == _DEVICES[column]]
+        _groups(ax, rows, names, backends, look)
+        ax.set(title=heading, xlabel="time of a call, ms")
+    return figure
+
+
+def _groups(
+    ax: Axes, rows: Sequence[dict[str, Any]], names: Sequence[str], backends: Sequence[str], look: Look
+) -> None:
+    """Draw bars with their deviation, number and ratio, those of a variant around its place."""
+    height = 0.82 / len(backends)
+    for row in rows:
+        beside = backends.index(row["backend"]) - (len(backends) - 1) / 2
+        place = names.index(row["variant"]) + beside * height
+        mean, sd = row["latency_ms_mean"], row["latency_ms_sd"] or 0
+        color = look.color(row["variant"])
+        filling = _FILLINGS[row["backend"]]
+        ax.barh(place, mean, height=height * 0.82, color=color, edgecolor=color, lw=1.1, **filling)
+        if row["latency_ms_sd"] is not None:
+            ax.errorbar(mean, place, xerr=sd, color=INK, elinewidth=1, capsize=1.8, fmt="none")
+        ratio = f"({1 / row['speedup']:.2f}×)" if row["speedup"] else ""
+        text = "  ".join(filter(None, [number(mean), ratio]))
+        ax.annotate(text, (mean + sd, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
+    top = max(row["latency_ms_mean"] + (row["latency_ms_sd"] or 0) for row in rows)
+    ax.set_xlim(0, top * 1.62)
+    ax.set_xticks(MaxNLocator(4).tick_values(0, top)[:-1])

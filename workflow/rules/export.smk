@@ -1,0 +1,20 @@
+# Checkpoints as ONNX models: on a CPU, since that is what they are made and checked for.
+
+
+rule export:
+    input:
+        unpack(job("export")),
+    output:
+        directory("results/store/export/{job}"),
+    log:
+        "logs/export/{job}.log",
+    wildcard_constraints:
+        job=jobs("export"),
+    conda:
+        ENVIRONMENT
+    threads: study.resources.cpus
+    resources:
+        mem_mb=growing(study.resources.memory_mb),
+        runtime=growing(study.resources.measure_minutes),
+    shell:
+        "exec python -m intaglio --log {log:q} export --checkpoint {input.checkpoint:q} --output {output:q}"
