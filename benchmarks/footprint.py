@@ -104,6 +104,7 @@ def memory_rows(places: dict[str, Path], names: Sequence[str], points: Sequence[
     points = sorted(points, key=lambda point: point[0] * point[1])
     rows: list[Row] = []
     for name in (name for pair in ENGINES.items() for name in pair if name in names and name in places):
+        print(f"measuring the memory of {name}", flush=True)
         with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
             peaks = process.submit(_peaks, name, places, points, threads).result()
         rows += [

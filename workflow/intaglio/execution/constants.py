@@ -88,14 +88,14 @@ class SoftmaxConstants:
 
 @dataclass(frozen=True)
 class LayerConstants:
-    """A layer; `*_multiplier` lead from accumulators to 8 bits, float32 [out] or without dimension."""
+    """A layer.
 
-    query: LinearConstants
-    key: LinearConstants
-    value: LinearConstants
-    query_multiplier: Tensor
-    key_multiplier: Tensor
-    value_multiplier: Tensor
+    `*_multiplier` lead from accumulators to 8 bits, float32 [out] or without dimension; `projections` are query, key and
+    value, one above the other; `*_skip` shift LayerNorm's results into residual sums.
+    """
+
+    projections: LinearConstants
+    projections_multiplier: Tensor
     softmax: SoftmaxConstants
     context_multiplier: Tensor
     attention_output: LinearConstants
@@ -147,7 +147,7 @@ def _plain(layer: Linear, input_scale: Tensor) -> LinearConstants:
 
 def _norm(layer: Norm, input_scale: Tensor) -> tuple[NormConstants, Tensor, Tensor]:
     """Return LayerNorm's constants and the scales of its result and of the 8 bits of it."""
-    short = None if layer.output is None else layer.output.scale
+    short = layer.output.scale if layer.output else None
     if not layer.integer:
         inverse = None if short is None else 1 / short
         real = torch.ones_like(input_scale)
@@ -206,8 +206,9 @@ def _gelu(layer: Layer, intermediate: LinearConstants) -> tuple[GeluConstants, T
 
 def _layer(layer: Layer, wide: Tensor, narrow: Tensor) -> tuple[LayerConstants, Tensor, Tensor]:
     attention = layer.attention
-    query, key, value = (_plain(part, narrow) for part in (attention.query, attention.key, attention.value))
+    projections = [_plain(part, narrow) for part in (attention.query, attention.key, attention.value)]
     scales = [found.scale for found in (attention.query_range, attention.key_range, attention.value_range)]
+    multipliers = [part.scale / scale for part, scale in zip(projections, scales, strict=True)]
     context_scale = attention.context_range.scale
     probability = torch.full_like(scales[2], 1 / softmax.LEVELS)
     attention_output, attention_skip, sum_scale = _residual(
@@ -218,13 +219,10 @@ def _layer(layer: Layer, wide: Tensor, narrow: Tensor) -> tuple[LayerConstants, 
     gelu_constants, gelu_scale = _gelu(layer, intermediate)
     output, output_skip, sum_scale = _residual(layer.output_residual, layer.output, wide, gelu_scale)
     output_norm, wide, narrow = _norm(layer.output_norm, sum_scale)
+    together = zip(*((part.weight, part.bias, part.scale) for part in projections), strict=True)
     constants = LayerConstants(
-        query=query,
-        key=key,
-        value=value,
-        query_multiplier=query.scale / scales[0],
-        key_multiplier=key.scale / scales[1],
-        value_multiplier=value.scale / scales[2],
+        projections=LinearConstants(*(torch.cat(tensors) for tensors in together)),
+        projections_multiplier=torch.cat(multipliers),
         softmax=_softmax(attention, scales[0] * scales[1]),
         context_multiplier=probability * scales[2] / context_scale,
         attention_output=attention_output,

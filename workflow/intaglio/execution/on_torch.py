@@ -17,7 +17,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from intaglio.arithmetic import gelu, layernorm, softmax, sums
 from intaglio.arithmetic.integers import HIGH, LOW
-from intaglio.arithmetic.sqrt import HIGH_BITS
 from intaglio.encoder.model import Encoder
 from intaglio.execution.constants import (
     Constants,
@@ -28,6 +27,7 @@ from intaglio.execution.constants import (
     SoftmaxConstants,
     constants_of,
 )
+from intaglio.execution.powers import bits_of, floor_shift, power_of_two, row_multiplier
 from intaglio.execution.products import product
 from intaglio.execution.program import run_embeddings, run_layer
 
@@ -35,38 +35,6 @@ from intaglio.execution.program import run_embeddings, run_layer
 # library gives memory back to the system after every use.
 TOKENS = 1024
 SHAPES = 64
-
-
-# A compiler makes far better loops of these than of frexp and exp2.
-def _bits(x: Tensor) -> Tensor:
-    """Return of non-negative float32 integers how many bits they have, int32 (far below 0 for 0)."""
-    return (x.view(torch.int32) >> 23) - 126
-
-
-def _power_of_two(exponent: Tensor) -> Tensor:
-    """Return 2^exponent as float32, from int32."""
-    return ((exponent + 127) << 23).view(torch.float32)
-
-
-def _power_of_two_double(exponent: Tensor) -> Tensor:
-    """Return 2^exponent as float64, from int64."""
-    return ((exponent + 1023) << 52).view(torch.float64)
-
-
-def _row_multiplier(squares: Tensor, precision: int, dividend: int) -> Tensor:
-    """Return what `intaglio.arithmetic.layernorm.row_multiplier` does, of float64 integers [..., 1].
-
-    float64 holds them exactly, and its square root, rounded down, is the integer one.
-    """
-    bits = (squares.view(torch.int64) >> 52) - 1022
-    half = (HIGH_BITS - bits) >> 1
-    root = torch.floor(torch.sqrt(torch.floor(squares * _power_of_two_double(2 * half))))
-    reciprocal = torch.floor((dividend + torch.floor(root * 0.5)) / root)
-    return (reciprocal * _power_of_two_double(half - (precision - layernorm.GRID_BITS))).float()
-
-
-def _floor_shift(x: Tensor, shift: Any) -> Tensor:
-    return torch.floor(x * _power_of_two(-shift))
 
 
 @dataclass(frozen=True)
@@ -104,8 +72,9 @@ class TorchOperations:
     def __init__(self, inputs: dict[str, Tensor], heads: int) -> None:
         self.inputs = inputs
         self.heads = heads
-        mask = inputs.get("attention_mask")
-        self.masked = None if mask is None else (mask == 0)[:, None, None, :]
+        mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+        # Added to scores: far below them all where there is no token.
+        self.padding = ((mask == 0) * float(softmax.MASKED))[:, None, None, :]
 
     def token_indices(self, constants: EmbeddingConstants) -> list[Tensor]:
         """See Operations."""
@@ -137,21 +106,28 @@ class TorchOperations:
         """See Operations."""
         return (self.linear(x8, constants).float() * multiplier).round().clamp(LOW, HIGH).to(torch.int8)
 
+    def split(self, x8: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See Operations."""
+        query, key, value = x8.chunk(3, -1)
+        return query, key, value
+
     def linear_gelu(self, x8: Tensor, constants: LinearConstants, gelu_: GeluConstants) -> Tensor:
         """See Operations: the polynomial, which is faster than a table here."""
         assert gelu_.multiplier is not None and gelu_.input_step is not None and gelu_.output_multiplier is not None
-        codes = (self.linear(x8, constants).float() * gelu_.multiplier).round() + gelu_.zero_point
-        codes = codes.clamp(0, gelu.CODES - 1) - gelu_.zero_point
-        h = (codes * gelu_.input_step).round().clamp(-gelu.GRID_BOUND, gelu.GRID_BOUND)
-        squared = (h.abs().clamp(max=gelu.Q_B) - gelu.Q_B).square()
-        one_plus_erf = (gelu.Q_ONE - squared) * h.sign() + gelu.Q_ONE
+        lowest = -gelu_.zero_point
+        codes = (self.linear(x8, constants).float() * gelu_.multiplier).round()
+        h = (codes.clamp(lowest, gelu.CODES - 1 + lowest) * gelu_.input_step).round()
+        h = h.clamp(-gelu.GRID_BOUND, gelu.GRID_BOUND)
+        outside = h.abs().clamp(max=gelu.Q_B) - gelu.Q_B
+        squared = outside * outside
+        one_plus_erf = torch.where(h < 0, squared, 2 * gelu.Q_ONE - squared)
         result = torch.floor(one_plus_erf * 2.0**-gelu.SHIFT) * h
         return (result * gelu_.output_multiplier).round().clamp(LOW, HIGH).to(torch.int8)
 
     def linear_term(self, x8: Tensor, constants: LinearConstants) -> Tensor:
         """See Operations."""
         assert constants.multiplier is not None
-        short = _floor_shift(self.linear(x8, constants).float(), constants.shift)
+        short = floor_shift(self.linear(x8, constants).float(), constants.shift)
         return (short.clamp(-sums.TERM_BOUND, sums.TERM_BOUND) * constants.multiplier).int()
 
     def clip_sum(self, term: Tensor) -> Tensor:
@@ -168,16 +144,16 @@ class TorchOperations:
         width = x.shape[-1]
         mean = torch.div(x.sum(-1, keepdim=True) + width // 2, width, rounding_mode="floor")
         y = (x - mean).float()
-        shift = (_bits(y.abs().amax(-1, keepdim=True)) - layernorm.SHORT_BITS).clamp_min(0)
-        short = torch.floor(y * _power_of_two(-shift) + torch.where(shift > 0, 0.5, 0.0))
+        shift = (bits_of(y.abs().amax(-1, keepdim=True)) - layernorm.SHORT_BITS).clamp_min(0)
+        short = torch.floor(y * power_of_two(-shift) + torch.where(shift > 0, 0.5, 0.0))
         squares = short.square().sum(-1, keepdim=True, dtype=torch.float64) + constants.guards[shift.long()]
-        multiplier = _row_multiplier(squares, *layernorm.reciprocal_constants(width))
+        multiplier = row_multiplier(squares, *layernorm.reciprocal_constants(width))
         normalized = torch.floor(short * multiplier + 0.5)
         return (normalized * constants.gamma + constants.beta).int()
 
     def shorten(self, x: Tensor, shift: Any) -> Tensor:
         """See Operations."""
-        return torch.floor(x.float() * _power_of_two(-shift) + 0.5).clamp(LOW, HIGH).to(torch.int8)
+        return torch.floor(x.float() * power_of_two(-shift) + 0.5).clamp(LOW, HIGH).to(torch.int8)
 
     def _heads(self, x: Tensor) -> Tensor:
         split: Tensor = x.unflatten(-1, (self.heads, -1))
@@ -189,21 +165,23 @@ class TorchOperations:
 
     def softmax(self, scores: Tensor, constants: SoftmaxConstants) -> Tensor:
         """See Operations."""
-        if self.masked is not None:
-            scores = scores.masked_fill(self.masked, softmax.MASKED)
-        short = _floor_shift(scores.amax(-1, keepdim=True) - scores, constants.down).clamp(max=constants.top)
-        distance = _floor_shift(short * constants.multiplier, constants.shift).clamp(max=softmax.FARTHEST)
-        z = torch.floor(distance * (1 / softmax.STEPS))
-        polynomial = (softmax.Q_B - (distance - z * softmax.STEPS)).square() + softmax.Q_C
-        e = torch.floor(polynomial * _power_of_two(-softmax.SHIFT - z.int()))
+        scores = scores + self.padding
+        # What is not negative is rounded down by its conversion to integers.
+        short = (
+            ((scores.amax(-1, keepdim=True) - scores) * power_of_two(-constants.down)).int().clamp(max=constants.top)
+        )
+        scale = constants.multiplier * power_of_two(-constants.shift)
+        distance = (short.float() * scale).int().clamp(max=softmax.FARTHEST)
+        low = softmax.Q_B - (distance & (softmax.STEPS - 1))
+        e = ((low * low + softmax.Q_C) >> ((distance >> 8) + softmax.SHIFT)).float()
         total = e.sum(-1, keepdim=True)
-        bits = _bits(total) - softmax.EXPONENTIAL_BITS
-        normal = torch.floor(total * _power_of_two(-bits))
+        bits = bits_of(total) - softmax.EXPONENTIAL_BITS
+        normal = torch.floor(total * power_of_two(-bits))
         # The quotient is below 2^11 and the operands below 2^24: float64's, rounded down, is the integer one.
         dividend = (softmax.LEVELS << softmax.RECIPROCAL_SHIFT) + torch.floor(normal * 0.5).double()
         reciprocal = torch.floor(dividend / normal.double()).float()
-        multiplier = reciprocal * _power_of_two(-softmax.RECIPROCAL_SHIFT - bits)
-        return torch.floor(e * multiplier + 0.5).to(torch.uint8)
+        multiplier = reciprocal * power_of_two(-softmax.RECIPROCAL_SHIFT - bits)
+        return (e * multiplier + 0.5).to(torch.uint8)
 
     def context(self, probabilities: Tensor, value: Tensor, multiplier: Tensor) -> Tensor:
         """See Operations."""
@@ -234,9 +212,7 @@ class TorchOperations:
     def softmax_real(self, scores: Tensor, constants: SoftmaxConstants) -> Tensor:
         """See Operations."""
         assert constants.scale is not None
-        real = scores * constants.scale * constants.factor
-        if self.masked is not None:
-            real = real.masked_fill(self.masked, float("-inf"))
+        real = (scores * constants.scale * constants.factor).masked_fill(self.padding < 0, float("-inf"))
         return (real.softmax(-1) * softmax.LEVELS).round().to(torch.uint8)
 
 

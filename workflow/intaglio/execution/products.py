@@ -16,18 +16,25 @@ Product = Callable[[Tensor], Tensor]
 FEWEST_ROWS = 17
 
 
-@torch.library.custom_op("intaglio::int8_product", mutates_args=())
+# An operator of its own: torch.compile would want to freeze the packed weight. Defined by a Library, since custom_op's
+# wrappers take longer than a small product.
+_LIBRARY = torch.library.Library("intaglio", "DEF")
+_LIBRARY.define("int8_product(Tensor x, Tensor weight, Tensor scales, Tensor zero_points, Tensor bias) -> Tensor")
+
+
 def _int8_product(x: Tensor, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor) -> Tensor:
-    # An operator of its own: torch.compile would want to freeze the packed weight.
     result: Tensor = torch.ops.onednn.qlinear_pointwise(
         x, 1.0, 0, weight, scales, zero_points, bias, 1.0, 0, torch.float32, "none", [], ""
     )
     return result
 
 
-@_int8_product.register_fake
-def _(x: Tensor, weight: Tensor, scales: Tensor, zero_points: Tensor, bias: Tensor) -> Tensor:  # noqa: ARG001
+def _int8_shape(x: Tensor, _weight: Tensor, scales: Tensor, _zero_points: Tensor, _bias: Tensor) -> Tensor:
     return x.new_empty((x.shape[0], scales.shape[0]), dtype=torch.float32)
+
+
+_LIBRARY.impl("int8_product", _int8_product, "CompositeExplicitAutograd")
+torch.library.register_fake("intaglio::int8_product", _int8_shape, lib=_LIBRARY)
 
 
 class OneDnnProduct:
@@ -41,7 +48,7 @@ class OneDnnProduct:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return accumulators of [rows, in]."""
-        result: Tensor = _int8_product(x, self.weight, self.scales, self.zero_points, self.bias)
+        result: Tensor = torch.ops.intaglio.int8_product(x, self.weight, self.scales, self.zero_points, self.bias)
         return result
 
 

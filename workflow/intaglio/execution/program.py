@@ -37,6 +37,9 @@ class Operations(Protocol):
     def linear_short(self, x8: Value, constants: LinearConstants, multiplier: Any) -> Value:
         """Return accumulators requantized to 8 bits."""
 
+    def split(self, x8: Value) -> tuple[Value, Value, Value]:
+        """Return the thirds of every row."""
+
     def linear_gelu(self, x8: Value, constants: LinearConstants, gelu: GeluConstants) -> Value:
         """Return GELU of accumulators, 8 bits."""
 
@@ -113,9 +116,7 @@ def _summed(on: Operations, wide: Value, skip: int, x8: Value, constants: Linear
 
 
 def _attended(on: Operations, x8: Value, layer: LayerConstants) -> Value:
-    query = on.linear_short(x8, layer.query, layer.query_multiplier)
-    key = on.linear_short(x8, layer.key, layer.key_multiplier)
-    value = on.linear_short(x8, layer.value, layer.value_multiplier)
+    query, key, value = on.split(on.linear_short(x8, layer.projections, layer.projections_multiplier))
     scores = on.scores(query, key)
     softmax = on.softmax if layer.softmax.integer else on.softmax_real
     return on.context(softmax(scores, layer.softmax), value, layer.context_multiplier)

@@ -43,6 +43,14 @@ class Graph:
         self.nodes.append(onnx.helper.make_node(kind, list(inputs), [name], domain=domain, **attributes))
         return name
 
+    def add_several(self, kind: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
+        """Add a node; return the names of so many outputs."""
+        import onnx
+
+        names = [f"v{len(self.nodes)}_{index}" for index in range(outputs)]
+        self.nodes.append(onnx.helper.make_node(kind, list(inputs), names, **attributes))
+        return names
+
     def model(self, inputs: Sequence[str], outputs: dict[str, int]) -> onnx.ModelProto:
         """Return the checked model.
 

@@ -126,6 +126,11 @@ class OnnxOperations:
         """See Operations."""
         return self._requantized(x8, constants, multiplier, ZERO)
 
+    def split(self, x8: str) -> tuple[str, str, str]:
+        """See Operations."""
+        query, key, value = self.graph.add_several("Split", x8, outputs=3, axis=1, num_outputs=3)
+        return query, key, value
+
     def lookup(self, index: str, table: NDArray[Any], width: int, back: str) -> str:
         """Return the table's entries at uint8 or int32 indices, whose last size is `width`, in the shape `back`."""
         parts = gcd(width, PARTS)
