@@ -14,9 +14,7 @@ from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.layers import Linear, Norm, Residual
 from intaglio.encoder.model import Attention, Embeddings, Encoder, Layer
 from intaglio.errors import UserError
-
-LONGEST_WIDTH = 1024
-LARGEST_HEAD = 512
+from intaglio.execution.checks import check_shape, check_state, check_widths
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,8 @@ class SoftmaxConstants:
 class LayerConstants:
     """A layer.
 
-    `*_multiplier` lead from accumulators to 8 bits, float32 [out] or without dimension; `projections` are query, key and
-    value, one above the other; `*_skip` shift LayerNorm's results into residual sums.
+    `*_multiplier` lead from accumulators to 8 bits, float32 [out] or without dimension; `projections` are query, key
+    and value, one above the other; `*_skip` shift LayerNorm's results into residual sums.
     """
 
     projections: LinearConstants
@@ -154,10 +152,7 @@ def _norm(layer: Norm, input_scale: Tensor) -> tuple[NormConstants, Tensor, Tens
         constants = NormConstants(layer.weight, layer.bias, layer.eps, False, inverse=inverse)
         return constants, real, real if short is None else short
     affine = layernorm.quantize_affine(layer.weight, layer.bias, short)
-    width = layer.normalized_shape[0]
-    if width > LONGEST_WIDTH:
-        raise UserError(f"hidden size {width}: integer LayerNorm is exact up to {LONGEST_WIDTH}; leave 'layernorm' out")
-    guards = layernorm.guards(layer.eps, input_scale, width).long()
+    guards = layernorm.guards(layer.eps, input_scale, layer.normalized_shape[0]).long()
     constants = NormConstants(
         affine.gamma.to(torch.int32),
         affine.beta.to(torch.int32),
@@ -219,9 +214,12 @@ def _layer(layer: Layer, wide: Tensor, narrow: Tensor) -> tuple[LayerConstants, 
     gelu_constants, gelu_scale = _gelu(layer, intermediate)
     output, output_skip, sum_scale = _residual(layer.output_residual, layer.output, wide, gelu_scale)
     output_norm, wide, narrow = _norm(layer.output_norm, sum_scale)
-    together = zip(*((part.weight, part.bias, part.scale) for part in projections), strict=True)
     constants = LayerConstants(
-        projections=LinearConstants(*(torch.cat(tensors) for tensors in together)),
+        projections=LinearConstants(
+            torch.cat([part.weight for part in projections]),
+            torch.cat([part.bias for part in projections]),
+            torch.cat([part.scale for part in projections]),
+        ),
         projections_multiplier=torch.cat(multipliers),
         softmax=_softmax(attention, scales[0] * scales[1]),
         context_multiplier=probability * scales[2] / context_scale,
@@ -276,23 +274,26 @@ def constants_of(encoder: Encoder) -> Constants:
     """Return the constants of a calibrated integer encoder.
 
     Raises:
-        UserError: it computes in floating point, has no ranges, or a size for which the integers would overflow.
+        UserError: it computes in floating point, has no ranges, or a size or state with which integers would overflow.
     """
-    shape = encoder.shape
-    if not shape.integer:
-        raise UserError("this encoder computes in floating point: there are no integers to run")
+    check_shape(encoder.shape)
+    check_state(encoder)
     if not encoder.has_ranges():
         raise UserError("the integer encoder has no activation ranges yet: calibrate it on training data first")
-    if shape.hidden_size // shape.heads > LARGEST_HEAD:
-        raise UserError(
-            f"attention heads of {shape.hidden_size // shape.heads}: integers are exact up to {LARGEST_HEAD}"
-        )
-    if shape.positions > softmax.LONGEST:
-        raise UserError(f"{shape.positions} positions: integer softmax is exact up to {softmax.LONGEST}")
+    try:
+        constants = _constants(encoder)
+    except (OverflowError, ValueError) as error:
+        # Python's own, of infinity or NaN as an integer
+        raise UserError("weights or ranges so far apart that integers would overflow; calibrate again") from error
+    check_widths(constants)
+    return constants
+
+
+def _constants(encoder: Encoder) -> Constants:
     embeddings, wide, narrow = _embeddings(encoder.embeddings)
     layers = []
     for layer in encoder.layers:
         assert isinstance(layer, Layer)
         found, wide, narrow = _layer(layer, wide, narrow)
         layers.append(found)
-    return Constants(shape, embeddings, tuple(layers), wide, encoder.head)
+    return Constants(encoder.shape, embeddings, tuple(layers), wide, encoder.head)

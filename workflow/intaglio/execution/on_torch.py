@@ -35,6 +35,8 @@ from intaglio.execution.program import run_embeddings, run_layer
 # library gives memory back to the system after every use.
 TOKENS = 1024
 SHAPES = 64
+# A float32 so large that adding a score does not change it.
+ABSORBING = -(2.0**60)
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,10 @@ class TorchOperations:
         self.inputs = inputs
         self.heads = heads
         mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
-        # Added to scores: far below them all where there is no token.
-        self.padding = ((mask == 0) * float(softmax.MASKED))[:, None, None, :]
+        # Added to scores: far below them all where there is no token. Where the whole row has none, scores vanish in
+        # it, so that all positions are equal.
+        lowest = torch.where(mask.any(-1, keepdim=True), float(softmax.MASKED), ABSORBING)
+        self.padding = ((mask == 0) * lowest)[:, None, None, :]
 
     def token_indices(self, constants: EmbeddingConstants) -> list[Tensor]:
         """See Operations."""

@@ -1,4 +1,4 @@
-"""Powers of two, bit counts and roots of integers that floating point carries, such that a compiler makes good loops."""
+"""Powers of two, bit counts and roots of integers that floating point carries, in forms that compilers vectorize."""
 
 from __future__ import annotations
 

@@ -1,0 +1,156 @@
+"""Every kind of int8 product is exact, and a CPU whose kernel saturates does not get it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from intaglio.execution import products
+from intaglio.execution.products import FloatProduct, IntProduct, OneDnnProduct, fastest_on_cpu, product
+
+# What weights of an output channel sum to at most, and a bias with the half of a shift (docs/arithmetic.md).
+WEIGHT_SUM, BIAS = 98_400, 2**21 + 2**19
+
+
+def has_onednn() -> bool:
+    """Whether oneDNN's product is here, and exact: it saturates on a CPU without VNNI, where nobody takes it."""
+    ones = torch.full((4, 64), 127, dtype=torch.int8)
+    try:
+        found = OneDnnProduct(ones, torch.zeros(4, dtype=torch.int32))(-ones - 1)
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return bool((found == -128 * 127 * 64).all())
+
+
+KINDS = [
+    pytest.param(FloatProduct, "cpu", id="float"),
+    pytest.param(
+        OneDnnProduct,
+        "cpu",
+        id="onednn",
+        marks=pytest.mark.skipif(not has_onednn(), reason="no exact int8 product of oneDNN on this CPU"),
+    ),
+    pytest.param(IntProduct, "cpu", id="int"),
+    *(
+        pytest.param(
+            kind,
+            "cuda",
+            id=f"{kind.__name__}-cuda",
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        )
+        for kind in (IntProduct, FloatProduct)
+    ),
+]
+
+
+def exact(kind: Any, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, device: str) -> None:
+    """Assert that a product is that of int64."""
+    int8, int32 = (torch.as_tensor(weight, dtype=torch.int8), torch.as_tensor(bias, dtype=torch.int32))
+    found = kind(int8.to(device), int32.to(device))(torch.as_tensor(x, dtype=torch.int8, device=device))
+    assert found.dtype in (torch.int32, torch.float32)
+    np.testing.assert_array_equal(found.cpu().numpy(), x.astype(np.int64) @ weight.astype(np.int64).T + bias)
+
+
+def saturating(rows: int, inner: int, outer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Products of the largest numbers, of all signs: sums of pairs leave 16 bits, sums of a row reach 2^24."""
+    signs = np.where(np.arange(inner) % 2, -1, 1)
+    largest = min(127, WEIGHT_SUM // inner)
+    weight = np.stack([np.full(inner, largest), np.full(inner, -largest), signs * largest, -signs * largest])
+    x = np.stack([np.full(inner, 127), np.full(inner, -128), np.where(signs > 0, 127, -128), np.zeros(inner)])
+    bias = np.array([BIAS, -BIAS, BIAS, -BIAS, 0])
+    return np.resize(x, (rows, inner)), np.resize(weight, (outer, inner)), np.resize(bias, outer)
+
+
+@pytest.mark.parametrize(("kind", "device"), KINDS)
+@pytest.mark.parametrize("rows", [1, 4, 17, 130])
+@pytest.mark.parametrize(("inner", "outer"), [(8, 8), (64, 40), (768, 24), (3072, 16)])
+def test_largest_numbers(kind: Any, device: str, rows: int, inner: int, outer: int) -> None:
+    exact(kind, *saturating(rows, inner, outer), device)
+
+
+@pytest.mark.parametrize(("kind", "device"), KINDS)
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(1, 70),
+    inner=st.integers(1, 200),
+    outer=st.integers(1, 40),
+    low=st.sampled_from([0, 100, 127]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_numbers(kind: Any, device: str, rows: int, inner: int, outer: int, low: int, seed: int) -> None:
+    if device == "cuda" and kind is IntProduct:
+        # what `product` gives it
+        inner, outer = 8 * (inner // 8 + 1), 8 * (outer // 8 + 1)
+    random = np.random.default_rng(seed)
+    signs = random.choice([-1, 1], (2, 70, 208))
+    x = (signs[0] * random.integers(low, 128, (70, 208)))[:rows, :inner]
+    weight = (signs[1] * random.integers(low, 128, (70, 208)))[:outer, :inner]
+    exact(kind, x, weight, random.integers(-BIAS, BIAS + 1, outer), device)
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """No choice made before, and none left behind."""
+    fastest_on_cpu.cache_clear()
+    yield
+    fastest_on_cpu.cache_clear()
+
+
+class Pretended(OneDnnProduct):
+    """A kernel that can be had everywhere."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.exact = FloatProduct(weight, bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.exact(x)
+
+
+class Saturating(Pretended):
+    """What int8 products are on a CPU without VNNI: unsigned times signed, pairs added up in 16 bits."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias = weight.int(), bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        left = (x.int() + 128)[:, None]
+        pairs = (left * self.weight).unflatten(-1, (-1, 2)).sum(-1).clamp(-(2**15), 2**15 - 1)
+        return (pairs.sum(-1) - 128 * self.weight.sum(1) + self.bias).float()
+
+
+class Missing(Pretended):
+    """A kernel that this torch was built without."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        raise RuntimeError("qlinear_prepack: not compiled")
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("kind", [Saturating, Missing])
+def test_a_kernel_that_saturates_or_is_missing_is_not_taken(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "OneDnnProduct", kind)
+    # however fast it is
+    monkeypatch.setattr(products, "_seconds", lambda call, _: float(isinstance(call, FloatProduct)))
+    assert fastest_on_cpu() is FloatProduct
+    weight, bias = torch.ones(8, 8, dtype=torch.int8), torch.zeros(8, dtype=torch.int32)
+    assert isinstance(product(weight, bias), FloatProduct)
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_faster_of_two_exact_kernels_is_taken(faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "OneDnnProduct", Pretended)
+    monkeypatch.setattr(products, "_seconds", lambda call, _: float(isinstance(call, FloatProduct) == faster))
+    assert fastest_on_cpu() is (Pretended if faster else FloatProduct)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_what_is_taken_here_is_exact() -> None:
+    exact(product, *saturating(40, 768, 24), "cpu")
