@@ -26,8 +26,8 @@ LOGITS = "logits"
 # The input of the classification head in the graph of an integer encoder, float32 [batch, width].
 HIDDEN = "hidden"
 # Largest difference of a logit. Integers agree to the bit (compared where they enter the head), so that in `int` only
-# the head's floating point remains. Between islands of floating point its last digit can turn an integer by one, which then
-# travels through all layers: on random tokens 0.06 was seen for one such integer, on MiniLM; a wrong graph is off by more.
+# the head's floating point remains. Between islands of floating point its last digit can turn an integer by one, which
+# travels through all layers: on random tokens and MiniLM that was 0.06; a wrong graph is further off.
 INTEGER_TOLERANCE, ISLANDS_TOLERANCE, FLOAT_TOLERANCE = 1e-5, 0.25, 1e-3
 # A protobuf message can hold no more.
 _LARGEST_FILE = 2**31 - 2**20
