@@ -140,7 +140,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Tensor, int]]:
     """(function, integers, largest magnitude declared) of everything that the arithmetic makes."""
     made: list[tuple[str, Tensor, int]] = []
     bounds: dict[str, Callable[..., int]] = {
-        "rescale": lambda _x, _multiplier, low=-128, high=127: max(-low, high),
+        "rescale": lambda _x, _multiplier, low=-128, high=127, _inplace=False: max(-low, high),
         "shorten": lambda *_: 128,
         "gelu": lambda *_: 127,
         "softmax": lambda *_: 255,
@@ -199,7 +199,8 @@ def test_every_value_is_an_integer_within_its_width(arch, point, training, recor
         with torch.no_grad():
             encoder(**batch(network))
     for function, values, bound in recorded:
-        assert values.dtype == torch.float32
+        # a training step multiplies int8 weights where that is faster
+        assert values.dtype in ((torch.float32, torch.int8) if function == "quantize_weight" else (torch.float32,))
         assert torch.equal(values, values.round()), function
         assert float(values.abs().max()) <= bound, function
     made = {function for function, _, _ in recorded}

@@ -8,10 +8,15 @@ from functools import cache
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
+import reference
 from encoders import ARCHITECTURES, INT, INTEGER_POINTS, Point, calibrated, name
+from intaglio.execution.constants import NormConstants
+from intaglio.export.graph import Graph
 from intaglio.export.integer_onnx import integer_onnx
+from intaglio.export.integer_rows import exponential_table, norm_rows, softmax_rows
 from streams import session
 
 # Operator: the places of its second factor and of that factor's zero point among its inputs.
@@ -170,3 +175,44 @@ def test_names_tell_nothing_of_where_they_were_made() -> None:
     assert model.producer_name == "intaglio"
     assert all(re.fullmatch(r"c\d+", tensor.name) for tensor in model.graph.initializer)
     assert all(node.doc_string == "" for node in model.graph.node) and not model.metadata_props
+
+
+def computed(graph: Graph, result: str, x: np.ndarray) -> np.ndarray:
+    """What a graph makes of rows of integers, which it takes as `x`."""
+    graph.add("Cast", result, to=TensorProto.FLOAT, output="result")
+    (found,) = session(graph.model(["x"], {"result": x.shape[1]}), []).run(["result"], {"x": x})
+    return found.astype(np.int64)
+
+
+def integer_input() -> tuple[Graph, str]:
+    graph = Graph()
+    return graph, graph.add("Cast", "x", to=TensorProto.INT32)
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 96])
+@pytest.mark.parametrize("scale", [1e-6, 1e-2])
+def test_layer_norm_of_rows(width: int, scale: float) -> None:
+    random = np.random.default_rng(width)
+    # deviations of every size, so that all shifts and roots occur
+    sizes = 2.0 ** random.uniform(0, 20, (3000, 1))
+    x = np.rint(random.uniform(-1, 1, (3000, width)) * sizes + random.uniform(-1, 1, (3000, 1)) * 2**20).astype(int)
+    x = np.concatenate([x, np.full((1, width), 2**21 - 1), np.full((1, width), 1 - 2**21)])
+    guards = reference.guards(1e-12, width, scale)
+    graph, rows = integer_input()
+    ones = torch.ones(width, dtype=torch.int32)
+    found = computed(graph, norm_rows(graph, rows, NormConstants(ones, ones, 1e-12, True, torch.tensor(guards))), x)
+    deviations = x - (x.sum(1, keepdims=True) + width // 2) // width
+    np.testing.assert_array_equal(found, [reference.normalized(row, guards) for row in deviations])
+
+
+@pytest.mark.parametrize("width", [1, 5, 600])
+def test_softmax_of_rows(width: int) -> None:
+    random = np.random.default_rng(width)
+    distance = (random.random((2000, width)) ** random.uniform(0.2, 8, (2000, 1)) * 4096).astype(int)
+    distance[np.arange(2000), random.integers(0, width, 2000)] = 0
+    table = exponential_table()
+    np.testing.assert_array_equal(table, reference.exponential(np.arange(4096)))
+    graph, rows = integer_input()
+    found = computed(graph, softmax_rows(graph, rows), table[distance].astype(np.int64))
+    # scores whose distance is one on the grid
+    np.testing.assert_array_equal(found, reference.softmax(-distance, (0, 4096, 1024, 10)))

@@ -85,8 +85,8 @@ def test_largest_numbers(kind: Any, device: str, rows: int, inner: int, outer: i
     seed=st.integers(0, 2**32 - 1),
 )
 def test_any_numbers(kind: Any, device: str, rows: int, inner: int, outer: int, low: int, seed: int) -> None:
-    if device == "cuda" and kind is IntProduct:
-        # what `product` gives it
+    if kind is IntProduct:
+        # what `product` gives it; torch's own is wrong on a CPU for an inner size of 1
         inner, outer = 8 * (inner // 8 + 1), 8 * (outer // 8 + 1)
     random = np.random.default_rng(seed)
     signs = random.choice([-1, 1], (2, 70, 208))
@@ -128,7 +128,7 @@ class Saturating(Pretended):
 class Missing(Pretended):
     """A kernel that this torch was built without."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, *_: Tensor) -> None:
         raise RuntimeError("qlinear_prepack: not compiled")
 
 

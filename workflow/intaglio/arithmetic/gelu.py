@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.integers import HIGH, LOW, Integers, largest, scale_of
+from intaglio.arithmetic.pieces import fill, in_pieces, mapped, rows_of
 
 A, B = -0.2888, -1.769
 GRID = 2.0**-8
@@ -80,22 +81,41 @@ def encode(x: Tensor, multiplier: Tensor, zero_point: Tensor) -> Tensor:
 
 class _Gelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, multiplier: Tensor, table: GeluTable) -> Tensor:
-        codes = encode(x, multiplier, table.zero_point)
-        ctx.save_for_backward(codes, multiplier, table.slopes * (table.input_scale / table.scale))
-        return table.entries.take(codes.long())
+    def forward(ctx: Any, x: Tensor, multiplier: Tensor, table: GeluTable, inplace: bool) -> Tensor:
+        if not ctx.needs_input_grad[0]:
+            return mapped(lambda x: _look_up(table.entries, encode(x, multiplier, table.zero_point)), x)
+        slopes = table.slopes * (table.input_scale / table.scale)
+
+        def both(x: Tensor) -> tuple[Tensor, Tensor]:
+            codes = encode(x, multiplier, table.zero_point)
+            return _look_up(table.entries, codes), _look_up(slopes, codes).mul_(multiplier)
+
+        if in_pieces(x):
+            result, slope = x if inplace else torch.empty_like(x), torch.empty_like(x)
+            fill([rows_of(result), rows_of(slope)], both, rows_of(x))
+            if inplace:
+                ctx.mark_dirty(x)
+        else:
+            result, slope = both(x)
+        ctx.save_for_backward(slope)
+        return result
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        codes, multiplier, slopes = ctx.saved_tensors
-        return slopes.take(codes.long()).mul_(grad).mul_(multiplier), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return grad * slope, None, None, None
 
 
-def gelu(x: Integers, table: GeluTable) -> Integers:
+def _look_up(table: Tensor, codes: Tensor) -> Tensor:
+    return table.index_select(0, codes.view(-1)).view(codes.shape)
+
+
+def gelu(x: Integers, table: GeluTable, inplace: bool = False) -> Integers:
     """Return GELU of accumulators, whose scale may be one for each channel, as 8-bit integers.
 
-    The gradient is GELU's own, zero where input or result are at a bound.
+    The gradient is GELU's own, zero where input or result are at a bound. `inplace`: while gradients are recorded the
+    result may take the place of `x`, which nobody needs any more.
     """
-    values: Tensor = _Gelu.apply(x.values, x.scale / table.input_scale, table)  # type: ignore[no-untyped-call]
+    values: Tensor = _Gelu.apply(x.values, x.scale / table.input_scale, table, inplace)  # type: ignore[no-untyped-call]
     return Integers(values, table.scale)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, half, largest, magnitude
-from intaglio.arithmetic.sqrt import isqrt, normalize
+from intaglio.arithmetic.pieces import fill, in_pieces, mapped, rows_of
+from intaglio.arithmetic.sqrt import isqrt, normalize, power_of_two
 
 # The normalized value stands on a grid of 2^-9, gamma has 10 bits: product and beta stay below 2^24.
 GRID_BITS = 9
@@ -78,35 +79,45 @@ def reciprocal_constants(width: int) -> tuple[int, int]:
     return precision, round(sqrt(width) * 2**precision)
 
 
-def row_multiplier(short: Tensor, shift: Tensor, guard: Tensor) -> Tensor:
+def row_multiplier(squares: Tensor, width: int) -> Tensor:
     """Return what brings shortened deviations to the grid of normalized values, a number for each row.
 
     Args:
-        short: float32 integers, [..., width]: deviations from the mean, shifted.
-        shift: [..., 1]: by how many bits.
-        guard: `guards` of the layer.
+        squares: float64 integers, [..., 1]: the sum of their squares and what epsilon adds to it (`guards`).
+        width: how many there are in a row.
 
     Returns:
         [..., 1] float32: an integer of 11 bits times a power of two.
     """
-    squares = short.square().sum(-1, keepdim=True, dtype=torch.float64) + guard[shift.long()]
     normal, half_shift = normalize(squares)
-    precision, dividend = reciprocal_constants(short.shape[-1])
+    precision, dividend = reciprocal_constants(width)
     root = isqrt(normal)
-    reciprocal = (dividend + (root >> 1)) // root
-    return torch.ldexp(reciprocal.float(), (half_shift - (precision - GRID_BITS)).int())
+    # the operands are far below 2^53: float64's quotient, rounded down, is the integer one
+    reciprocal = (root * 0.5).floor_().add_(dividend).div_(root).floor_()
+    return reciprocal.mul_(power_of_two(half_shift - (precision - GRID_BITS))).float()
+
+
+def _shortened(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return shortened deviations from the mean, by how many bits, and the sum of their squares, float64."""
+    width = x.shape[-1]
+    total = x.sum(-1, keepdim=True, dtype=torch.float64)
+    y = x - (total + width // 2).div_(width).floor_().float()
+    shift = (floor_log2(magnitude(y, -1)) - (SHORT_BITS - 1)).clamp_min_(0)
+    down = torch.exp2(-shift)
+    short = y.mul_(down).add_(half(shift) * down).floor_()
+    return short, shift, short.square().sum(-1, keepdim=True, dtype=torch.float64)
 
 
 def _forward(x: Tensor, guard: Tensor, affine: Affine) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    width = x.shape[-1]
-    total = x.sum(-1, keepdim=True, dtype=torch.float64)
-    y = x - ((total + width // 2) / width).floor_().float()
-    shift = (torch.frexp(magnitude(y, -1)).exponent - SHORT_BITS).clamp_min_(0).float()
-    down = torch.exp2(-shift)
-    short = y.mul_(down).add_(half(shift) * down).floor_()
-    multiplier = row_multiplier(short, shift, guard)
-    normalized = (short * multiplier).add_(0.5).floor_()
-    return normalized.mul_(affine.gamma).add_(affine.beta), short, multiplier, down
+    if in_pieces(x):
+        short, shift = torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty((*x.shape[:-1], 1))
+        squares = torch.empty_like(shift, dtype=torch.float64)
+        fill([rows_of(short), rows_of(shift), rows_of(squares)], _shortened, x.reshape(-1, x.shape[-1]))
+    else:
+        short, shift, squares = _shortened(x)
+    multiplier = row_multiplier(squares + guard[shift.long()], x.shape[-1])
+    z = mapped(lambda u, m: (u * m).add_(0.5).floor_().mul_(affine.gamma).add_(affine.beta), short, multiplier)
+    return z, short, multiplier, torch.exp2(-shift)
 
 
 class _LayerNorm(torch.autograd.Function):

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, half, largest, magnitude
+from intaglio.arithmetic.pieces import fill, in_pieces, slices
+from intaglio.arithmetic.products import by_int8
 
 BOUND = largest(8)
 BIAS_BOUND = 2**21
@@ -25,7 +27,7 @@ class QuantizedWeight:
     """A linear layer's integers, carried by float32.
 
     Attributes:
-        values: [out, in], within 127.
+        values: [out, in], within 127; int8 if that was asked for.
         bias: [out], at the scale of the accumulators; for a term of a sum half of the shift is in it.
         scale: of a channel's weights, [out].
         multiplier: of a term of a sum, [out], integers of at most 1,023; None for other layers.
@@ -48,6 +50,7 @@ class Term:
         multiplier, shift: as in QuantizedWeight.
         scale: of the sum, no dimension.
         kept: what dropout leaves, 0 or 1 / (1 - probability), as `values`; None for everything.
+        spent: nobody else needs `values`: where gradients are recorded the sum may take their place.
     """
 
     values: Tensor
@@ -55,10 +58,15 @@ class Term:
     shift: Tensor
     scale: Tensor
     kept: Tensor | None = None
+    spent: bool = False
 
 
 def quantize_weight(
-    weight: Tensor, bias: Tensor, input_scale: Tensor, sum_scale: Tensor | None = None
+    weight: Tensor,
+    bias: Tensor,
+    input_scale: Tensor,
+    sum_scale: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> QuantizedWeight:
     """Quantize a linear layer's weight to 8 bits an output channel, and its bias to the accumulator's scale.
 
@@ -70,10 +78,9 @@ def quantize_weight(
         bias: real, [out].
         input_scale: of the layer's input, no dimension.
         sum_scale: of the sum that the layer's result is a term of, no dimension.
+        dtype: of the weight's integers, float32 or int8.
     """
-    scale = magnitude(weight, 1).squeeze(1) / BOUND
-    sums = torch.linalg.vector_norm(weight, 1, dim=1) / (WEIGHT_SUM - weight.shape[1] / 2)
-    scale = torch.maximum(torch.maximum(scale, sums), bias.abs() / (input_scale * BIAS_BOUND)).clamp_min(SMALLEST)
+    scale = torch.maximum(_channel_scales(weight), bias.abs() / (input_scale * BIAS_BOUND)).clamp_min(SMALLEST)
     multiplier = shift = None
     if sum_scale is not None:
         ratio = scale * (input_scale / sum_scale)
@@ -81,11 +88,51 @@ def quantize_weight(
         multiplier = (ratio * torch.exp2(shift)).ceil().clamp(1, TERM_MULTIPLIER)
         # larger only where the multiplier was cut: accumulators keep their width before the result keeps its scale
         scale = torch.maximum(scale, multiplier * (sum_scale / (input_scale * torch.exp2(shift))))
-    values = (weight * (1 / scale).unsqueeze(1)).round_()
+    values = _rounded(weight, (1 / scale).unsqueeze(1), dtype)
     bias = (bias / (input_scale * scale)).round_().clamp_(-BIAS_BOUND, BIAS_BOUND)
     if shift is not None:
         bias += half(shift)
     return QuantizedWeight(values, bias, scale, multiplier, shift)
+
+
+def _channel_scales(weight: Tensor) -> Tensor:
+    """Return [out]: the scales that the largest magnitude and the sum of magnitudes of a channel need."""
+    width = weight.shape[1]
+    # Where the sum of `width` largest magnitudes would do, the sum need not be known; a thousandth for float32.
+    never = BOUND * width * 1.001 <= WEIGHT_SUM - width / 2
+
+    def of_rows(weight: Tensor) -> tuple[Tensor]:
+        scale = magnitude(weight, 1) / BOUND
+        if not never:
+            sums = torch.linalg.vector_norm(weight, 1, dim=1, keepdim=True) / (WEIGHT_SUM - width / 2)
+            scale = torch.maximum(scale, sums)
+        return (scale,)
+
+    if not in_pieces(weight):
+        return of_rows(weight)[0].squeeze(1)
+    scales = weight.new_empty(len(weight), 1)
+    fill([scales], of_rows, weight)
+    return scales.squeeze(1)
+
+
+def _rounded(weight: Tensor, inverse: Tensor, dtype: torch.dtype) -> Tensor:
+    if not in_pieces(weight):
+        return (weight * inverse).round_().to(dtype)
+    values = torch.empty_like(weight, dtype=dtype)
+    fill([values], lambda weight, inverse: ((weight * inverse).round_(),), weight, inverse)
+    return values
+
+
+def _product(rows: Tensor, quantized: QuantizedWeight) -> Tensor:
+    """Return accumulators, float32 [rows, out], of 8-bit integers that float32 carries, [rows, in]."""
+    if quantized.values.dtype != torch.int8:
+        return torch.addmm(quantized.bias, rows, quantized.values.T)
+    integers = torch._int_mm(rows.to(torch.int8), quantized.values.T)
+    # in the same memory: every number is read before it is written
+    result = integers.view(torch.float32)
+    for part in slices(result):
+        result[part].copy_(integers[part]).add_(quantized.bias)
+    return result
 
 
 class _Linear(torch.autograd.Function):
@@ -95,10 +142,12 @@ class _Linear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, input_scale: Tensor, sum_scale: Tensor | None
     ) -> tuple[Any, ...]:
-        quantized = quantize_weight(weight, bias, input_scale, sum_scale)
+        dtype = torch.int8 if by_int8(x) else torch.float32
+        quantized = quantize_weight(weight, bias, input_scale, sum_scale, dtype)
         rows = x.flatten(0, -2)
         ctx.save_for_backward(rows, quantized.values, quantized.scale, input_scale)
-        output = torch.addmm(quantized.bias, rows, quantized.values.T).view(*x.shape[:-1], -1)
+        # detached: a view of what has no gradient could not be overwritten
+        output = _product(rows, quantized).view(*x.shape[:-1], -1).detach()
         constants = [t for t in (quantized.scale, quantized.multiplier, quantized.shift) if t is not None]
         ctx.mark_non_differentiable(*constants)
         return (output, *constants)
@@ -108,7 +157,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         rows, integers, scale, input_scale = ctx.saved_tensors
         flat = grad.flatten(0, -2)
-        grad_x = (flat @ integers).view(*grad.shape[:-1], -1) if ctx.needs_input_grad[0] else None
+        grad_x = (flat @ integers.float()).view(*grad.shape[:-1], -1) if ctx.needs_input_grad[0] else None
         grad_weight = (flat.T @ rows).div_(scale.unsqueeze(1))
         grad_bias = flat.sum(0).div_(scale * input_scale)
         return grad_x, grad_weight, grad_bias, None, None

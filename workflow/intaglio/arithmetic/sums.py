@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, largest, rescale
+from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, hardtanh_backward, largest, rescale
 from intaglio.arithmetic.linear import Term
+from intaglio.arithmetic.pieces import fill, in_pieces, rows_of
 
 BITS = 22
 BOUND = largest(BITS)
@@ -35,30 +36,51 @@ def residual_shift(wide: Tensor, wanted: Tensor) -> Tensor:
 
 class _Residual(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, wide: Tensor | None, skip: Tensor | None, term: Tensor, multiplier: Tensor, shift: Tensor, kept: Any
-    ) -> Tensor:
-        down = torch.exp2(-shift)
-        short = (term * down).floor_()
-        clipped = short.clamp(-TERM_BOUND, TERM_BOUND)
-        inside = clipped == short
-        total = clipped.mul_(multiplier)
-        if kept is not None:
-            total.mul_(kept).round_()
-        if wide is not None and skip is not None:
-            total.add_((wide * torch.exp2(-skip)).floor_())
-        total.clamp_(-BOUND, BOUND)
-        ctx.save_for_backward(total, inside, skip, multiplier * down, kept)
+    def forward(ctx: Any, wide: Tensor | None, skip: Tensor | None, values: Tensor, term: Term) -> Tensor:
+        inplace = term.spent and ctx.needs_input_grad[2]
+        down = torch.exp2(-term.shift)
+        wide_down = None if skip is None else torch.exp2(-skip)
+        slopes = term.multiplier * down
+
+        def of_rows(values: Tensor, wide: Tensor | None, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+            short = (values * down).floor_()
+            slope = hardtanh_backward(slopes.expand_as(short), short, -TERM_BOUND - 0.5, TERM_BOUND + 0.5)
+            total = short.clamp_(-TERM_BOUND, TERM_BOUND).mul_(term.multiplier)
+            if kept is not None:
+                slope.mul_(kept)
+                total.mul_(kept).round_()
+            if wide is not None and wide_down is not None:
+                total.add_((wide * wide_down).floor_())
+            return total.clamp_(-BOUND, BOUND), slope
+
+        if in_pieces(values):
+            total, slope = values if inplace else torch.empty_like(values), torch.empty_like(values)
+            parts = (None if x is None else x.reshape(-1, x.shape[-1]) for x in (values, wide, term.kept))
+            fill([rows_of(total), rows_of(slope)], of_rows, *parts)
+            if inplace:
+                ctx.mark_dirty(values)
+        else:
+            total, slope = of_rows(values, wide, term.kept)
+        ctx.save_for_backward(total, slope, wide_down)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, None, None, None]:
-        total, inside, skip, slope, kept = ctx.saved_tensors
-        grad = torch.ops.aten.hardtanh_backward(grad, total, -BOUND, BOUND)
-        grad_wide = None if skip is None else grad * torch.exp2(-skip)
-        grad_term = (grad * inside).mul_(slope)
-        return grad_wide, None, grad_term if kept is None else grad_term.mul_(kept), None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, None]:
+        total, slope, wide_down = ctx.saved_tensors
+
+        def of_rows(grad: Tensor, total: Tensor, slope: Tensor) -> tuple[Tensor, ...]:
+            inside = hardtanh_backward(grad, total, -BOUND, BOUND)
+            return (inside * slope,) if wide_down is None else (inside * slope, inside.mul_(wide_down))
+
+        if in_pieces(grad):
+            results = tuple(torch.empty_like(slope) for _ in range(1 if wide_down is None else 2))
+            fill(
+                [rows_of(x) for x in results], of_rows, grad.reshape(-1, grad.shape[-1]), rows_of(total), rows_of(slope)
+            )
+        else:
+            results = of_rows(grad, total, slope)
+        return None if wide_down is None else results[1], None, results[0], None
 
 
 def residual(wide: Integers, skip: Tensor, term: Term) -> Integers:
@@ -72,14 +94,12 @@ def residual(wide: Integers, skip: Tensor, term: Term) -> Integers:
     Returns:
         Integers of 22 bits of that scale; the gradient is straight-through, zero where something was clipped.
     """
-    arguments = (wide.values, skip, term.values, term.multiplier, term.shift, term.kept)
-    return Integers(_Residual.apply(*arguments), term.scale)  # type: ignore[no-untyped-call]
+    return Integers(_Residual.apply(wide.values, skip, term.values, term), term.scale)  # type: ignore[no-untyped-call]
 
 
 def alone(term: Term) -> Integers:
     """Return a linear layer's result as integers of 22 bits of one scale."""
-    arguments = (None, None, term.values, term.multiplier, term.shift, term.kept)
-    return Integers(_Residual.apply(*arguments), term.scale)  # type: ignore[no-untyped-call]
+    return Integers(_Residual.apply(None, None, term.values, term), term.scale)  # type: ignore[no-untyped-call]
 
 
 def table_scales(ranges: list[Tensor]) -> tuple[Tensor, list[Tensor]]:

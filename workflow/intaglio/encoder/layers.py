@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from intaglio.arithmetic import gelu, layernorm, linear, sums
-from intaglio.arithmetic.integers import Integers, dropout, real, requantize, scale_of, shorten
+from intaglio.arithmetic.integers import Integers, dropout, keep, real, requantize, scale_of, shorten
 
 Value = Tensor | Integers
 
@@ -57,11 +57,11 @@ class Range(nn.Module):
             mixed = self.momentum * self.largest + (1 - self.momentum) * new
             self.largest.copy_(torch.where(self.largest == 0, new, mixed))
 
-    def forward(self, x: Value, padding: Tensor | None = None) -> Integers:
-        """Bring real values or accumulators to 8 bits of this range."""
+    def forward(self, x: Value, padding: Tensor | None = None, inplace: bool = False) -> Integers:
+        """Bring real values or accumulators to 8 bits of this range; `inplace`: as in `requantize`."""
         if self.observing:
             self.observe(x, padding)
-        return requantize(x, self.scale)
+        return requantize(x, self.scale, inplace)
 
 
 class Linear(nn.Linear):
@@ -142,7 +142,7 @@ class Gelu(nn.Module):
         assert isinstance(x, Integers) and self.output is not None
         if self.output.observing:
             self.output.observe(functional.gelu(x.real), padding)
-        return gelu.gelu(x, gelu.gelu_table(self.output.largest))
+        return gelu.gelu(x, gelu.gelu_table(self.output.largest), self.training)
 
 
 class Residual(nn.Module):
@@ -163,12 +163,9 @@ class Residual(nn.Module):
             self.sum.observe(wide.real + output(x).real, padding)
         skip = sums.residual_shift(wide.scale, self.sum.scale)
         term = output.term(x, wide.scale * torch.exp2(skip))
-        return sums.residual(wide, skip, _dropped(term, self.rate) if self.training and self.rate else term)
-
-
-def _dropped(term: linear.Term, rate: float) -> linear.Term:
-    kept = torch.empty_like(term.values).bernoulli_(1 - rate).div_(1 - rate)
-    return linear.Term(term.values, term.multiplier, term.shift, term.scale, kept)
+        if self.training and self.rate:
+            term = replace(term, kept=keep(term.values, self.rate, 1 / (1 - self.rate)))
+        return sums.residual(wide, skip, replace(term, spent=self.training))
 
 
 class Norm(nn.LayerNorm):

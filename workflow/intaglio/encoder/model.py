@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from math import sqrt
 
 import torch
@@ -95,7 +96,7 @@ class Projection(nn.Module):
         if self.output.observing:
             self.output.observe(self.dense(x), padding)
         term = self.dense.term(x, self.output.scale * 2.0**-sums.PROJECTION_SHIFT)
-        wide = sums.alone(term)
+        wide = sums.alone(replace(term, spent=self.training))
         return Hidden(wide, shorten(wide, torch.full_like(term.scale, sums.PROJECTION_SHIFT)))
 
 
@@ -128,7 +129,7 @@ class Attention(nn.Module):
 
     def _probabilities(self, scores: Integers, masked: Tensor | None) -> Integers:
         if self.integer_softmax:
-            return softmax.softmax(scores, self.factor, masked)
+            return softmax.softmax(scores, self.factor, masked, self.training)
         s = scores.real * self.factor
         if masked is not None:
             s = s.masked_fill(masked, float("-inf"))
@@ -138,14 +139,14 @@ class Attention(nn.Module):
     def _integers(self, x: Integers, masked: Tensor | None, padding: Tensor | None) -> Integers:
         layers = (self.query, self.key, self.value)
         ranges = (self.query_range, self.key_range, self.value_range)
-        q, k, v = (range_(layer(x), padding) for layer, range_ in zip(layers, ranges, strict=True))
+        q, k, v = (range_(layer(x), padding, self.training) for layer, range_ in zip(layers, ranges, strict=True))
         keys = Integers(self._heads(k.values).transpose(-1, -2), k.scale)
         scores = linear.matmul(Integers(self._heads(q.values), q.scale), keys)
         p = dropout(self._probabilities(scores, masked), self.dropout, self.training)
         assert isinstance(p, Integers)
         context = linear.matmul(p, Integers(self._heads(v.values), v.scale))
         merged = Integers(context.values.transpose(1, 2).flatten(2), context.scale)
-        result: Integers = self.context_range(merged, padding)
+        result: Integers = self.context_range(merged, padding, self.training)
         return result
 
     def forward(self, x: Value, masked: Tensor | None, padding: Tensor | None) -> Value:
@@ -203,6 +204,11 @@ class Head(nn.Module):
         return logits
 
 
+def _first(x: Value) -> Value:
+    """Return the first tokens of [batch, length, width]."""
+    return Integers(x.values[:, 0], x.scale) if isinstance(x, Integers) else x[:, 0]
+
+
 class Encoder(nn.Module):
     """Encoder and classification head over the arithmetic that `shape.integer` names."""
 
@@ -247,7 +253,7 @@ class Encoder(nn.Module):
         x = self.embeddings(input_ids, token_type_ids, padding)
         for layer in self.layers:
             x = layer(x, masked, padding)
-        logits: Tensor = self.head(real(x.wide)[:, 0])
+        logits: Tensor = self.head(real(_first(x.wide)))
         return logits
 
     @contextmanager

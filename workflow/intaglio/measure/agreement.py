@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 from intaglio.errors import UserError
 from intaglio.measure.backends import COMPILED, TORCH, Place, opened
@@ -39,14 +38,15 @@ def differences(
         UserError: a model that computes on integers alone gives other logits somewhere (but for the float head's
             rounding), or some model gives logits that are not finite.
     """
-    expected = _logits(Place(TORCH, "cpu"), checkpoint, export, point, threads)
+    reference = Place(TORCH, "cpu")
+    expected = _logits(reference, checkpoint, export, point, threads)
     exact = is_integer(checkpoint)
     found = {}
     for place in wanted:
         try:
-            logits = _logits(place, checkpoint, export, point, threads)
-        except TorchDynamoException as error:
-            if place.backend != COMPILED:
+            logits = expected if place == reference else _logits(place, checkpoint, export, point, threads)
+        except Exception as error:
+            if place.backend != COMPILED or not _of_compiler(error):
                 raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             log.warning("profile.backends: torch.compile fails on %s (%s); it is left out", place.device, reason)
@@ -61,6 +61,13 @@ def differences(
             )
         found[place] = difference
     return found
+
+
+def _of_compiler(error: Exception) -> bool:
+    # Only where something was compiled: it takes as long to import as torch itself.
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException)
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from intaglio.encoder.model import Encoder
-from intaglio.measure.models import load_checkpoint, load_tokenizer
+from intaglio.measure.models import load_model, load_tokenizer
 
 TORCH, COMPILED, ONNXRUNTIME = "torch", "torch.compile", "onnxruntime"
 # The graph within an [export] artifact.
@@ -116,7 +116,7 @@ def torch_module(checkpoint: Path, device: str = "cpu") -> torch.nn.Module:
     Raises:
         UserError: the checkpoint is damaged.
     """
-    module: torch.nn.Module = load_checkpoint(checkpoint, device)[0]
+    module: torch.nn.Module = load_model(checkpoint, device)
     if isinstance(module, Encoder) and module.shape.integer:
         from intaglio.execution.on_torch import integer_model
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from intaglio.arithmetic.operations import OPERATIONS
 from intaglio.encoder.checkpoint import OURS
 from intaglio.errors import UserError
-from intaglio.stages.load import load_checkpoint
+from intaglio.stages.load import load_checkpoint, load_model, load_tokenizer as read_tokenizer
 from intaglio.tasks.tokenize import longest_input
 
-__all__ = ["check_length", "devices", "is_integer", "load_checkpoint", "load_tokenizer", "read_config"]
+__all__ = ["check_length", "devices", "is_integer", "load_checkpoint", "load_model", "load_tokenizer", "read_config"]
 
 
+@lru_cache(maxsize=1)
 def load_tokenizer(path: Path) -> Any:
-    """Return the tokenizer of a [checkpoint]."""
-    return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    """Return the tokenizer of a [checkpoint]; the last one is kept, for every measurement wants it."""
+    return read_tokenizer(path)
 
 
 def is_integer(path: Path) -> bool:

@@ -12,10 +12,10 @@ from intaglio.errors import UserError
 from intaglio.machine import fingerprint
 from intaglio.measure.agreement import differences
 from intaglio.measure.backends import Place, opened, places
-from intaglio.measure.inputs import Point, cpu_threads, grid
+from intaglio.measure.inputs import cpu_threads, grid
 from intaglio.measure.latency import latency_rows
-from intaglio.measure.memory import cpu_peaks, cuda_peaks
-from intaglio.measure.models import check_length, devices, load_checkpoint
+from intaglio.measure.memory import cpu_memory, cuda_peaks
+from intaglio.measure.models import check_length, devices, load_model, load_tokenizer
 from intaglio.measure.operators import operator_rows
 from intaglio.measure.sizes import size_rows
 from intaglio.schemas import LATENCY, OPERATORS, SIZES, write_table
@@ -60,7 +60,7 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
             latency += [{**row, "max_difference": difference} for row in rows]
             operators += table
     about["differences"] = {f"{place.backend} on {place.device}": value for place, value in agreed.items()}
-    sizes = size_rows(checkpoint, export, load_checkpoint(checkpoint)[0])
+    sizes = size_rows(checkpoint, export, load_model(checkpoint))
     with new_artifact(output, "profile", about) as folder:
         write_table(folder / "latency.parquet", latency, LATENCY, facts)
         write_table(folder / "sizes.parquet", sizes, SIZES, facts)

@@ -22,9 +22,19 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Any
     Raises:
         UserError: the artifact is damaged, or its file lacks weights that the model has.
     """
+    return load_model(path, device), load_tokenizer(path)
+
+
+def load_model(path: Path, device: str | torch.device = "cpu") -> Any:
+    """Return the model of a [checkpoint] alone; see `load_checkpoint`."""
     open_artifact(path, "checkpoint")
     model = from_pretrained(path) if is_ours(path) else _transformers(path)
-    return model.to(device).eval(), AutoTokenizer.from_pretrained(path, local_files_only=True)
+    return model.to(device).eval()
+
+
+def load_tokenizer(path: Path) -> Any:
+    """Return the tokenizer of a [checkpoint] alone."""
+    return AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
 def _transformers(path: Path) -> Any:

@@ -1,20 +1,25 @@
-"""Texts to tokens, the same for training, evaluation and calibration; nothing is cached outside memory."""
+"""Texts to tokens, the same for training, evaluation and calibration; nothing is cached outside memory.
+
+Libraries that only some callers need are imported where they are used: each takes most of a second.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset
-from transformers import DataCollatorWithPadding
 
 from intaglio.errors import UserError, nearest
 from intaglio.store import open_artifact
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from datasets import Dataset
+    from transformers import DataCollatorWithPadding
 
 # Tokenizing so many texts at once bounds the memory of a large split.
 _CHUNK = 1000
@@ -50,6 +55,8 @@ def _values(table: pa.Table | pd.DataFrame, name: str) -> list[Any]:
 
 def collate(tokenizer: Any) -> DataCollatorWithPadding:
     """Return what makes a padded batch of examples: tensors of int64, [batch, longest]; label becomes labels."""
+    from transformers import DataCollatorWithPadding
+
     return DataCollatorWithPadding(tokenizer, return_tensors="pt")
 
 
@@ -83,6 +90,8 @@ def encoded_dataset(data: Path, split: str, tokenizer: Any, max_length: int, kee
     Raises:
         UserError: the artifact is damaged or has no such split.
     """
+    from datasets import Dataset
+
     table = read_split(data, split)
     rows = tokenize(tokenizer, table, max_length)
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
