@@ -97,7 +97,9 @@ def same_in_onnx(encoder: Encoder, graph: Graph, inputs: Inputs) -> None:
     assert differing(rounded(expected), rounded(graph.stream(masked(inputs)))) == []
     fused = graph.fused(masked(inputs))
     np.testing.assert_array_equal(fused["hidden"], expected["hidden"][0])
-    np.testing.assert_allclose(fused["logits"], expected["logits"][0], atol=1e-5, rtol=1e-5)
+    # The head's sums are of floating point: what rounding leaves is relative to the largest of them.
+    logits = expected["logits"][0]
+    np.testing.assert_allclose(fused["logits"], logits, atol=1e-5 * max(1.0, float(np.abs(logits).max())))
 
 
 @pytest.mark.parametrize("after", ["random", "trained"])

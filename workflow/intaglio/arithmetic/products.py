@@ -1,4 +1,4 @@
-"""Whether a training step multiplies by int8 instructions: exact where they do not saturate, as float32's always are."""
+"""Whether a training step multiplies by int8 instructions: exact where these do not saturate."""
 
 from __future__ import annotations
 
