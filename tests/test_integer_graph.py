@@ -16,7 +16,7 @@ from encoders import ARCHITECTURES, INT, INTEGER_POINTS, Point, calibrated, name
 from intaglio.execution.constants import NormConstants
 from intaglio.export.graph import Graph
 from intaglio.export.integer_onnx import integer_onnx
-from intaglio.export.integer_rows import exponential_table, norm_rows, softmax_rows
+from intaglio.export.integer_rows import Rows, _root, exponential_table, norm_rows, softmax_rows
 from streams import session
 
 # Operator: the places of its second factor and of that factor's zero point among its inputs.
@@ -203,6 +203,20 @@ def test_layer_norm_of_rows(width: int, scale: float) -> None:
     found = computed(graph, norm_rows(graph, rows, NormConstants(ones, ones, 1e-12, True, torch.tensor(guards))), x)
     deviations = x - (x.sum(1, keepdims=True) + width // 2) // width
     np.testing.assert_array_equal(found, [reference.normalized(row, guards) for row in deviations])
+
+
+def test_roots() -> None:
+    random = np.random.default_rng(0)
+    squares = np.concatenate([np.arange(2, 2000), random.integers(2, 2**20, 3000), [2**14, 2**15, 2**20]]) ** 2
+    numbers = np.unique(np.concatenate([np.arange(1, 999), squares - 1, squares, squares + 1, [2**41]]))[:, None]
+    numbers = numbers[numbers[:, 0] <= 2**41]
+    graph = Graph()
+    root, _ = _root(Rows(graph), "x")
+    expected = np.array([reference.square_root(int(n)) for n in numbers[:, 0]])
+    np.testing.assert_array_equal(computed(graph, root, numbers)[:, 0], expected[:, 0])
+    graph = Graph()
+    _, half = _root(Rows(graph), "x")
+    np.testing.assert_array_equal(computed(graph, half, numbers)[:, 0], expected[:, 1])
 
 
 @pytest.mark.parametrize("width", [1, 5, 600])

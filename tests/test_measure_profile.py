@@ -1,5 +1,7 @@
 import json
 import struct
+import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -14,7 +16,7 @@ from intaglio.errors import UserError
 from intaglio.export.export import export
 from intaglio.export.session import open_session
 from intaglio.machine import device_name, fingerprint, machine_id
-from intaglio.measure import inputs, memory, profile
+from intaglio.measure import inputs, memory, profile, resident
 from intaglio.measure.backends import Opened, Place
 from intaglio.measure.latency import latency_rows, summary, time_calls
 from intaglio.measure.models import load_checkpoint
@@ -308,15 +310,19 @@ def test_gpu(checkpoint, exported, tmp_path):
 
 class TestPeak:
     def test_sees_what_was_held_and_let_go(self):
-        if not memory._reset_peak():
+        if not resident.reset_peak():
             pytest.skip("the kernel cannot reset the peak")
-        before = memory._peak()
+        before = resident.peak()
         held = bytearray(100 * 10**6)
         held[::4096] = b"x" * len(held[::4096])
         del held
-        assert 95e6 < memory._peak() - before < 125e6
-        memory._reset_peak()
-        assert memory._peak() - before < 25e6
+        assert 95e6 < resident.peak() - before < 125e6
+        resident.reset_peak()
+        assert resident.peak() - before < 25e6
+
+    def test_a_process_that_runs_a_graph_needs_no_torch(self):
+        check = "import sys, intaglio.measure.resident, intaglio.export.session; assert 'torch' not in sys.modules"
+        subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
 
     @pytest.mark.slow
     def test_of_a_model_holds_its_weights(self, tmp_path):
@@ -335,9 +341,11 @@ class TestPeak:
             model.save_pretrained(draft)
             tokenizer.save_pretrained(draft)
         export(tmp_path / "checkpoint", tmp_path / "export")
-        for backend in ("torch", "onnxruntime"):
-            points = [(1, 8), (64, 64)]
-            peaks = memory.cpu_peaks(backend, tmp_path / "checkpoint", tmp_path / "export", points, 1)
+        backends, points = ("torch", "onnxruntime"), [(1, 8), (64, 64)]
+        folders = (tmp_path / "checkpoint", tmp_path / "export")
+        with memory.cpu_memory(backends, *folders, tokenizer, points, 1) as measuring:
+            found = {backend: measuring.peaks(backend) for backend in backends}
+        for backend, peaks in found.items():
             if None in peaks.values():
                 pytest.skip("the kernel cannot reset the peak")
             # At the larger point one layer's inner activations alone take 64 x 64 x 4096 x 4 bytes.

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.integers import HIGH, LOW, Integers, largest, scale_of
-from intaglio.arithmetic.pieces import fill, in_pieces, mapped, rows_of
+from intaglio.arithmetic.pieces import fill_rows, like
 
 A, B = -0.2888, -1.769
 GRID = 2.0**-8
@@ -74,29 +74,28 @@ def gelu_table(range_: Tensor) -> GeluTable:
     return GeluTable(input_scale, zero_point, entries, slopes.masked_fill_(ends, 0), scale)
 
 
-def encode(x: Tensor, multiplier: Tensor, zero_point: Tensor) -> Tensor:
-    """Return accumulators as codes of a table, int32, by the rule of `rescale`."""
-    return (x * multiplier).round_().add_(zero_point).clamp_(0, CODES - 1).int()
+def _look_up(table: Tensor, codes: Tensor, out: Tensor) -> Tensor:
+    torch.index_select(table, 0, codes.view(-1), out=out.view(-1))
+    return out
 
 
 class _Gelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, multiplier: Tensor, table: GeluTable, inplace: bool) -> Tensor:
-        if not ctx.needs_input_grad[0]:
-            return mapped(lambda x: _look_up(table.entries, encode(x, multiplier, table.zero_point)), x)
+        needed = ctx.needs_input_grad[0]
+        result, slope = like(x, inplace and needed), like(x) if needed else None
         slopes = table.slopes * (table.input_scale / table.scale)
 
-        def both(x: Tensor) -> tuple[Tensor, Tensor]:
-            codes = encode(x, multiplier, table.zero_point)
-            return _look_up(table.entries, codes), _look_up(slopes, codes).mul_(multiplier)
+        def of_rows(result: Tensor, slope: Tensor | None, x: Tensor) -> None:
+            # accumulators become codes by the rule of `rescale`
+            codes = torch.mul(x, multiplier, out=result).round_().add_(table.zero_point).clamp_(0, CODES - 1).int()
+            _look_up(table.entries, codes, result)
+            if slope is not None:
+                _look_up(slopes, codes, slope).mul_(multiplier)
 
-        if in_pieces(x):
-            result, slope = x if inplace else torch.empty_like(x), torch.empty_like(x)
-            fill([rows_of(result), rows_of(slope)], both, rows_of(x))
-            if inplace:
-                ctx.mark_dirty(x)
-        else:
-            result, slope = both(x)
+        fill_rows(of_rows, result, slope, x)
+        if result is x:
+            ctx.mark_dirty(x)
         ctx.save_for_backward(slope)
         return result
 
@@ -105,10 +104,6 @@ class _Gelu(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
         return grad * slope, None, None, None
-
-
-def _look_up(table: Tensor, codes: Tensor) -> Tensor:
-    return table.index_select(0, codes.view(-1)).view(codes.shape)
 
 
 def gelu(x: Integers, table: GeluTable, inplace: bool = False) -> Integers:

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from intaglio.arithmetic.pieces import mapped
-
-hardtanh_backward = torch.ops.aten.hardtanh_backward
+from intaglio.arithmetic.pieces import fill_rows, like
 
 # A float32 holds every integer up to here, and nothing in the specification is larger.
 EXACT = 2**24
@@ -71,12 +69,26 @@ def half(shift: Tensor) -> Tensor:
     return torch.where(shift > 0, torch.exp2(shift - 1), 0.0)
 
 
+def pass_inside(grad: Tensor, result: Tensor, low: float, high: float, out: Tensor) -> Tensor:
+    """Write gradients into `out`: as they are where the result is between its bounds, zero where it is at one."""
+    found: Tensor = torch.ops.aten.hardtanh_backward.grad_input(grad, result, low, high, grad_input=out)
+    return found
+
+
+def _straight_through(grad: Tensor, result: Tensor, multiplier: Tensor, low: int, high: int) -> Tensor:
+    """Return `grad * multiplier`, zero where the result is at a bound."""
+    found = like(grad)
+    fill_rows(lambda out, g, y: pass_inside(g, y, low, high, out).mul_(multiplier), found, grad, result)
+    return found
+
+
 class _Rescale(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, multiplier: Tensor, low: int, high: int, inplace: bool) -> Tensor:
-        result = mapped(lambda x: (x * multiplier).round_().clamp_(low, high), x, into=x if inplace else None)
+        result = like(x, inplace)
         if result is x:
             ctx.mark_dirty(x)
+        fill_rows(lambda out, x: torch.mul(x, multiplier, out=out).round_().clamp_(low, high), result, x)
         ctx.save_for_backward(result, multiplier)
         ctx.bounds = low, high
         return result
@@ -85,8 +97,7 @@ class _Rescale(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         result, multiplier = ctx.saved_tensors
-        grad = mapped(lambda g, y: hardtanh_backward(g, y, *ctx.bounds).mul_(multiplier), grad, result)
-        return grad, None, None, None, None
+        return _straight_through(grad, result, multiplier, *ctx.bounds), None, None, None, None
 
 
 def rescale(x: Tensor, multiplier: Tensor, low: int = LOW, high: int = HIGH, inplace: bool = False) -> Tensor:
@@ -121,7 +132,8 @@ class _Shorten(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, shift: Tensor) -> Tensor:
         multiplier = torch.exp2(-shift)
         rounding = half(shift) * multiplier
-        result = mapped(lambda x: (x * multiplier).add_(rounding).floor_().clamp_(LOW, HIGH), x)
+        result = like(x)
+        fill_rows(lambda out, x: torch.mul(x, multiplier, out=out).add_(rounding).floor_().clamp_(LOW, HIGH), result, x)
         ctx.save_for_backward(result, multiplier)
         return result
 
@@ -129,7 +141,7 @@ class _Shorten(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         result, multiplier = ctx.saved_tensors
-        return mapped(lambda g, y: hardtanh_backward(g, y, LOW, HIGH).mul_(multiplier), grad, result), None
+        return _straight_through(grad, result, multiplier, LOW, HIGH), None
 
 
 def shorten(x: Integers, shift: Tensor) -> Integers:

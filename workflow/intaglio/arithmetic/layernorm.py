@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, half, largest, magnitude
-from intaglio.arithmetic.pieces import fill, in_pieces, mapped, rows_of
+from intaglio.arithmetic.pieces import fill_rows, like
 from intaglio.arithmetic.sqrt import isqrt, normalize, power_of_two
 
 # The normalized value stands on a grid of 2^-9, gamma has 10 bits: product and beta stay below 2^24.
@@ -97,26 +97,27 @@ def row_multiplier(squares: Tensor, width: int) -> Tensor:
     return reciprocal.mul_(power_of_two(half_shift - (precision - GRID_BITS))).float()
 
 
-def _shortened(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return shortened deviations from the mean, by how many bits, and the sum of their squares, float64."""
+def _shorten(short: Tensor, shift: Tensor, squares: Tensor, x: Tensor) -> None:
+    """Write shortened deviations of rows from their mean, by how many bits, and the sum of their squares, float64."""
     width = x.shape[-1]
     total = x.sum(-1, keepdim=True, dtype=torch.float64)
-    y = x - (total + width // 2).div_(width).floor_().float()
-    shift = (floor_log2(magnitude(y, -1)) - (SHORT_BITS - 1)).clamp_min_(0)
+    torch.sub(x, (total + width // 2).div_(width).floor_().float(), out=short)
+    torch.clamp_min(floor_log2(magnitude(short, -1)) - (SHORT_BITS - 1), 0, out=shift)
     down = torch.exp2(-shift)
-    short = y.mul_(down).add_(half(shift) * down).floor_()
-    return short, shift, short.square().sum(-1, keepdim=True, dtype=torch.float64)
+    short.mul_(down).add_(half(shift) * down).floor_()
+    torch.sum(short.square(), -1, keepdim=True, dtype=torch.float64, out=squares)
 
 
 def _forward(x: Tensor, guard: Tensor, affine: Affine) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if in_pieces(x):
-        short, shift = torch.empty_like(x, memory_format=torch.contiguous_format), x.new_empty((*x.shape[:-1], 1))
-        squares = torch.empty_like(shift, dtype=torch.float64)
-        fill([rows_of(short), rows_of(shift), rows_of(squares)], _shortened, x.reshape(-1, x.shape[-1]))
-    else:
-        short, shift, squares = _shortened(x)
+    short, shift, z = like(x), x.new_empty((*x.shape[:-1], 1)), like(x)
+    squares = torch.empty_like(shift, dtype=torch.float64)
+    fill_rows(_shorten, short, shift, squares, x)
     multiplier = row_multiplier(squares + guard[shift.long()], x.shape[-1])
-    z = mapped(lambda u, m: (u * m).add_(0.5).floor_().mul_(affine.gamma).add_(affine.beta), short, multiplier)
+
+    def normalize(z: Tensor, short: Tensor, multiplier: Tensor) -> None:
+        torch.mul(short, multiplier, out=z).add_(0.5).floor_().mul_(affine.gamma).add_(affine.beta)
+
+    fill_rows(normalize, z, short, multiplier)
     return z, short, multiplier, torch.exp2(-shift)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, half, largest, magnitude
-from intaglio.arithmetic.pieces import fill, in_pieces, slices
+from intaglio.arithmetic.pieces import fill
 from intaglio.arithmetic.products import by_int8
 
 BOUND = largest(8)
@@ -101,25 +101,27 @@ def _channel_scales(weight: Tensor) -> Tensor:
     # Where the sum of `width` largest magnitudes would do, the sum need not be known; a thousandth for float32.
     never = BOUND * width * 1.001 <= WEIGHT_SUM - width / 2
 
-    def of_rows(weight: Tensor) -> tuple[Tensor]:
-        scale = magnitude(weight, 1) / BOUND
+    def of_rows(weight: Tensor, scale: Tensor) -> None:
+        torch.div(magnitude(weight, 1), BOUND, out=scale)
         if not never:
             sums = torch.linalg.vector_norm(weight, 1, dim=1, keepdim=True) / (WEIGHT_SUM - width / 2)
-            scale = torch.maximum(scale, sums)
-        return (scale,)
+            torch.maximum(scale, sums, out=scale)
 
-    if not in_pieces(weight):
-        return of_rows(weight)[0].squeeze(1)
     scales = weight.new_empty(len(weight), 1)
-    fill([scales], of_rows, weight)
+    fill(of_rows, weight, scales)
     return scales.squeeze(1)
 
 
 def _rounded(weight: Tensor, inverse: Tensor, dtype: torch.dtype) -> Tensor:
-    if not in_pieces(weight):
-        return (weight * inverse).round_().to(dtype)
     values = torch.empty_like(weight, dtype=dtype)
-    fill([values], lambda weight, inverse: ((weight * inverse).round_(),), weight, inverse)
+
+    def of_rows(values: Tensor, weight: Tensor, inverse: Tensor) -> None:
+        if values.dtype == weight.dtype:
+            torch.mul(weight, inverse, out=values).round_()
+        else:
+            values.copy_((weight * inverse).round_())
+
+    fill(of_rows, values, weight, inverse)
     return values
 
 
@@ -130,8 +132,7 @@ def _product(rows: Tensor, quantized: QuantizedWeight) -> Tensor:
     integers = torch._int_mm(rows.to(torch.int8), quantized.values.T)
     # in the same memory: every number is read before it is written
     result = integers.view(torch.float32)
-    for part in slices(result):
-        result[part].copy_(integers[part]).add_(quantized.bias)
+    fill(lambda result, integers: result.copy_(integers).add_(quantized.bias), result, integers)
     return result
 
 

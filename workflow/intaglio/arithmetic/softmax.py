@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.integers import EXACT, Integers, floor_log2
-from intaglio.arithmetic.pieces import fill, in_pieces, mapped
+from intaglio.arithmetic.pieces import fill, fill_rows, like
 
 A, B, C = 0.3585, 1.353, 0.344
 STEPS = 256
@@ -78,40 +78,40 @@ def exp_integers(distance: Tensor) -> Tensor:
     return polynomial.mul_(torch.exp2(z.neg_().sub_(SHIFT))).floor_()
 
 
-def softmax_integers(scores: Tensor, scale: DistanceScale, masked: Tensor | None, into: Tensor | None = None) -> Tensor:
+def softmax_integers(scores: Tensor, scale: DistanceScale, masked: Tensor | None, inplace: bool = False) -> Tensor:
     """Return softmax over the last dimension as unsigned 8-bit integers at the scale 1/255.
 
     Args:
         scores: float32 integers, [..., n], accumulators of q x k.
         scale: brings their distances to the grid.
         masked: bool, broadcastable to `scores`: positions that do not count (padding).
-        into: `scores` or nothing: what may be overwritten by the result.
+        inplace: the result may take the place of the scores.
     """
     down, step = torch.exp2(-scale.down), scale.multiplier * torch.exp2(-scale.shift)
     table = exp_integers(torch.arange(FARTHEST + 1, device=scores.device, dtype=torch.float32))
 
-    def of_rows(scores: Tensor, masked: Tensor | None) -> tuple[Tensor]:
+    result = like(scores, inplace)
+
+    def of_rows(result: Tensor, scores: Tensor, masked: Tensor | None) -> None:
         if masked is not None:
             scores = scores.masked_fill(masked, MASKED)
-        short = (scores.amax(-1, keepdim=True) - scores).mul_(down).floor_().clamp_(max=scale.top)
+        torch.sub(scores.amax(-1, keepdim=True), scores, out=result).mul_(down).floor_().clamp_(max=scale.top)
         # the conversion rounds down what is not negative
-        distance = short.mul_(step).clamp_(max=FARTHEST).int()
-        return (_divided(table.index_select(0, distance.view(-1)).view(distance.shape)),)
+        distance = result.mul_(step).clamp_(max=FARTHEST).int()
+        torch.index_select(table, 0, distance.view(-1), out=result.view(-1))
+        _divide(result)
 
-    if not in_pieces(scores) or scores.dim() < 2:
-        return of_rows(scores, masked)[0]
-    result = torch.empty_like(scores) if into is None else into
-    fill([result], of_rows, scores, None if masked is None else masked.expand_as(scores))
+    fill(of_rows, result, scores, None if masked is None else masked.expand_as(scores))
     return result
 
 
-def _divided(e: Tensor) -> Tensor:
-    """Return exponentials over the sum of their row, in place."""
+def _divide(e: Tensor) -> None:
+    """Bring exponentials to shares of the sum of their row, in place."""
     total = e.sum(-1, keepdim=True)
     shift = (floor_log2(total) - (EXPONENTIAL_BITS - 1)).clamp_min_(0)
     normal = (total * torch.exp2(-shift)).floor_().double()
     reciprocal = ((LEVELS * 2.0**RECIPROCAL_SHIFT + (normal / 2).floor_()) / normal).floor_().float()
-    return e.mul_(reciprocal.mul_(torch.exp2(-RECIPROCAL_SHIFT - shift))).add_(0.5).floor_()
+    e.mul_(reciprocal.mul_(torch.exp2(-RECIPROCAL_SHIFT - shift))).add_(0.5).floor_()
 
 
 class _Softmax(torch.autograd.Function):
@@ -119,7 +119,7 @@ class _Softmax(torch.autograd.Function):
     def forward(
         ctx: Any, scores: Tensor, scale: DistanceScale, slope: Tensor, masked: Tensor | None, inplace: bool
     ) -> Tensor:
-        p = softmax_integers(scores, scale, masked, scores if inplace else None)
+        p = softmax_integers(scores, scale, masked, inplace and ctx.needs_input_grad[0])
         if p is scores:
             ctx.mark_dirty(scores)
         ctx.save_for_backward(p, slope)
@@ -130,13 +130,16 @@ class _Softmax(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         p, slope = ctx.saved_tensors
 
-        def of_rows(grad: Tensor, p: Tensor) -> Tensor:
+        result = like(grad)
+
+        def of_rows(result: Tensor, grad: Tensor, p: Tensor) -> None:
             # On integers of 1/255 torch's kernel gives 255 times the gradient of softmax, times 255 where it sums: so
             # probabilities have to be real.
-            found: Tensor = torch.ops.aten._softmax_backward_data(grad, p * (1 / LEVELS), -1, torch.float32)
-            return found.mul_(slope)
+            torch.ops.aten._softmax_backward_data.out(grad, p * (1 / LEVELS), -1, torch.float32, grad_input=result)
+            result.mul_(slope)
 
-        return mapped(of_rows, grad, p), None, None, None, None
+        fill_rows(of_rows, result, grad, p)
+        return result, None, None, None, None
 
 
 def softmax(scores: Integers, factor: float, masked: Tensor | None, inplace: bool = False) -> Integers:
@@ -146,7 +149,6 @@ def softmax(scores: Integers, factor: float, masked: Tensor | None, inplace: boo
     take the place of the scores, which nobody needs any more.
     """
     step = scores.scale * factor
-    inplace = inplace and torch.is_grad_enabled() and scores.values.requires_grad
     arguments = (scores.values, distance_scale(step), step * LEVELS, masked, inplace)
     values: Tensor = _Softmax.apply(*arguments)  # type: ignore[no-untyped-call]
     return Integers(values, torch.full_like(scores.scale, 1 / LEVELS))

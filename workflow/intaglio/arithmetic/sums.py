@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, hardtanh_backward, largest, rescale
+from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, largest, pass_inside, rescale
 from intaglio.arithmetic.linear import Term
-from intaglio.arithmetic.pieces import fill, in_pieces, rows_of
+from intaglio.arithmetic.pieces import fill_rows, like
 
 BITS = 22
 BOUND = largest(BITS)
@@ -37,50 +37,49 @@ def residual_shift(wide: Tensor, wanted: Tensor) -> Tensor:
 class _Residual(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, wide: Tensor | None, skip: Tensor | None, values: Tensor, term: Term) -> Tensor:
-        inplace = term.spent and ctx.needs_input_grad[2]
         down = torch.exp2(-term.shift)
         wide_down = None if skip is None else torch.exp2(-skip)
         slopes = term.multiplier * down
 
-        def of_rows(values: Tensor, wide: Tensor | None, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-            short = (values * down).floor_()
-            slope = hardtanh_backward(slopes.expand_as(short), short, -TERM_BOUND - 0.5, TERM_BOUND + 0.5)
-            total = short.clamp_(-TERM_BOUND, TERM_BOUND).mul_(term.multiplier)
+        def of_rows(
+            total: Tensor, slope: Tensor | None, values: Tensor, wide: Tensor | None, kept: Tensor | None
+        ) -> None:
+            torch.mul(values, down, out=total).floor_()
+            if slope is not None:
+                # what is clipped is beyond the bound, what is at it is not
+                pass_inside(slopes.expand_as(total), total, -TERM_BOUND - 0.5, TERM_BOUND + 0.5, slope)
+            total.clamp_(-TERM_BOUND, TERM_BOUND).mul_(term.multiplier)
             if kept is not None:
-                slope.mul_(kept)
                 total.mul_(kept).round_()
+                if slope is not None:
+                    slope.mul_(kept)
             if wide is not None and wide_down is not None:
                 total.add_((wide * wide_down).floor_())
-            return total.clamp_(-BOUND, BOUND), slope
+            total.clamp_(-BOUND, BOUND)
 
-        if in_pieces(values):
-            total, slope = values if inplace else torch.empty_like(values), torch.empty_like(values)
-            parts = (None if x is None else x.reshape(-1, x.shape[-1]) for x in (values, wide, term.kept))
-            fill([rows_of(total), rows_of(slope)], of_rows, *parts)
-            if inplace:
-                ctx.mark_dirty(values)
-        else:
-            total, slope = of_rows(values, wide, term.kept)
+        needed = ctx.needs_input_grad[2]
+        total, slope = like(values, needed and term.spent), like(values) if needed else None
+        fill_rows(of_rows, total, slope, values, wide, term.kept)
+        if total is values:
+            ctx.mark_dirty(values)
         ctx.save_for_backward(total, slope, wide_down)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
         total, slope, wide_down = ctx.saved_tensors
+        grad_wide, grad_term = like(grad), None if slope is None else like(grad)
 
-        def of_rows(grad: Tensor, total: Tensor, slope: Tensor) -> tuple[Tensor, ...]:
-            inside = hardtanh_backward(grad, total, -BOUND, BOUND)
-            return (inside * slope,) if wide_down is None else (inside * slope, inside.mul_(wide_down))
+        def of_rows(inside: Tensor, product: Tensor | None, grad: Tensor, total: Tensor, slope: Tensor | None) -> None:
+            pass_inside(grad, total, -BOUND, BOUND, inside)
+            if product is not None and slope is not None:
+                torch.mul(inside, slope, out=product)
+            if wide_down is not None:
+                inside.mul_(wide_down)
 
-        if in_pieces(grad):
-            results = tuple(torch.empty_like(slope) for _ in range(1 if wide_down is None else 2))
-            fill(
-                [rows_of(x) for x in results], of_rows, grad.reshape(-1, grad.shape[-1]), rows_of(total), rows_of(slope)
-            )
-        else:
-            results = of_rows(grad, total, slope)
-        return None if wide_down is None else results[1], None, results[0], None
+        fill_rows(of_rows, grad_wide, grad_term, grad, total, slope)
+        return grad_wide if ctx.needs_input_grad[0] else None, None, grad_term, None
 
 
 def residual(wide: Integers, skip: Tensor, term: Term) -> Integers:

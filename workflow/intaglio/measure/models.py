@@ -12,7 +12,8 @@ import torch
 from intaglio.arithmetic.operations import OPERATIONS
 from intaglio.encoder.checkpoint import OURS
 from intaglio.errors import UserError
-from intaglio.stages.load import load_checkpoint, load_model, load_tokenizer as read_tokenizer
+from intaglio.stages.load import load_checkpoint, load_model
+from intaglio.stages.load import load_tokenizer as read_tokenizer
 from intaglio.tasks.tokenize import longest_input
 
 __all__ = ["check_length", "devices", "is_integer", "load_checkpoint", "load_model", "load_tokenizer", "read_config"]

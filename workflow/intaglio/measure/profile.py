@@ -17,6 +17,7 @@ from intaglio.measure.latency import latency_rows
 from intaglio.measure.memory import cpu_memory, cuda_peaks
 from intaglio.measure.models import check_length, devices, load_model, load_tokenizer
 from intaglio.measure.operators import operator_rows
+from intaglio.measure.resident import Peaks
 from intaglio.measure.sizes import size_rows
 from intaglio.schemas import LATENCY, OPERATORS, SIZES, write_table
 from intaglio.store import new_artifact, open_artifact
@@ -53,10 +54,10 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
     latency: list[Row] = []
     operators: list[Row] = []
     with cpu_threads(options.threads) as threads:
-        agreed = _agreed(checkpoint, export, options, present, threads)
+        agreed, peaks = _before_timing(checkpoint, export, options, present, threads)
         _warn_if_busy()
         for place, difference in agreed.items():
-            rows, table = _at(place, checkpoint, export, options, threads)
+            rows, table = _at(place, checkpoint, export, options, threads, peaks.get(place))
             latency += [{**row, "max_difference": difference} for row in rows]
             operators += table
     about["differences"] = {f"{place.backend} on {place.device}": value for place, value in agreed.items()}
@@ -67,15 +68,25 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
         write_table(folder / "operators.parquet", operators, OPERATORS, facts)
 
 
-def _agreed(checkpoint: Path, export: Path, options: Profile, present: list[str], threads: int) -> dict[Place, float]:
-    """Return where the model can be timed, and how far the logits there are from torch's."""
+def _before_timing(
+    checkpoint: Path, export: Path, options: Profile, present: list[str], threads: int
+) -> tuple[dict[Place, float], dict[Place, Peaks]]:
+    """Do at once what nothing that others compute can falsify.
+
+    Returns:
+        Where the model can be timed, with how far the logits there are from torch's; peak memory there, on CPUs.
+    """
     wanted = places(options.backends, present)
-    length = min(CHECKED[1], max(options.lengths))
-    agreed = differences(wanted, checkpoint, export, (CHECKED[0], length), threads) if wanted else {}
-    if not agreed:
-        asked = f"{', '.join(options.backends)} on {', '.join(present)}"
-        raise UserError(f"profile.backends: {asked} asked for, of which nothing is there; add torch")
-    return agreed
+    on_cpu = [place for place in wanted if place.device == "cpu"]
+    points = grid(options.batch_sizes, options.lengths)
+    tokenizer = load_tokenizer(checkpoint)
+    with cpu_memory([place.backend for place in on_cpu], checkpoint, export, tokenizer, points, threads) as memory:
+        length = min(CHECKED[1], max(options.lengths))
+        agreed = differences(wanted, checkpoint, export, (CHECKED[0], length), threads) if wanted else {}
+        if not agreed:
+            asked = f"{', '.join(options.backends)} on {', '.join(present)}"
+            raise UserError(f"profile.backends: {asked} asked for, of which nothing is there; add torch")
+        return agreed, {place: memory.peaks(place.backend) for place in on_cpu if place in agreed}
 
 
 def _warn_if_busy() -> None:
@@ -85,15 +96,16 @@ def _warn_if_busy() -> None:
         log.warning("other processes take %.0f %% of this machine: these latencies are not to be trusted", busy)
 
 
-def _at(place: Place, checkpoint: Path, export: Path, options: Profile, threads: int) -> tuple[list[Row], list[Row]]:
-    """Return the rows of the latency table, peak memory included, and of the operators' table."""
-    points: list[Point] = grid(options.batch_sizes, options.lengths)
-    # Before this process opens the model: it would only take memory from the one that measures memory.
-    on_cpu = place.device == "cpu"
-    peaks = cpu_peaks(place.backend, checkpoint, export, points, threads) if on_cpu else {}
+def _at(
+    place: Place, checkpoint: Path, export: Path, options: Profile, threads: int, peaks: Peaks | None
+) -> tuple[list[Row], list[Row]]:
+    """Return the rows of the latency table, peak memory included, and of the operators' table.
+
+    `peaks` are those of a CPU; on a GPU they are measured here.
+    """
+    points = grid(options.batch_sizes, options.lengths)
     with opened(place, checkpoint, export, threads) as model:
-        if not on_cpu:
-            peaks = cuda_peaks(model, points)
+        peaks = cuda_peaks(model, points) if peaks is None else peaks
         rows = latency_rows(model, points, options.warmup, options.calls)
         for row in rows:
             row["peak_memory_mb"] = peaks[row["batch_size"], row["length"]]

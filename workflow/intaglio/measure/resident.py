@@ -5,6 +5,7 @@ Nothing here imports torch: a process that runs a graph in ONNX Runtime needs no
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 from collections.abc import Callable, Mapping
