@@ -7,9 +7,10 @@ CORES ?= 2
 
 .PHONY: demo test check format schema lock hooks clean
 
+# Python compiles the few modules that are imported; pip would compile all, which takes as long as the rest.
 $(READY): envs/requirements.lock envs/requirements-dev.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --requirement envs/requirements-dev.lock
+	$(BIN)/pip install --quiet --no-compile --requirement envs/requirements-dev.lock
 	touch $@
 
 # Fine-tune, quantize, evaluate, profile, tables, plots, report; ends with the table.

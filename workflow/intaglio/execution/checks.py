@@ -43,7 +43,8 @@ def check_state(encoder: Encoder) -> None:
         UserError: in one line, which tensor.
     """
     for name, tensor in encoder.state_dict().items():
-        if not torch.isfinite(tensor).all():
+        # extremes propagate NaN, in one pass over the weights
+        if not torch.isfinite(torch.stack(tensor.aminmax())).all():
             raise UserError(f"{name} holds NaN or infinity: training diverged; train again, with a lower learning rate")
 
 

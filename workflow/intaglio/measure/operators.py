@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 
 from intaglio.measure.backends import OnnxModel, Opened, Place
 from intaglio.measure.inputs import Point, random_inputs
@@ -56,8 +56,8 @@ def _rows(place: Place, operators: dict[str, tuple[int, float]]) -> list[Row]:
 
 
 def _torch_operators(model: Any, inputs: dict[str, torch.Tensor], device: str) -> dict[str, tuple[int, float]]:
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]
-    with profile(activities=activities) as profiler:
+    # What torch.profiler is made of, without its schedules and exports, for which it imports the whole compiler.
+    with profile(use_device="cuda" if device == "cuda" else None, use_kineto=True) as profiler:
         for _ in range(PASSES):
             model(**inputs)
         if device == "cuda":
