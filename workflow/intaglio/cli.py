@@ -59,29 +59,51 @@ def model(arguments: Arguments) -> None:
 def finetune(arguments: Arguments) -> None:
     """Fine-tune a pretrained model, in floating point."""
     from intaglio.stages.finetune import finetune as run
-    from intaglio.study.options import FinetuneOptions
 
-    _train(run, FinetuneOptions, arguments, arguments.model)
+    _stage(run, arguments, arguments.model)
+
+
+def distil(arguments: Arguments) -> None:
+    """Train a student to do what a fine-tuned model does."""
+    from intaglio.stages.distil import distil as run
+
+    _stage(run, arguments, arguments.parent, teacher=arguments.teacher, student=arguments.student)
+
+
+def prune(arguments: Arguments) -> None:
+    """Remove weights, or heads and neurons, of a fine-tuned model and train what is left."""
+    from intaglio.stages.prune import prune as run
+
+    _stage(run, arguments, arguments.parent, teacher=arguments.teacher)
 
 
 def quantize(arguments: Arguments) -> None:
     """Quantize a fine-tuned model by training it on simulated integers."""
     from intaglio.stages.quantize import quantize as run
-    from intaglio.study.options import QuantizeOptions
 
-    _train(run, QuantizeOptions, arguments, arguments.parent)
+    _stage(run, arguments, arguments.parent, teacher=arguments.teacher)
 
 
-def _train(run: Callable[..., None], options: Any, arguments: Arguments, start: Path) -> None:
+def int8(arguments: Arguments) -> None:
+    """Quantize a fine-tuned model to 8 bits without training."""
+    from intaglio.stages.int8 import int8 as run
+
+    _stage(run, arguments, arguments.parent)
+
+
+def _stage(run: Callable[..., None], arguments: Arguments, start: Path, **others: Path | None) -> None:
+    from intaglio.study.options import STAGES
+
     _quiet()
     run(
         start,
         arguments.data,
-        options.model_validate(arguments.options),
+        STAGES[arguments.verb].model_validate(arguments.options),
         arguments.seed,
         arguments.max_length,
         arguments.work,
         arguments.output,
+        **others,
     )
 
 
@@ -172,8 +194,12 @@ def _parser() -> argparse.ArgumentParser:
     verb(fetch, "options", "output")
     for run in (data, model):
         verb(run, "options", "output").add_argument("--source", type=Path, help="fetched source; none for own files")
-    verb(finetune, "model", "data", "options", "seed", "max-length", "work", "output")
-    verb(quantize, "parent", "data", "options", "seed", "max-length", "work", "output")
+    stage = ("data", "options", "seed", "max-length", "work", "output")
+    verb(finetune, "model", *stage)
+    verb(int8, "parent", *stage)
+    for run in (distil, prune, quantize):
+        verb(run, "parent", *stage).add_argument("--teacher", type=Path, help="checkpoint that teaches")
+    verbs.choices["distil"].add_argument("--student", type=Path, help="pretrained model; none for the teacher's layers")
     verb(evaluate, "checkpoint", "data", "max-length", "output")
     verb(export, "checkpoint", "output")
     verb(profile, "checkpoint", "export", "options", "output")

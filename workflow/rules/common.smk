@@ -11,9 +11,9 @@ from intaglio.study.plan import make_plan
 
 try:
     study = load(config)
+    plan_ = make_plan(study)
 except UserError as error:
     raise WorkflowError(f"Mistakes in the study file:\n{error}") from None
-plan_ = make_plan(study)
 
 RESULTS = f"results/{study.study}"
 ENVIRONMENT = "../../envs/environment.yaml"
@@ -51,6 +51,11 @@ def of_job(phase, attribute):
         return found if isinstance(found, str) else json.dumps(found)
 
     return value
+
+
+def by_role(wildcards, input):
+    """Params function: the inputs as arguments of the command, named by their roles."""
+    return " ".join(f"--{role} {path}" for role, path in input.items())
 
 
 def jobs(phase):

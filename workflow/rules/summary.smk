@@ -1,7 +1,7 @@
 # From the results of every run to tables and plots.
 from intaglio.tables.files import PLOTS, SHOWN, SUMMARY_FILES
 
-EVALUATIONS = [run.evaluation for run in plan_.runs]
+EVALUATIONS = [folder for run in plan_.runs for folder in (run.evaluation, run.teacher)]
 PROFILES = [run.profile for run in plan_.runs]
 
 

@@ -94,7 +94,19 @@ def _lattice() -> dict[str, list[dict[str, Any]]]:
     return points
 
 
-VARIANTS: Mapping[str, list[dict[str, Any]]] = _lattice()
+def _compressions() -> dict[str, list[dict[str, Any]]]:
+    """Return the recipes of pruning, distillation and post-training quantization, each alone."""
+    recipes: dict[str, list[dict[str, Any]]] = {"distilled": [{"stage": "distil"}]}
+    for share in (30, 35, 60, 90):
+        recipes[f"pruned-{share}"] = [{"stage": "prune", "sparsity": share / 100}]
+    recipes["pruned-2-4"] = [{"stage": "prune", "structure": "2:4"}]
+    recipes["cut-50"] = [{"stage": "prune", "structure": "heads-and-neurons", "sparsity": 0.5}]
+    for method in ("dynamic", "static", "weights"):
+        recipes[f"int8-{method}"] = [{"stage": "int8", "method": method}]
+    return recipes
+
+
+VARIANTS: Mapping[str, list[dict[str, Any]]] = {**_lattice(), **_compressions()}
 
 
 def recipe(name: str) -> list[dict[str, Any]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from intaglio.arithmetic.operations import OPERATIONS, Operation
 from intaglio.study.sources import Model
@@ -44,6 +44,95 @@ class FinetuneOptions(TrainingOptions):
     )
 
 
+class Distillation(Model):
+    """What a student learns from: weights of the terms of its loss, and who teaches it."""
+
+    teacher: str | None = Field(
+        None,
+        description="Variant whose model teaches; null is the model that `distil` starts from, and in other stages the "
+        "recipe's own fine-tuned one.",
+    )
+    labels: float = Field(0.5, ge=0, description="Weight of the cross-entropy with the labels.")
+    logits: float = Field(0.5, ge=0, description="Weight of the divergence from the teacher's probabilities.")
+    temperature: float = Field(2.0, gt=0, description="By which both logits are divided for that.")
+    hidden: float = Field(0.0, ge=0, description="Weight of the squared distance of hidden states, layer by layer.")
+    relations: float = Field(
+        0.0, ge=0, description="Weight of the divergence of self-attention relations in the last layer (MiniLMv2)."
+    )
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> Self:
+        if not self.labels + self.logits + self.hidden + self.relations:
+            raise ValueError("every weight is zero: there is nothing to learn from")
+        return self
+
+
+class DistilOptions(TrainingOptions):
+    """Train a student to do what the model before it does: fewer of its layers, or another pretrained model."""
+
+    stage: Literal["distil"] = "distil"
+    layers: int | None = Field(
+        None, gt=0, description="Layers of the student, copied evenly spaced from the teacher's; null is every other."
+    )
+    student: str | None = Field(
+        None, description="Another pretrained model with the same vocabulary, a name as in `models`, as student."
+    )
+    learning_rate: float = Field(5e-5, gt=0, description="Peak learning rate, decayed linearly after the warm-up.")
+    distillation: Distillation = Field(default_factory=Distillation, description="What the student learns from.")
+
+    @model_validator(mode="after")
+    def _one_student(self) -> Self:
+        if self.layers is not None and self.student is not None:
+            raise ValueError("layers: a student that is another model brings its own; give one of `layers`, `student`")
+        return self
+
+
+class PruneOptions(TrainingOptions):
+    """Remove weights, or attention heads and neurons, and train what is left."""
+
+    stage: Literal["prune"] = "prune"
+    structure: Literal["unstructured", "2:4", "heads-and-neurons"] = Field(
+        "unstructured",
+        description="`unstructured`: the smallest weights of the linear layers become zero. `2:4`: two of every four "
+        "in a row do, which the tensor cores of NVIDIA GPUs skip. `heads-and-neurons`: attention heads and neurons of "
+        "the feed-forward layers are cut out, so every backend gets faster.",
+    )
+    sparsity: float | None = Field(
+        None, gt=0, lt=1, description="Share that is removed; null is 0.5, unless `speedup` is given."
+    )
+    speedup: float | None = Field(
+        None,
+        gt=1,
+        description="Of `heads-and-neurons`, in place of `sparsity`: wanted speed-up of the encoder's layers.",
+    )
+    scope: Literal["global", "layer"] = Field(
+        "global", description="Whether all layers compete for what stays, or each gives up the same share."
+    )
+    schedule: Literal["one-shot", "gradual"] = Field(
+        "gradual",
+        description="`one-shot` removes before the first step; `gradual` on the way, by Zhu and Gupta's cubic schedule "
+        "(not for `heads-and-neurons`).",
+    )
+    pruning: float = Field(0.5, gt=0, le=1, description="Share of the steps in which a gradual schedule removes.")
+    prunings: int = Field(10, gt=0, description="Times that a gradual schedule removes.")
+    importance_examples: int = Field(
+        256, gt=0, description="Training examples whose gradients tell the importance of heads and neurons."
+    )
+    distillation: Distillation | None = Field(
+        None, description="Let a teacher help to recover; null learns from the labels alone."
+    )
+
+    @model_validator(mode="after")
+    def _target_fits_structure(self) -> Self:
+        if self.structure == "2:4" and self.sparsity not in (None, 0.5):
+            raise ValueError("sparsity: 2:4 is a sparsity of 0.5; leave it out")
+        if self.speedup is not None and self.structure != "heads-and-neurons":
+            raise ValueError(f"speedup: dense kernels gain nothing from {self.structure} sparsity; give `sparsity`")
+        if self.speedup is not None and self.sparsity is not None:
+            raise ValueError("speedup: it decides the sparsity; give one of the two")
+        return self
+
+
 class QuantizeOptions(TrainingOptions):
     """Quantization-aware training of an integer-only encoder (I-BERT), from a fine-tuned float checkpoint."""
 
@@ -57,6 +146,10 @@ class QuantizeOptions(TrainingOptions):
     recalibrations: int = Field(5, ge=0, description="Times that ranges are updated before they are frozen.")
     learning_rate: float = Field(2e-6, gt=0, description="Peak learning rate; a float-sized one makes tasks collapse.")
 
+    distillation: Distillation | None = Field(
+        None, description="Let a float teacher help the integer student; null learns from the labels alone."
+    )
+
     @field_validator("integer")
     @classmethod
     def _in_order(cls, value: tuple[Operation, ...]) -> tuple[Operation, ...]:
@@ -65,5 +158,32 @@ class QuantizeOptions(TrainingOptions):
         return tuple(operation for operation in OPERATIONS if operation in value)
 
 
-Stage = Annotated[FinetuneOptions | QuantizeOptions, Field(discriminator="stage")]
-STAGES: dict[str, type[TrainingOptions]] = {"finetune": FinetuneOptions, "quantize": QuantizeOptions}
+class Int8Options(Model):
+    """Post-training quantization of the linear layers to 8 bits, executed by ONNX Runtime; nothing is trained."""
+
+    stage: Literal["int8"] = "int8"
+    method: Literal["dynamic", "static", "weights"] = Field(
+        "dynamic",
+        description="`dynamic`: ranges of activations are taken at every call. `static`: they are calibrated. "
+        "`weights`: only weights have 8 bits, products are floating point.",
+    )
+    per_channel: bool = Field(True, description="Scales of weights an output channel, or else one a tensor.")
+    calibration: Literal["min-max", "percentile", "mse"] = Field(
+        "mse", description="Of `static`: the range of all values, of a share of them, or with the least squared error."
+    )
+    percentile: float = Field(99.99, gt=50, lt=100, description="Of `calibration: percentile`: that share.")
+    calibration_examples: int = Field(128, gt=0, description="Training examples that `static` is calibrated on.")
+    tolerance: float = Field(
+        0.05, ge=0, le=1, description="Share of validation examples whose prediction may change; more fails the run."
+    )
+
+
+AnyStage = FinetuneOptions | DistilOptions | PruneOptions | QuantizeOptions | Int8Options
+Stage = Annotated[AnyStage, Field(discriminator="stage")]
+STAGES: dict[str, type[AnyStage]] = {
+    "finetune": FinetuneOptions,
+    "distil": DistilOptions,
+    "prune": PruneOptions,
+    "quantize": QuantizeOptions,
+    "int8": Int8Options,
+}

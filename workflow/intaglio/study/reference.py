@@ -12,7 +12,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from intaglio.study import catalogue
-from intaglio.study.options import FinetuneOptions, QuantizeOptions
+from intaglio.study.options import (
+    Distillation,
+    DistilOptions,
+    FinetuneOptions,
+    Int8Options,
+    PruneOptions,
+    QuantizeOptions,
+)
 from intaglio.study.schema import Bins, Encoder, Profile, Resources, StageOptions, Study, Task
 from intaglio.study.sources import FilesSource, HubSource, PackageSource
 
@@ -26,7 +33,11 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Source: files", FilesSource, "`source: {kind: files, ...}` of a task or a model."),
     ("Options by stage", StageOptions, "`stages` of the study or of a task."),
     ("Stage: finetune", FinetuneOptions, "In `stages`, or in a recipe as `{stage: finetune, ...}`."),
+    ("Stage: distil", DistilOptions, "In `stages`, or in a recipe as `{stage: distil, ...}`."),
+    ("Distillation", Distillation, "`distillation` of the stages distil, prune and quantize."),
+    ("Stage: prune", PruneOptions, "In `stages`, or in a recipe as `{stage: prune, ...}`."),
     ("Stage: quantize", QuantizeOptions, "In `stages`, or in a recipe as `{stage: quantize, ...}`."),
+    ("Stage: int8", Int8Options, "In `stages`, or in a recipe as `{stage: int8, ...}`."),
     ("Measurements", Profile, "`profile`."),
     ("Requests to the cluster", Resources, "`resources`."),
 )

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from intaglio.study import catalogue
-from intaglio.study.options import FinetuneOptions, QuantizeOptions, Stage
+from intaglio.errors import nearest
+from intaglio.study import catalogue, recipes
+from intaglio.study.options import DistilOptions, FinetuneOptions, Int8Options, PruneOptions, QuantizeOptions, Stage
 from intaglio.study.sources import Model, Source
 
 # Names become folders and Snakemake wildcards.
@@ -24,7 +25,10 @@ class StageOptions(Model):
     """Options by stage, for the whole study or for one task."""
 
     finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)
+    distil: DistilOptions = Field(default_factory=DistilOptions)
+    prune: PruneOptions = Field(default_factory=PruneOptions)
     quantize: QuantizeOptions = Field(default_factory=QuantizeOptions)
+    int8: Int8Options = Field(default_factory=Int8Options)
 
 
 class Bins(Model):
@@ -191,11 +195,23 @@ class Study(Model):
 
     @field_validator("variants")
     @classmethod
-    def _sound_recipes(cls, recipes: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        for name, recipe in recipes.items():
-            for position, options in enumerate(recipe):
-                if options.stage == "finetune" and position > 0:
-                    raise ValueError(f"{name}: finetune can only be the first stage")
-            if sum(options.stage == "quantize" for options in recipe) > 1:
-                raise ValueError(f"{name}: a model is quantized once; {len(recipe)} stages were given")
-        return recipes
+    def _sound_recipes(cls, entries: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for name, stages in entries.items():
+            reason = recipes.refusal(stages)
+            if reason:
+                raise ValueError(f"{name}: {reason}")
+        return entries
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        """Check that teachers are variants and students are models."""
+        for name, stages in self.variants.items():
+            for options in stages:
+                teacher = recipes.teacher_of(options)
+                if teacher is not None and teacher not in self.variants:
+                    raise ValueError(f"variants.{name}: unknown teacher {teacher!r}, {nearest(teacher, self.variants)}")
+                student = recipes.student_of(options)
+                known = {**self.models, **catalogue.MODELS}
+                if student is not None and student not in known:
+                    raise ValueError(f"variants.{name}: unknown student {student!r}, {nearest(student, known)}")
+        return self

@@ -1,0 +1,119 @@
+"""From recipes to chains of training jobs: what two recipes share is one job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from intaglio.errors import UserError
+from intaglio.study import recipes
+from intaglio.study.identity import code
+from intaglio.study.jobs import Job, Plan, dump
+from intaglio.study.options import STAGES, AnyStage
+from intaglio.study.schema import StageOptions, Study, Task
+
+
+def resolve(study: Study, task: Task, recipe: list[Any]) -> list[AnyStage]:
+    """Return the full options of each stage: the defaults, under the study's, the task's and the recipe's own.
+
+    A recipe that does not begin with `finetune` begins with it all the same.
+
+    Raises:
+        UserError: the options of a stage do not fit together.
+    """
+    stages = recipe if recipe and recipe[0].stage == "finetune" else [STAGES["finetune"](), *recipe]
+    resolved = []
+    for own in stages:
+        merged: dict[str, Any] = {}
+        for layer in (*(_of_stage(level.stages, own.stage) for level in (study, task)), own):
+            merged.update(layer.model_dump(exclude_unset=True))
+        merged["stage"] = own.stage
+        try:
+            resolved.append(STAGES[own.stage].model_validate(merged))
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise UserError(f"the options of {own.stage}, taken together: {reason}") from None
+    return resolved
+
+
+def _of_stage(options: StageOptions, stage: str) -> AnyStage:
+    found: AnyStage = getattr(options, stage)
+    return found
+
+
+class Chains:
+    """The chains of training jobs of one task and model."""
+
+    def __init__(self, plan: Plan, task: str, model: str, data: Job, models: Mapping[str, Job]) -> None:
+        self._plan, self._task, self._model = plan, task, model
+        self._data, self._models = data, models
+        self._made: dict[tuple[str, int], list[Job]] = {}
+        # By the output of the job that is taught.
+        self._teachers: dict[str, Job] = {}
+        self._waiting: list[str] = []
+
+    def stages(self, variant: str) -> list[AnyStage]:
+        """Return the resolved stages of a variant."""
+        study = self._plan.study
+        try:
+            return resolve(study, study.tasks[self._task], study.variants[variant])
+        except UserError as error:
+            raise UserError(f"variants.{variant}: {error}") from None
+
+    def of(self, variant: str, seed: int) -> list[Job]:
+        """Add the jobs of a variant's stages and of its teachers, and return the former.
+
+        Raises:
+            UserError: it has itself for a teacher, or a teacher that nothing can learn from.
+        """
+        if variant in self._waiting:
+            raise UserError(f"variants.{variant}: it teaches itself, by {' and '.join(self._waiting)}")
+        if (variant, seed) not in self._made:
+            self._waiting.append(variant)
+            self._made[variant, seed] = self._chain(variant, seed)
+            self._waiting.pop()
+        return self._made[variant, seed]
+
+    def _chain(self, variant: str, seed: int) -> list[Job]:
+        chain: list[Job] = []
+        for options in self.stages(variant):
+            role, before = ("parent", chain[-1]) if chain else ("model", self._models[self._model])
+            needed = {role: before, **self._others(variant, options, chain, seed)}
+            chain.append(self._job(options, needed, seed))
+            if "teacher" in needed:
+                self._teachers[chain[-1].output] = needed["teacher"]
+        return chain
+
+    def teacher(self, variant: str, seed: int) -> Job:
+        """Return the job of the model that taught a variant's last stage, or else of its fine-tuned model."""
+        chain = self.of(variant, seed)
+        if len(chain) > 1 and chain[-1].options["stage"] == "distil" and "teacher" not in chain[-1].inputs:
+            return chain[-2]
+        return self._teachers.get(chain[-1].output, chain[0])
+
+    def _others(self, variant: str, options: AnyStage, chain: list[Job], seed: int) -> dict[str, Job]:
+        """Return what a stage needs beside its parent: a teacher that is not this, a student."""
+        others = {}
+        teacher, student = recipes.teacher_of(options), recipes.student_of(options)
+        if teacher is not None:
+            if self.stages(teacher)[-1].stage == "int8":
+                raise UserError(f"variants.{variant}: {teacher!r} is a graph of ONNX Runtime and cannot teach")
+            others["teacher"] = self.of(teacher, seed)[-1]
+        elif recipes.is_taught(options) and options.stage != "distil":
+            others["teacher"] = chain[0]
+        if student is not None:
+            others["student"] = self._models[student]
+        return others
+
+    def _job(self, options: AnyStage, needed: Mapping[str, Job], seed: int) -> Job:
+        told = dump(options)
+        stage = told["stage"]
+        # How often a killed job can resume does not change what it makes.
+        content = {name: value for name, value in told.items() if name != "checkpoint_minutes"}
+        keys = {role: job.key for role, job in needed.items()}
+        made_of = [content, self._data.key, keys, seed, self._plan.study.max_length, code(f"intaglio.stages.{stage}")]
+        inputs = {"data": self._data.output, **{role: job.output for role, job in needed.items()}}
+        name = f"{self._task}.{self._model}.s{seed}"
+        return self._plan.add(stage, name, made_of, inputs=inputs, options=told, seed=seed)

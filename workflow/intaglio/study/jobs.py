@@ -1,0 +1,88 @@
+"""Jobs, and where each result lies.
+
+A result's folder is named by a hash of everything that made it, so equal work is done once, in this study and in the
+next, and what one change touches gets new folders while the rest stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from intaglio.study.identity import digest
+from intaglio.study.schema import Study
+
+STORE = Path("results/store")
+# The undeclared folders that in-training checkpoints survive in.
+WORK = STORE / "work"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job: the folder it makes, the folders it needs, and what it is told.
+
+    Attributes:
+        key: hash of everything that made the result.
+        output: its folder.
+        inputs: folders or files by role (`source`, `data`, `model`, `parent`, `teacher`, `student`, `checkpoint`,
+            `export`).
+        options: what is written on the command line, as JSON.
+        seed: of a training job.
+        work: where a training job keeps its own checkpoints.
+    """
+
+    key: str
+    output: str
+    inputs: Mapping[str, str]
+    options: Mapping[str, Any]
+    seed: int = 0
+    work: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row of the tables: one variant of one model on one task with one seed.
+
+    Attributes:
+        stages: checkpoints of its stages, the last of which is `checkpoint`.
+        teacher: evaluation of the model that taught the last stage, or else of the recipe's fine-tuned model.
+    """
+
+    task: str
+    model: str
+    variant: str
+    seed: int
+    recipe: list[dict[str, Any]]
+    data: str
+    stages: list[str]
+    checkpoint: str
+    evaluation: str
+    teacher: str
+    export: str
+    profile: str
+    work: list[str]
+
+
+@dataclass
+class Plan:
+    """All jobs by rule and by folder name, and the runs they make."""
+
+    study: Study
+    jobs: dict[str, dict[str, Job]] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+    _folders: dict[str, str] = field(default_factory=dict)
+
+    def add(self, rule: str, name: str, content: Any, **rest: Any) -> Job:
+        """Add a job unless one that makes the same is there already; its folder is `store/RULE/NAME.KEY`."""
+        key = digest([rule, content])
+        folder = self._folders.setdefault(key, f"{name}.{key}")
+        job = Job(key=key, output=str(STORE / rule / folder), work=str(WORK / f"{rule}-{key}"), **rest)
+        return self.jobs.setdefault(rule, {}).setdefault(folder, job)
+
+
+def dump(model: Any) -> dict[str, Any]:
+    """Return a part of the study as JSON values."""
+    dumped: dict[str, Any] = model.model_dump(mode="json")
+    return dumped

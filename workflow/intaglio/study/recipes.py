@@ -1,0 +1,78 @@
+"""Which stages can follow which, and why others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from intaglio.study.options import AnyStage, DistilOptions, PruneOptions, QuantizeOptions
+
+CUT, WEIGHTS = "heads-and-neurons", ("unstructured", "2:4")
+
+
+def refusal(recipe: Sequence[AnyStage]) -> str | None:
+    """Return why a recipe cannot be made, in a sentence for the user; None if it can."""
+    before: list[AnyStage] = []
+    for options in recipe:
+        reason = _after(before, options)
+        if reason:
+            return reason
+        before.append(options)
+    return None
+
+
+def _after(before: Sequence[AnyStage], options: Any) -> str | None:
+    """Return why a stage cannot follow these."""
+    stages = [earlier.stage for earlier in before]
+    if options.stage == "finetune":
+        return "finetune can only be the first stage; distil and prune train what they leave" if before else None
+    if options.stage in ("quantize", "int8") and {"quantize", "int8"} & set(stages):
+        return "a model is quantized once; leave one of these stages out"
+    if "int8" in stages:
+        return f"{options.stage} cannot follow int8, which leaves a graph that nothing can train"
+    if "quantize" in stages:
+        return f"{options.stage} cannot follow quantize, whose integers are final; put quantize last"
+    if options.stage == "distil":
+        return _distil_after(before, options)
+    return _prune_after(before, options) if options.stage == "prune" else None
+
+
+def _distil_after(before: Sequence[AnyStage], options: DistilOptions) -> str | None:
+    if options.student is None and any(earlier.stage == "prune" for earlier in before):
+        return "distil to fewer layers cannot follow prune: training would fill what was removed; distil first"
+    return None
+
+
+def _prune_after(before: Sequence[AnyStage], options: PruneOptions) -> str | None:
+    done = [earlier.structure for earlier in _since_student(before) if isinstance(earlier, PruneOptions)]
+    if options.structure == CUT and any(structure in WEIGHTS for structure in done):
+        return "heads-and-neurons cannot follow pruned weights: cutting would change the sparsity they have; cut first"
+    if options.structure == CUT and CUT in done:
+        return "heads and neurons are cut once; give that stage the whole sparsity"
+    if options.structure in WEIGHTS and any(structure in WEIGHTS for structure in done):
+        return "weights are pruned once; give that stage the whole sparsity"
+    return None
+
+
+def _since_student(before: Sequence[AnyStage]) -> Sequence[AnyStage]:
+    """Return the stages that made the present model, without those that made the teacher of another one."""
+    for position in range(len(before) - 1, -1, -1):
+        if student_of(before[position]) is not None:
+            return before[position:]
+    return before
+
+
+def teacher_of(options: AnyStage) -> str | None:
+    """Return the variant that is named as a stage's teacher."""
+    distillation = getattr(options, "distillation", None)
+    return None if distillation is None else distillation.teacher
+
+
+def student_of(options: AnyStage) -> str | None:
+    """Return the name of the pretrained model that a stage takes as student."""
+    return options.student if isinstance(options, DistilOptions) else None
+
+
+def is_taught(options: AnyStage) -> bool:
+    """Tell whether a stage needs a teacher."""
+    return isinstance(options, DistilOptions | PruneOptions | QuantizeOptions) and options.distillation is not None
