@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import multiprocessing
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from intaglio.encoder.checkpoint import from_pretrained, save_pretrained
+from intaglio.measure.resident import peak, reset_peak
 
 Row = dict[str, Any]
 # The engines whose memory is compared, by contender: float, and ours on the same one.
@@ -121,9 +120,9 @@ def _peaks(name: str, places: dict[str, Path], points: list[Point], threads: int
     batches = [random_batch(model, point, "cpu", padded=True) for point in [(1, 8), *points]]
     del model
     _call_twice(_load(name, places[name], threads), batches[0])
-    if not _reset_peak():
+    if not reset_peak():
         return [None] * len(points)
-    baseline = _peak()
+    baseline = peak()
     call = _load(name, places[name], threads)
     # The first call reads every weight: a mapped file takes memory only once it is read.
     _call_twice(call, batches[0])
@@ -131,9 +130,9 @@ def _peaks(name: str, places: dict[str, Path], points: list[Point], threads: int
     for batch in batches[1:]:
         # The first calls find out which memory a graph needs.
         _call_twice(call, batch)
-        _reset_peak()
+        reset_peak()
         _call_twice(call, batch)
-        peaks.append((_peak() - baseline) / 1e6)
+        peaks.append((peak() - baseline) / 1e6)
     return peaks
 
 
@@ -163,24 +162,3 @@ def _logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def _call_twice(call: Call, batch: dict[str, torch.Tensor]) -> None:
     for _ in range(2):
         call(batch)
-
-
-def _reset_peak() -> bool:
-    """Give freed memory back to the system and forget the peak so far; False where the kernel cannot."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _peak() -> int:
-    """Return the highest resident memory since the last reset, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status: no VmHWM")

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from intaglio.arithmetic import products as choice
 from intaglio.execution import products
 from intaglio.execution.products import FloatProduct, IntProduct, OneDnnProduct, fastest_on_cpu, product
 
@@ -137,7 +138,7 @@ class Missing(Pretended):
 def test_a_kernel_that_saturates_or_is_missing_is_not_taken(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "OneDnnProduct", kind)
     # however fast it is
-    monkeypatch.setattr(products, "_seconds", lambda call, _: float(isinstance(call, FloatProduct)))
+    monkeypatch.setattr(choice, "seconds", lambda call, _: float(isinstance(call, FloatProduct)))
     assert fastest_on_cpu() is FloatProduct
     weight, bias = torch.ones(8, 8, dtype=torch.int8), torch.zeros(8, dtype=torch.int32)
     assert isinstance(product(weight, bias), FloatProduct)
@@ -147,7 +148,7 @@ def test_a_kernel_that_saturates_or_is_missing_is_not_taken(kind: Any, monkeypat
 @pytest.mark.parametrize("faster", [True, False])
 def test_the_faster_of_two_exact_kernels_is_taken(faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "OneDnnProduct", Pretended)
-    monkeypatch.setattr(products, "_seconds", lambda call, _: float(isinstance(call, FloatProduct) == faster))
+    monkeypatch.setattr(choice, "seconds", lambda call, _: float(isinstance(call, FloatProduct) == faster))
     assert fastest_on_cpu() is (Pretended if faster else FloatProduct)
 
 

@@ -27,7 +27,7 @@ from intaglio.execution.constants import (
     SoftmaxConstants,
     constants_of,
 )
-from intaglio.execution.powers import bits_of, floor_shift, power_of_two, row_multiplier
+from intaglio.execution.powers import bits_of, floor_shift, power_of_two
 from intaglio.execution.products import product
 from intaglio.execution.program import run_embeddings, run_layer
 
@@ -151,7 +151,7 @@ class TorchOperations:
         shift = (bits_of(y.abs().amax(-1, keepdim=True)) - layernorm.SHORT_BITS).clamp_min(0)
         short = torch.floor(y * power_of_two(-shift) + torch.where(shift > 0, 0.5, 0.0))
         squares = short.square().sum(-1, keepdim=True, dtype=torch.float64) + constants.guards[shift.long()]
-        multiplier = row_multiplier(squares, *layernorm.reciprocal_constants(width))
+        multiplier = layernorm.row_multiplier(squares, width)
         normalized = torch.floor(short * multiplier + 0.5)
         return (normalized * constants.gamma + constants.beta).int()
 

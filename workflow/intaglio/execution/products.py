@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Accumulators with bias, int32 or float32 integers [rows, out], from int8 [rows, in].
-Product = Callable[[Tensor], Tensor]
+from intaglio.arithmetic.products import Product, exact_and_faster
+
 # _int_mm on CUDA wants more rows than this.
 FEWEST_ROWS = 17
 
@@ -80,7 +78,10 @@ class FloatProduct:
 
 
 def product(weight: Tensor, bias: Tensor) -> Product:
-    """Return the product with int8 `weight` [out, in] and int32 `bias` [out] that is fastest here."""
+    """Return the product with int8 `weight` [out, in] and int32 `bias` [out] that is fastest here.
+
+    It takes int8 [rows, in] and returns accumulators with bias [rows, out], integers in int32 or float32.
+    """
     if weight.is_cuda:
         aligned = all(size % 8 == 0 for size in weight.shape)
         return IntProduct(weight, bias) if aligned else FloatProduct(weight, bias)
@@ -90,27 +91,6 @@ def product(weight: Tensor, bias: Tensor) -> Product:
 @cache
 def fastest_on_cpu() -> type[OneDnnProduct] | type[FloatProduct]:
     """Return the kind of product that is faster on this CPU, of those that are exact on it."""
-    weight = torch.randint(-127, 128, (512, 512), generator=torch.Generator().manual_seed(0)).to(torch.int8)
-    # Rows that would saturate 16-bit sums of pairs, which is what int8 products are on a CPU without VNNI.
-    weight[0], weight[1] = 127, -127
-    x = torch.full((128, 512), -128, dtype=torch.int8)
-    x[1] = 127
-    bias = torch.zeros(512, dtype=torch.int32)
-    wanted = FloatProduct(weight, bias)
-    try:
-        found = OneDnnProduct(weight, bias)
-        if not torch.equal(found(x).float(), wanted(x)):
-            return FloatProduct
-    except (RuntimeError, AttributeError, NotImplementedError):
-        return FloatProduct
-    return OneDnnProduct if _seconds(found, x) < _seconds(wanted, x) else FloatProduct
-
-
-def _seconds(call: Product, x: Tensor) -> float:
-    call(x)
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        call(x)
-        best = min(best, time.perf_counter() - start)
-    return best
+    bias = torch.zeros(1, dtype=torch.int32)
+    taken = exact_and_faster(lambda w: OneDnnProduct(w, bias.expand(len(w))), lambda w: FloatProduct(w, bias))
+    return OneDnnProduct if taken else FloatProduct
