@@ -86,10 +86,11 @@ def results(root: Path, content: dict[str, Any] | None = None, gpu: bool = False
                 for seed in content["seeds"]:
                     name = f"{task}-{model}-{variant}-{seed}"
                     paths = {kind: str(root / kind / name) for kind in ("checkpoint", "evaluation", "profile")}
-                    run = {"task": task, "model": model, "variant": variant, "seed": seed, "recipe": []}
-                    runs.append(
-                        {**run, **paths, "data": str(root / "data" / task), "work": [str(root / "work" / name)]}
-                    )
+                    recipe = content["variants"][variant]
+                    run = {"task": task, "model": model, "variant": variant, "seed": seed, "recipe": recipe}
+                    teacher = str(root / "evaluation" / f"{task}-{model}-{next(iter(content['variants']))}-{seed}")
+                    run |= {"stages": [paths["checkpoint"]], "teacher": teacher, "work": [str(root / "work" / name)]}
+                    runs.append({**run, **paths, "data": str(root / "data" / task)})
     plan = root / "plan.json"
     plan.write_text(json.dumps({"study": content, "runs": runs}))
     fill(plan, gpu=gpu)

@@ -1,5 +1,5 @@
 # From the results of every run to tables and plots.
-from intaglio.tables.files import PLOTS, SHOWN, SUMMARY_FILES
+from intaglio.tables.files import COMPRESSION, PLOTS, SHOWN, SUMMARY_FILES
 
 EVALUATIONS = [folder for run in plan_.runs for folder in (run.evaluation, run.teacher)]
 PROFILES = [run.profile for run in plan_.runs]
@@ -33,8 +33,8 @@ rule summarize:
             report(
                 f"{RESULTS}/summary/{name}.html",
                 caption=f"../report/{name}.rst",
-                category="Tables",
-                labels={"table": name},
+                category="Compression" if name in COMPRESSION else "Tables",
+                labels={"shows": name},
             )
             for name in SHOWN
         ],
@@ -61,8 +61,8 @@ rule plot:
             report(
                 f"{RESULTS}/plots/{name}.svg",
                 caption=f"../report/{name}.rst",
-                category="Plots",
-                labels={"plot": title},
+                category="Compression" if name in COMPRESSION else "Plots",
+                labels={"shows": title},
             )
             for name, title in PLOTS.items()
         ],

@@ -10,6 +10,7 @@ RUNS = schema(
     "runs",
     [
         *KEYS,
+        field("recipe", STRING, "What was done to the pretrained model, in words."),
         field("status", STRING, "ok, failed (a job of it ended with an error) or pending (not all jobs are done)."),
         *nullable(
             ("error", STRING, "What a failed run said; for a pending one what is missing."),
@@ -23,6 +24,9 @@ RUNS = schema(
             ("cohen_kappa", FLOAT, "Cohen's kappa, -1 to 1."),
             ("matthews", FLOAT, "Matthews correlation, -1 to 1."),
             ("validation_value", FLOAT, "Primary metric on the validation split, by which the weights were chosen."),
+            ("teacher_agreement", FLOAT, "Share of test examples with the prediction of the teacher, 0 to 1."),
+            ("teacher_kl", FLOAT, "Mean divergence of the probabilities from the teacher's, nats; null for float."),
+            ("sparsity", FLOAT, "Zeros among the linear layers' weights, 0 to 1; null where none were pruned."),
             ("train_seconds", FLOAT, "Training of the recipe's last stage, without set-up and evaluation, s."),
             ("total_train_seconds", FLOAT, "Training of all its stages, wherever they ran, s."),
             ("step_seconds", FLOAT, "Median time of an optimizer step of the last stage, s."),
@@ -54,6 +58,9 @@ RUNS = schema(
             ("cuda_throughput", FLOAT, "Examples per second on the GPU."),
             ("cuda_peak_memory_mb", FLOAT, "Peak allocated GPU memory of inference, MB."),
             ("size_mb", FLOAT, "The exported model's file, which is deployed, MB."),
+            ("nonzero", INT, "Numbers in that file which stand for something else than zero."),
+            ("sparse_mb", FLOAT, "Its tensors, each stored whole or as a bit mask and its non-zero values, MB."),
+            ("zstd_mb", FLOAT, "That file compressed by zstd at level 3, MB."),
             ("checkpoint_mb", FLOAT, "Weights of the checkpoint on disk, as trained, MB."),
             ("parameters_mb", FLOAT, "Parameters in memory, as trained, MB."),
         ),
@@ -73,6 +80,7 @@ VARIANTS = schema(
     "variants",
     [
         *KEYS[:-1],
+        field("recipe", STRING, "What was done to the pretrained model, in words."),
         field("n", INT, "Runs (seeds) that ended well: all figures here are of these."),
         field("planned", INT, "Runs that the study wants."),
         *nullable(
@@ -99,6 +107,12 @@ VARIANTS = schema(
         *_over_seeds("latency_ms", "the mean inference time on the CPU, in each run's fastest backend, ms"),
         *_over_seeds("cuda_latency_ms", "the mean inference time on the GPU, in each run's fastest backend, ms"),
         *_over_seeds("size_mb", "the exported model's file, MB"),
+        *_over_seeds("sparse_mb", "its tensors, each stored whole or as a bit mask and its non-zero values, MB"),
+        *_over_seeds("zstd_mb", "that file compressed by zstd at level 3, MB"),
+        *_over_seeds("nonzero", "the numbers in that file which stand for something else than zero"),
+        *_over_seeds("sparsity", "zeros among the linear layers' weights, 0 to 1"),
+        *_over_seeds("teacher_agreement", "the share of test examples with the teacher's prediction"),
+        *_over_seeds("teacher_kl", "the divergence of the probabilities from the teacher's, nats"),
         *nullable(
             ("relative_train_seconds", FLOAT, "Training time of the last stage / that of `float`, over common seeds."),
             ("relative_latency", FLOAT, "CPU inference time / that of `float`, each in its fastest backend."),
@@ -136,5 +150,16 @@ BACKENDS = schema(
         field("max_difference", FLOAT, "Largest difference of a logit to torch's on the CPU, of any seed."),
         field("device_name", STRING, "Model names of the CPUs or GPUs, comma-separated if several."),
         field("threads", INT, "CPU threads."),
+    ],
+)
+
+CONVERSIONS = schema(
+    "conversions",
+    [
+        *KEYS,
+        field("stage", STRING, "The stage that converted, or export."),
+        field("measure", STRING, "What was compared with the model before."),
+        field("difference", FLOAT, "How much of it there was."),
+        field("tolerance", FLOAT, "How much was allowed; more fails the run."),
     ],
 )

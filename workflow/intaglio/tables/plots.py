@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from intaglio.store import new_artifact
-from intaglio.tables import comparisons, curves, execution, lines, tradeoffs
+from intaglio.tables import comparisons, curves, execution, lines, sparsity, tradeoffs
 from intaglio.tables.files import PLOT_FILES, PLOTS
 from intaglio.tables.style import RC, Look, statement
 from intaglio.tables.summary import Summary, read_summary
@@ -25,6 +25,8 @@ _DRAW: dict[str, Callable[[Summary, Look], Figure]] = {
     "inference-time-backends": execution.inference_time_backends,
     "accuracy-vs-training-time": tradeoffs.accuracy_vs_training_time,
     "accuracy-vs-inference-time": tradeoffs.accuracy_vs_inference_time,
+    "accuracy-vs-size": tradeoffs.accuracy_vs_size,
+    "accuracy-vs-sparsity": sparsity.accuracy_vs_sparsity,
     "loss-curves": curves.loss_curves,
     "confusion": curves.confusion,
 }

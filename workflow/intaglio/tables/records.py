@@ -11,11 +11,18 @@ from typing import Any
 from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.store import MANIFEST, open_artifact
+from intaglio.tables import lineage
 
 KEY = ("task", "model", "variant", "seed")
 _MB = 1e6
 # Components of the sizes table, and columns of runs.parquet.
-_SIZES = (("file", "size_mb"), ("checkpoint", "checkpoint_mb"), ("parameters", "parameters_mb"))
+_SIZES = {
+    "file": "size_mb",
+    "sparse": "sparse_mb",
+    "zstd": "zstd_mb",
+    "checkpoint": "checkpoint_mb",
+    "parameters": "parameters_mb",
+}
 _SCORES = ("accuracy", "f1_macro", "balanced_accuracy", "cohen_kappa", "matthews")
 
 
@@ -30,6 +37,8 @@ class Record:
         evaluation: folder of its predictions, if it is there and sound.
         classes: number of labels of its task.
         validation: metrics on the validation split, of the weights that were kept.
+        trained: training time of every stage by the folder of its checkpoint, s.
+        conversions: what its conversions changed, rows of conversions.parquet without the run's key.
     """
 
     row: dict[str, Any]
@@ -38,6 +47,8 @@ class Record:
     evaluation: Path | None = None
     classes: int = 0
     validation: dict[str, float] = field(default_factory=dict)
+    trained: dict[str, float] = field(default_factory=dict)
+    conversions: list[dict[str, Any]] = field(default_factory=list)
 
 
 def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
@@ -47,7 +58,8 @@ def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
     failure.json in one of its work folders, else `pending`.
     """
     key = {name: run[name] for name in KEY}
-    record = Record({"study": study["study"], **key, "checkpoint": str(run["checkpoint"])})
+    facts = {"checkpoint": str(run["checkpoint"]), "recipe": lineage.said(run["recipe"])}
+    record = Record({"study": study["study"], **key, **facts})
     missing, damaged = [], []
     for kind, read in _READERS.items():
         folder = Path(run[kind])
@@ -84,11 +96,14 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_checkpoint(record: Record, folder: Path, _study: Mapping[str, Any], _run: Mapping[str, Any]) -> None:
+def _read_checkpoint(record: Record, folder: Path, _study: Mapping[str, Any], run: Mapping[str, Any]) -> None:
     training = _json(folder / "training.json")
     record.tables["history"] = schemas.read_table(folder / "history.parquet", schemas.TRAINING_HISTORY)
     record.validation = {name.removeprefix("validation_"): value for name, value in training["validation"].items()}
+    record.conversions += lineage.conversions(run["stages"])
+    record.trained = lineage.trained_seconds(run["stages"])
     record.row |= {
+        "sparsity": lineage.sparsity(folder),
         "train_seconds": training["train_seconds"],
         "total_train_seconds": training["total_train_seconds"],
         "step_seconds": training["step_seconds_median"],
@@ -116,6 +131,7 @@ def _read_evaluation(record: Record, folder: Path, _study: Mapping[str, Any], ru
         "primary_metric": primary[0],
         "primary_value": values[primary[0]],
         **{name: values.get(name) for name in _SCORES},
+        **lineage.agreement(folder, Path(run["teacher"]), test_set),
     }
 
 
@@ -130,9 +146,12 @@ def _read_profile(record: Record, folder: Path, study: Mapping[str, Any], _run: 
     timed = {row["device"]: row for row in sorted(record.timed, key=lambda row: -row["mean_ms"])}
     record.row |= {"latency_batch_size": batch_size, "latency_length": length}
     record.row |= _cpu_columns(timed.get("cpu")) | _cuda_columns(timed.get("cuda"))
-    for component, column in _SIZES:
+    for component, column in _SIZES.items():
         of_it = [row["bytes"] for row in sizes.to_pylist() if row["component"] == component]
         record.row[column] = sum(of_it) / _MB if of_it else None
+    nonzero = [row["count"] for row in sizes.to_pylist() if row["component"] == "nonzero"]
+    record.row["nonzero"] = sum(nonzero) if nonzero else None
+    record.conversions += lineage.exported(open_artifact(folder, "profile").get("export", {}))
 
 
 def _times(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:

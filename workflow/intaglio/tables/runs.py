@@ -12,7 +12,7 @@ import pyarrow as pa
 from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.store import new_artifact
-from intaglio.tables import backends, display, published
+from intaglio.tables import backends, compression, display, published
 from intaglio.tables.files import SHOWN, SUMMARY_FILES
 from intaglio.tables.html import to_html
 from intaglio.tables.records import KEY, Record, read_run
@@ -48,27 +48,37 @@ def summarize(plan: Path, output: Path, partial: bool = False) -> None:
     runs = [record.row for record in records]
     variants = variant_rows(records, int(study["bootstrap"]))
     executed = backends.backend_rows(records)
+    converted = compression.conversion_rows(records)
     about = {"study": study["study"], "description": study.get("description", ""), "partial": partial}
     with new_artifact(output, "summary", about) as folder:
         schemas.write_table(folder / "runs.parquet", runs, schemas.RUNS)
         schemas.write_table(folder / "variants.parquet", variants, schemas.VARIANTS)
         schemas.write_table(folder / "backends.parquet", executed, schemas.BACKENDS)
+        schemas.write_table(folder / "conversions.parquet", converted, schemas.CONVERSIONS)
         for name, schema in _GATHERED.items():
             schemas.write_table(folder / f"{name}.parquet", _gather(name, schema, records), schemas.keyed(schema))
         display.write_csv(folder / "runs.csv", runs, list(schemas.RUNS.names))
         display.write_csv(folder / "variants.csv", variants, list(schemas.VARIANTS.names))
+        display.write_csv(folder / "compression.csv", _columns(variants, compression.COLUMNS), compression.COLUMNS)
+        display.write_csv(folder / "conversions.csv", converted, list(schemas.CONVERSIONS.names))
         display.write_csv(folder / "backends.csv", executed, list(schemas.BACKENDS.names))
         figures = published.compare(study, runs)
         display.write_csv(folder / "published.csv", figures, published.COLUMNS)
         shown = (
             display.runs(study, runs),
             display.variants(study, variants),
+            compression.show(study, variants, records),
+            compression.show_conversions(study, converted),
             backends.show(study, executed),
             published.show(study, figures),
         )
         for name, table in zip(SHOWN, shown, strict=True):
             (folder / f"{name}.md").write_text(display.to_markdown(table))
             (folder / f"{name}.html").write_text(to_html(table))
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    return [{name: row.get(name) for name in names} for row in rows]
 
 
 def _read_plan(plan: Path) -> dict[str, Any]:

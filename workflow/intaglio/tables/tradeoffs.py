@@ -34,6 +34,17 @@ def accuracy_vs_inference_time(summary: Summary, look: Look) -> Figure:
     return _scatter(summary, look, drawn, title, said, "time of a call, ms", front=True)
 
 
+def accuracy_vs_size(summary: Summary, look: Look) -> Figure:
+    """Draw the primary metric against the size of the deployed file, with the variants that no other beats in both."""
+    title = "Accuracy against size"
+    drawn = [(panel, "size_mb", panel.title) for panel in summary.panels if any(run["size_mb"] for run in panel.runs)]
+    if not drawn:
+        return statement(title, "Nothing was measured: the study's runs have no exported files.")
+    said = f"Size of the exported file. {seeds_said(summary)}"
+    said += " Ringed: the Pareto front of the means (no variant is both smaller and better)."
+    return _scatter(summary, look, drawn, title, said, "file, MB", front=True)
+
+
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     """Return the indices of (time, value) points that no other beats, in order of time.
 

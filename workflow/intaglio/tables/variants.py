@@ -24,6 +24,12 @@ _OVER_SEEDS = {
     "latency_ms": "latency_ms_mean",
     "cuda_latency_ms": "cuda_latency_ms_mean",
     "size_mb": "size_mb",
+    "sparse_mb": "sparse_mb",
+    "zstd_mb": "zstd_mb",
+    "sparsity": "sparsity",
+    "nonzero": "nonzero",
+    "teacher_agreement": "teacher_agreement",
+    "teacher_kl": "teacher_kl",
 }
 # On how many of its seeds a mean of times rests: those of other hardware are left out.
 _COUNTED = {
@@ -73,7 +79,7 @@ def _rows_of_group(group: Sequence[Record], resamples: int) -> list[dict[str, An
 
 def _over_seeds(planned: Sequence[Record], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = planned[0].row
-    row = {name: first[name] for name in ("study", "task", "model", "variant")}
+    row = {name: first[name] for name in ("study", "task", "model", "variant", "recipe")}
     row |= {"n": len(rows), "planned": len(planned)}
     for name in ("test_set", "test_examples", "primary_metric", "latency_batch_size", "latency_length"):
         row[name] = rows[0].get(name) if rows else None

@@ -1,0 +1,101 @@
+"""What compression keeps and saves, a row a variant; and whether every conversion on the way kept what it should."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from intaglio.tables.display import Display, difference, magnitude, measured, number, percent, spread, tabulate, times
+from intaglio.tables.records import Record
+
+Row = dict[str, Any]
+_KEY = ("study", "task", "model", "variant", "stage", "measure")
+COLUMNS = (
+    *("study", "task", "model", "variant", "recipe", "n"),
+    *("primary_mean", "primary_sd", "difference", "difference_low", "difference_high"),
+    *(f"{name}_{part}" for name in ("teacher_agreement", "teacher_kl") for part in ("mean", "sd")),
+    *("sparsity_mean", "nonzero_mean", "size_mb_mean", "sparse_mb_mean", "zstd_mb_mean", "size_ratio"),
+    *("latency_ms_mean", "latency_ms_sd", "backend", "speedup"),
+    *("train_seconds_mean", "total_train_seconds_mean"),
+)
+
+
+def show(study: Mapping[str, Any], rows: Sequence[Row], records: Sequence[Record]) -> Display:
+    """Return the table of what compression keeps and saves, from rows of variants.parquet."""
+
+    def share(name: str) -> Any:
+        return lambda row: spread(percent(row[f"{name}_mean"]), percent(row[f"{name}_sd"]))
+
+    cells = {
+        "task": lambda row: row["task"],
+        "model": lambda row: row["model"],
+        "variant": lambda row: row["variant"],
+        "recipe": lambda row: row["recipe"],
+        "value, %": share("primary"),
+        "difference to float [95 %]": difference,
+        "as teacher, %": share("teacher_agreement"),
+        "KL": lambda row: number(row["teacher_kl_mean"]),
+        "sparsity, %": lambda row: percent(row["sparsity_mean"]),
+        "non-zero, M": lambda row: number(None if row["nonzero_mean"] is None else row["nonzero_mean"] / 1e6),
+        "file, MB": lambda row: number(row["size_mb_mean"]),
+        "sparse, MB": lambda row: number(row["sparse_mb_mean"]),
+        "zstd, MB": lambda row: number(row["zstd_mb_mean"]),
+        "latency, ms": lambda row: measured(row["latency_ms_mean"], row["latency_ms_sd"]),
+        "backend": lambda row: row["backend"] or "–",
+        "speed-up": lambda row: times(row.get("speedup")),
+        "last stage, s": lambda row: number(row["train_seconds_mean"]),
+        "whole recipe, s": lambda row: number(row["total_train_seconds_mean"]),
+    }
+    table = tabulate(f"Compression in {study['study']}", cells, rows, {"task", "model", "variant", "recipe", "backend"})
+    notes = [
+        "As teacher: share of test examples with the teacher's prediction; KL: divergence of the probabilities from "
+        "the teacher's, nats. The teacher is what taught the last stage, or else the recipe's fine-tuned model.",
+        "Sparsity: zeros among the weights of the linear layers, where weights were pruned. Non-zero: numbers in the "
+        "file that stand for something else than zero. Sparse: the file's tensors, each stored whole or as a bit mask "
+        "and its non-zero values; zstd: the file compressed at level 3. What is executed is the file as it is: zeros "
+        "among dense weights save no time.",
+        _cost(records),
+    ]
+    return Display(table.title, table.columns, table.rows, table.numbers, notes)
+
+
+def _cost(records: Sequence[Record]) -> str:
+    stages = {folder: seconds for record in records for folder, seconds in record.trained.items()}
+    alone = sum(seconds for record in records for seconds in record.trained.values())
+    shared = sum(stages.values())
+    return (
+        f"Training of the whole study: {number(shared / 60)} minutes, stages that several recipes begin with counted "
+        f"once; {number(alone / 60)} minutes if every recipe had been trained for itself."
+    )
+
+
+def conversion_rows(records: Sequence[Record]) -> list[Row]:
+    """Return the rows of conversions.parquet: one a run and conversion."""
+    names = ("study", "task", "model", "variant", "seed")
+    return [{**{name: record.row[name] for name in names}, **row} for record in records for row in record.conversions]
+
+
+def show_conversions(study: Mapping[str, Any], rows: Sequence[Row]) -> Display:
+    """Return the table of parity gates: the largest difference of all seeds beside what was allowed."""
+    title = f"Conversions in {study['study']}"
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in _KEY), []).append(row)
+    merged = [
+        {**same[0], "n": len(same), "difference": max(row["difference"] for row in same)} for same in groups.values()
+    ]
+    note = "A conversion that exceeds its tolerance fails its run. Export: the ONNX file against the checkpoint."
+    if not merged:
+        return Display(title, [], [], frozenset(), ["Nothing to show yet: no run of this study has ended well."])
+    cells = {
+        "task": lambda row: row["task"],
+        "model": lambda row: row["model"],
+        "variant": lambda row: row["variant"],
+        "conversion": lambda row: row["stage"],
+        "compared": lambda row: row["measure"],
+        "runs": lambda row: str(row["n"]),
+        "largest": lambda row: magnitude(row["difference"]) if row["difference"] < 1e-3 else number(row["difference"]),
+        "tolerance": lambda row: magnitude(row["tolerance"]) if row["tolerance"] < 1e-3 else number(row["tolerance"]),
+    }
+    table = tabulate(title, cells, merged, {"task", "model", "variant", "conversion", "compared"})
+    return Display(table.title, table.columns, table.rows, table.numbers, [note])

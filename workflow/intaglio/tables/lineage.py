@@ -1,0 +1,130 @@
+"""What a run's recipe left on its way: its words, its sparsity, agreement with its teacher, parity of conversions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio import schemas
+from intaglio.arithmetic.operations import OPERATIONS
+from intaglio.errors import UserError
+from intaglio.store import open_artifact
+
+Row = dict[str, Any]
+NOTHING_DONE = "fine-tuned"
+
+
+def said(recipe: Sequence[Mapping[str, Any]]) -> str:
+    """Return a recipe in words, its stages joined by `+`: `distilled to 3 layers + pruned 35 %`."""
+    words = [_SAID[options["stage"]](options) for options in recipe if options["stage"] != "finetune"]
+    return " + ".join(words) or NOTHING_DONE
+
+
+def _distilled(options: Mapping[str, Any]) -> str:
+    if options["student"]:
+        return f"distilled to {options['student']}"
+    return f"distilled to {options['layers']} layers" if options["layers"] else "distilled to half the layers"
+
+
+def _pruned(options: Mapping[str, Any]) -> str:
+    if options["structure"] == "2:4":
+        return "pruned 2:4"
+    cut = options["structure"] == "heads-and-neurons"
+    if options["speedup"]:
+        return f"cut for {options['speedup']:g}×"
+    return f"{'cut' if cut else 'pruned'} {100 * (options['sparsity'] or 0.5):g} %"
+
+
+def _quantized(options: Mapping[str, Any]) -> str:
+    chosen = options["integer"]
+    return "int" if len(chosen) == len(OPERATIONS) else "-".join(["int", *chosen])
+
+
+_SAID: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "distil": _distilled,
+    "prune": _pruned,
+    "quantize": _quantized,
+    "int8": lambda options: f"int8 {options['method']}",
+}
+
+
+def trained_seconds(stages: Sequence[str]) -> dict[str, float]:
+    """Return the training time of every stage of a recipe, by the folder of its checkpoint."""
+    return {folder: float(_record(Path(folder))["train_seconds"]) for folder in stages}
+
+
+def conversions(stages: Sequence[str]) -> list[Row]:
+    """Return the conversions among the stages of a recipe, as they record them, from the folders of checkpoints."""
+    records = [_record(Path(folder)) for folder in stages]
+    return [{"stage": record["stage"], **record["conversion"]} for record in records if record.get("conversion")]
+
+
+def exported(facts: Mapping[str, Any]) -> list[Row]:
+    """Return the conversion that export is, from what a profile's manifest says of the exported file."""
+    if "difference" not in facts:
+        return []
+    measured = {name: facts[name] for name in ("difference", "tolerance")}
+    return [{"stage": "export", "measure": "largest difference of a logit", **measured}]
+
+
+def sparsity(checkpoint: Path) -> float | None:
+    """Return the share of zeros among the weights of the linear layers; null where nothing was pruned."""
+    rows = _record(checkpoint).get("sparsity")
+    return sum(row["zeros"] for row in rows) / sum(row["weights"] for row in rows) if rows else None
+
+
+def agreement(evaluation: Path, teacher: Path, test_set: str) -> Row:
+    """Return how far predictions are those of the teacher: columns teacher_agreement and teacher_kl.
+
+    Nothing is known of a run that is its own teacher, or whose teacher's predictions are not there yet, not sound, or of
+    other examples.
+
+    Args:
+        evaluation: [evaluation] artifact of the run.
+        teacher: that of the teacher.
+        test_set: the examples to compare on.
+    """
+    if evaluation == teacher:
+        return {}
+    ids, mine = _logits(evaluation, test_set)
+    try:
+        teacher_ids, theirs = _logits(teacher, test_set)
+    except UserError:
+        return {}
+    if not np.array_equal(ids, teacher_ids):
+        return {}
+    log_p, log_q = _log_softmax(theirs), _log_softmax(mine)
+    return {
+        "teacher_agreement": float((mine.argmax(1) == theirs.argmax(1)).mean()),
+        "teacher_kl": float((np.exp(log_p) * (log_p - log_q)).sum(1).mean()),
+    }
+
+
+def _logits(evaluation: Path, test_set: str) -> tuple[Any, NDArray[np.float64]]:
+    """Return ids and logits [examples, labels], by id."""
+    open_artifact(evaluation, "evaluation")
+    table = schemas.read_table(evaluation / "predictions.parquet", schemas.PREDICTIONS)
+    rows = np.flatnonzero(table.column("test_set").to_numpy() == test_set)
+    ids = table.column("id").to_numpy()[rows]
+    logits = np.array([table.column("logits")[int(row)].as_py() for row in rows], dtype=np.float64)
+    order = np.argsort(ids, kind="stable")
+    return ids[order], logits[order]
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = logits - logits.max(1, keepdims=True)
+    probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return probabilities
+
+
+def _record(folder: Path) -> Row:
+    try:
+        record: Row = json.loads((folder / "training.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{folder}: no readable training.json ({error}); delete the folder and run again") from error
+    return record
