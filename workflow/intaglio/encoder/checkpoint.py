@@ -62,12 +62,13 @@ def save_pretrained(encoder: Encoder, config: Any, folder: Path) -> None:
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def from_pretrained(folder: Path, integer: frozenset[Operation] | None = None) -> Encoder:
+def from_pretrained(folder: Path, integer: frozenset[Operation] | None = None, config: Any = None) -> Encoder:
     """Read an encoder of ours, or a transformers checkpoint of the four architectures, in evaluation mode.
 
     Args:
         folder: where config.json and the weights are.
         integer: which operations shall be integers; None is what the folder says, nothing for a transformers one.
+        config: a transformers configuration to take for the folder's own, of the same sizes and another dropout.
 
     Raises:
         UserError: the folder does not hold such an encoder.
@@ -76,10 +77,10 @@ def from_pretrained(folder: Path, integer: frozenset[Operation] | None = None) -
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder}: no weights in safetensors, and none are read from other files")
     if not ours:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, use_safetensors=True)
         return convert(model, integer or frozenset()).eval()
     operations = frozenset(_described(folder)[OURS]["integer"]) if integer is None else integer
-    encoder = Encoder(from_transformers(read_config(folder), operations))
+    encoder = Encoder(from_transformers(config or read_config(folder), operations))
     encoder.load_state_dict(load_file(folder / WEIGHTS))
     encoder.calibrated = encoder.has_ranges()
     return encoder.eval()

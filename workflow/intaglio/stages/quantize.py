@@ -22,6 +22,7 @@ from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
 from intaglio.stages.finetune import override_dropout
+from intaglio.stages.masks import held_masks, sparsity_rows
 from intaglio.stages.training import train
 from intaglio.study.options import QuantizeOptions
 from intaglio.tasks.tokenize import collate, encoded_dataset
@@ -31,9 +32,18 @@ BATCH = 32
 
 
 def quantize(
-    parent: Path, data: Path, options: QuantizeOptions, seed: int, max_length: int, work: Path, output: Path
+    parent: Path,
+    data: Path,
+    options: QuantizeOptions,
+    seed: int,
+    max_length: int,
+    work: Path,
+    output: Path,
+    teacher: Path | None = None,  # noqa: ARG001
 ) -> None:
     """Train a float checkpoint on simulated integers and write a [checkpoint]; goes on where `work` was left.
+
+    Weights that the parent has pruned stay zero.
 
     Args:
         parent: the float [checkpoint] of the same seed.
@@ -43,6 +53,7 @@ def quantize(
         max_length: tokens at which texts are cut.
         work: folder for checkpoints, of this job alone; removed in the end.
         output: the [checkpoint] artifact to write.
+        teacher: the [checkpoint] that teaches, where the options have a distillation.
 
     Raises:
         UserError: the parent is quantized already, is damaged or of an architecture without an integer encoder.
@@ -59,6 +70,7 @@ def quantize(
     batches = _batches(data, tokenizer, max_length, options.calibration_examples, seed)
     observe = partial(calibrate, encoder, batches, options.momentum)
     observe()
+    masks = held_masks(encoder)
     result = train(
         encoder,
         tokenizer,
@@ -68,9 +80,11 @@ def quantize(
         max_length,
         work,
         precision="fp32",
-        callbacks=[Recalibration(options, observe)],
+        callbacks=[Recalibration(options, observe), *masks],
     )
     record = training_record(result, options, seed, parent)
+    if masks:
+        record |= {"sparsity": sparsity_rows(encoder)}
     write_checkpoint(output, partial(save_pretrained, encoder, model.config), tokenizer, record, result.history)
     shutil.rmtree(work, ignore_errors=True)
 

@@ -33,7 +33,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         selection: when to evaluate, and which weights are best.
     """
 
-    def __init__(self, work: Path, metric: str, steps: Steps, options: TrainingOptions, **kwargs: Any) -> None:
+    def __init__(
+        self, work: Path, metric: str, steps: Steps, options: TrainingOptions, begin: int, **kwargs: Any
+    ) -> None:
         super().__init__(
             compute_loss_func=classification_loss,
             compute_metrics=partial(_validation_metrics, metric),
@@ -43,7 +45,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         device = self.args.device
         self.meter, self.clock = LossMeter(eager=device.type == "cpu"), Clock(device)
         evaluations = evaluation_steps(steps.total, steps.epoch, options.evaluations)
-        self.selection = Selection(evaluations, metric, options.patience, self.keep_best)
+        self.selection = Selection(evaluations, metric, options.patience, self.keep_best, begin)
         self.remove_callback(PrinterCallback)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:

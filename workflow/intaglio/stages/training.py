@@ -65,6 +65,7 @@ def train(
     *,
     precision: str = "fp32",
     callbacks: Sequence[TrainerCallback] = (),
+    unsettled: float = 0.0,
 ) -> TrainingResult:
     """Train a classifier on the training split, choose its weights on the validation split.
 
@@ -82,6 +83,7 @@ def train(
         precision: `fp32`, `bf16` (mixed) or `auto`: bf16 on a GPU that has it.
         callbacks: more callbacks of the Trainer; what they have to remember over an interruption, they keep in the
             model's state dict or as `stages.state.Remembering`.
+        unsettled: share of the steps before whose end no weights are chosen: callbacks still change what the model is.
 
     Raises:
         UserError: the options do not fit together, the data is damaged, or the loss is not finite.
@@ -97,6 +99,7 @@ def train(
             task["metric"],
             steps,
             options,
+            round(unsettled * steps.total),
             model=model,
             args=training_arguments(options, steps, seed, work, precision),
             data_collator=collate(tokenizer),
