@@ -1,3 +1,4 @@
+import gc
 import json
 import shutil
 import signal
@@ -38,6 +39,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collection():
+    """Every training ends with a garbage collection, which would look through all that was ever imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
