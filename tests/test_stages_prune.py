@@ -2,7 +2,9 @@ import gc
 import json
 import shutil
 import signal
+import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from intaglio.stages.masks import linear_layers, sparsity_rows
 from intaglio.stages.prune import GradualMasks, prune
 from intaglio.stages.quantize import quantize
 from intaglio.stages.training import train
-from intaglio.study.options import PruneOptions, QuantizeOptions
+from intaglio.study.options import Distillation, PruneOptions, QuantizeOptions
 from tiny import tiny_checkpoint, tiny_data
 
 WEIGHTS = 2 * (4 * 32 * 32 + 2 * 32 * 64)
@@ -104,14 +106,14 @@ class Watch(TrainerCallback):
 def run(data, tmp_path, monkeypatch):
     """Run a stage here under a Watch; keyword arguments are options. Return its output folder and what was watched."""
 
-    def start(stage, parent, name="output", leave=None, die=None, **options):
+    def start(stage, parent, name="output", leave=None, die=None, teacher=None, **options):
         watch = Watch(leave, die)
         module, kind = (prune_module, PruneOptions) if stage is prune else (quantize_module, QuantizeOptions)
         watched = partial(_train_watched, watch)
         output = tmp_path / name
         with monkeypatch.context() as patch:
             patch.setattr(module, "train", watched)
-            stage(parent, data, kind(**TRAINING | options), 3, 32, tmp_path / f"{name}-work", output)
+            stage(parent, data, kind(**TRAINING | options), 3, 32, tmp_path / f"{name}-work", output, teacher)
         return output, watch
 
     return start
@@ -248,6 +250,18 @@ def test_our_encoder_is_pruned_as_transformers_own(run, parents, ours):
     assert torch.equal(masks_of(output), masks_of(theirs))
 
 
+def test_a_teacher_helps_to_recover_and_is_not_pruned(run, parents):
+    options = {"schedule": "one-shot", "max_steps": 3, "evaluations": 1, "distillation": Distillation(labels=0)}
+    alone, _ = run(prune, parents["bert"], "alone", **options | {"distillation": None})
+    taught, _ = run(prune, parents["bert"], "taught", teacher=parents["bert"], **options)
+    assert torch.equal(masks_of(taught), masks_of(alone))
+    weights = [load_file(output / "model.safetensors") for output in (alone, taught)]
+    assert weights[0].keys() == weights[1].keys()
+    assert not torch.equal(*(found["classifier.weight"] for found in weights))
+    with pytest.raises(UserError, match="distillation: there is no --teacher"):
+        run(prune, parents["bert"], "without", **options)
+
+
 @pytest.mark.parametrize("parent", ["transformers", "ours"])
 def test_the_options_decide_about_dropout(run, parents, ours, parent):
     start = partial(run, prune, ours if parent == "ours" else parents["bert"], max_steps=3)
@@ -315,6 +329,13 @@ def test_a_quantized_parent_is_refused(run, parents):
     quantized, _ = run(quantize, parents["bert"], "quantized", max_steps=2)
     with pytest.raises(UserError, match="is quantized already, and its integers are final"):
         run(prune, quantized)
+
+
+def test_heads_and_neurons_are_left_to_another_room(run, parents, monkeypatch):
+    given = []
+    monkeypatch.setitem(sys.modules, "intaglio.stages.cut", SimpleNamespace(cut=lambda *args: given.extend(args)))
+    run(prune, parents["bert"], structure="heads-and-neurons", teacher=parents["electra"])
+    assert (given[0], given[3:5], given[7]) == (parents["bert"], [3, 32], parents["electra"])
 
 
 def test_a_parent_without_a_record_is_refused(run, tmp_path):

@@ -19,6 +19,7 @@ from intaglio.encoder.checkpoint import read_config, save_pretrained
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
+from intaglio.stages.distillation import taught_by
 from intaglio.stages.finetune import override_dropout
 from intaglio.stages.load import load_model, load_tokenizer
 from intaglio.stages.masks import HeldMasks, choose_masks, cubic_sparsity, linear_layers, set_to_zero, sparsity_rows
@@ -49,11 +50,11 @@ def prune(
         max_length: tokens at which texts are cut.
         work: folder for checkpoints, of this job alone; removed in the end.
         output: the [checkpoint] artifact to write.
-        teacher: the [checkpoint] that teaches, where the options have a distillation.
+        teacher: a [checkpoint] artifact, exactly where the options have a distillation.
 
     Raises:
         UserError: the parent is quantized or pruned already, is damaged, of an architecture that is not known here, or
-            has widths that 2:4 cannot take; or the loss is not finite.
+            has widths that 2:4 cannot take; the teacher does not fit; or the loss is not finite.
         Preempted: the job was asked to leave; its progress is saved.
     """
     if options.structure == "heads-and-neurons":
@@ -80,6 +81,7 @@ def prune(
         work,
         callbacks=[GradualMasks(model, options) if gradual else HeldMasks(model)],
         unsettled=options.pruning if gradual else 0.0,
+        loss=taught_by(teacher, model, tokenizer, data, max_length, options.distillation),
     )
     _check_result(model, options)
     record = training_record(result, options, seed, parent) | {"sparsity": sparsity_rows(model)}

@@ -21,6 +21,7 @@ from intaglio.encoder.checkpoint import convert, is_ours, save_pretrained
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
+from intaglio.stages.distillation import taught_by
 from intaglio.stages.finetune import override_dropout
 from intaglio.stages.masks import held_masks, sparsity_rows
 from intaglio.stages.training import train
@@ -39,7 +40,7 @@ def quantize(
     max_length: int,
     work: Path,
     output: Path,
-    teacher: Path | None = None,  # noqa: ARG001
+    teacher: Path | None = None,
 ) -> None:
     """Train a float checkpoint on simulated integers and write a [checkpoint]; goes on where `work` was left.
 
@@ -53,7 +54,7 @@ def quantize(
         max_length: tokens at which texts are cut.
         work: folder for checkpoints, of this job alone; removed in the end.
         output: the [checkpoint] artifact to write.
-        teacher: the [checkpoint] that teaches, where the options have a distillation.
+        teacher: a float [checkpoint] artifact, exactly where the options have a distillation.
 
     Raises:
         UserError: the parent is quantized already, is damaged or of an architecture without an integer encoder.
@@ -81,6 +82,7 @@ def quantize(
         work,
         precision="fp32",
         callbacks=[Recalibration(options, observe), *masks],
+        loss=taught_by(teacher, encoder, tokenizer, data, max_length, options.distillation),
     )
     record = training_record(result, options, seed, parent)
     if masks:
