@@ -2,5 +2,5 @@
 
 finetune is the stage in floating point; training is the loop that every stage shares (trainer: transformers'), with its
 time (clock), its loss (loss), its choice of the best weights (selection) and its survival of a kill (resume) beside it;
-checkpoint is what a stage leaves.
+checkpoint is what a stage leaves, masks what of its weights is zero and stays so.
 """
