@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -307,6 +308,34 @@ def test_gradients_of_our_encoder_are_those_of_transformers():
         found.append(sorted(gradients(student).values(), key=lambda gradient: gradient.norm().item()))
     norms = [[gradient.norm().item() for gradient in side] for side in found]
     assert norms[0] == pytest.approx(norms[1], rel=1e-3, abs=1e-5)
+
+
+def test_the_loss_has_float32_in_mixed_precision():
+    teacher, student = random_model(seed=1), random_model(seed=2)
+    inputs, loss = labeled(teacher), DistillationLoss(teacher, student, ALL)
+    exact = loss(student, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = loss(student, inputs)
+        # Both models in the same precision: a teacher in float32 would differ from its copy.
+        copy = random_model(seed=1)
+        assert DistillationLoss(teacher, copy, only(logits=1.0, hidden=1.0, relations=1.0))(copy, inputs).item() < 1e-6
+    assert mixed.dtype == torch.float32
+    assert mixed.item() == pytest.approx(exact.item(), rel=0.05)
+    assert mixed.item() != exact.item()
+    mixed.backward()
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients(student).values())
+
+
+def test_the_host_waits_for_nothing(monkeypatch):
+    # Tensors without data have no mixed precision.
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    # Whoever asked for a value would raise.
+    teacher, student = (as_kind(random_model(seed=seed), "float").to("meta") for seed in (1, 2))
+    inputs = {key: tensor.to("meta") for key, tensor in labeled(random_model()).items()}
+    examples = torch.tensor(4, device="meta")
+    loss = DistillationLoss(teacher, student, ALL, separator=3)(student, inputs, examples)
+    loss.backward()
+    assert loss.device.type == "meta"
 
 
 def test_hooks_do_not_stay():
