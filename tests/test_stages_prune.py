@@ -15,6 +15,7 @@ from transformers import AutoConfig, TrainerCallback
 from encoders import ARCHITECTURES
 from intaglio import store
 from intaglio.encoder.checkpoint import convert, is_ours, read_config, save_pretrained
+from intaglio.encoder.cutting import Kept, cut_out
 from intaglio.errors import UserError
 from intaglio.execution.constants import constants_of
 from intaglio.stages import prune as prune_module
@@ -68,16 +69,26 @@ def parents(tmp_path_factory):
     return {arch: with_record(tiny_checkpoint(folder / arch, arch)) for arch in ARCHITECTURES}
 
 
-@pytest.fixture(scope="module")
-def ours(parents, tmp_path_factory):
-    """The float checkpoint as our encoder."""
-    folder = tmp_path_factory.mktemp("ours") / "ours"
-    model = load_model(parents["bert"])
+def as_ours(folder, parent, change):
+    """The checkpoint as our encoder, changed."""
+    model = load_model(parent)
     with store.new_artifact(folder, "checkpoint") as draft:
-        save_pretrained(convert(model, frozenset()), model.config, draft)
-        for file in parents["bert"].glob("tokenizer*"):
+        save_pretrained(change(convert(model, frozenset())), model.config, draft)
+        for file in parent.glob("tokenizer*"):
             shutil.copy(file, draft)
     return with_record(folder)
+
+
+@pytest.fixture(scope="module")
+def ours(parents, tmp_path_factory):
+    return as_ours(tmp_path_factory.mktemp("ours") / "ours", parents["bert"], lambda encoder: encoder)
+
+
+@pytest.fixture(scope="module")
+def smaller(parents, tmp_path_factory):
+    """With one head and 40 neurons in the first layer, two and 64 in the second."""
+    kept = Kept(((1,), (0, 1)), (tuple(range(0, 40)), tuple(range(64))))
+    return as_ours(tmp_path_factory.mktemp("smaller") / "smaller", parents["bert"], partial(cut_out, kept=kept))
 
 
 class Watch(TrainerCallback):
@@ -248,6 +259,18 @@ def test_our_encoder_is_pruned_as_transformers_own(run, parents, ours):
     assert is_ours(output)
     assert not load_model(output).shape.integer
     assert torch.equal(masks_of(output), masks_of(theirs))
+
+
+@pytest.mark.parametrize("structure", ["unstructured", "2:4"])
+def test_what_was_cut_is_pruned_and_quantized(run, smaller, structure):
+    pruned, _ = run(prune, smaller, "pruned", structure=structure, schedule="one-shot", scope="layer", max_steps=2)
+    rows = read_record(pruned)["sparsity"]
+    assert [row["weights"] for row in rows] == [512] * 4 + [1280] * 2 + [1024] * 4 + [2048] * 2
+    assert all(2 * row["zeros"] == row["weights"] for row in rows)
+    assert load_model(pruned).shape.heads == (1, 2)
+    quantized, _ = run(quantize, pruned, "quantized", max_steps=2)
+    assert torch.equal(masks_of(quantized), masks_of(pruned))
+    assert load_model(quantized).shape.neurons == (40, 64)
 
 
 def test_a_teacher_helps_to_recover_and_is_not_pruned(run, parents):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import set_seed
 
-from intaglio.encoder.checkpoint import read_config, save_pretrained
+from intaglio.encoder.checkpoint import is_quantized, read_config, save_pretrained
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
@@ -63,6 +63,8 @@ def prune(
         cut(parent, data, options, seed, max_length, work, output, teacher)
         return
     read_record(parent)
+    if is_quantized(parent):
+        raise UserError(f"{parent}: is quantized already, and its integers are final; prune starts from floating point")
     config = read_config(parent)
     override_dropout(config, options)
     model, tokenizer = load_model(parent, config=config), load_tokenizer(parent)
@@ -131,8 +133,6 @@ def _choose(layers: Sequence[nn.Linear], options: PruneOptions, sparsity: float)
 
 
 def _check_parent(model: Any, options: PruneOptions, parent: Path) -> None:
-    if isinstance(model, Encoder) and model.shape.integer:
-        raise UserError(f"{parent}: is quantized already, and its integers are final; prune starts from floating point")
     layers = list(linear_layers(model).values())
     wanted = sum(int(mask.sum()) for mask in _choose(layers, options, _sparsity(options)))
     zeros = sum(row["zeros"] for row in sparsity_rows(model))

@@ -15,21 +15,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback, set_seed
+from transformers import AutoTokenizer, TrainerCallback, set_seed
 
-from intaglio.encoder.checkpoint import convert, is_ours, save_pretrained
+from intaglio.encoder.checkpoint import from_pretrained, is_quantized, read_config, save_pretrained
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
 from intaglio.stages.distillation import taught_by
+from intaglio.stages.examples import drawn_batches
 from intaglio.stages.finetune import override_dropout
 from intaglio.stages.masks import held_masks, sparsity_rows
 from intaglio.stages.training import train
 from intaglio.study.options import QuantizeOptions
-from intaglio.tasks.tokenize import collate, encoded_dataset
-
-# Examples that pass at once while ranges are observed.
-BATCH = 32
 
 
 def quantize(
@@ -61,14 +58,14 @@ def quantize(
         Preempted: the job was asked to leave; its progress is saved.
     """
     read_record(parent)
-    if is_ours(parent):
+    if is_quantized(parent):
         raise UserError(f"{parent}: is quantized already; quantize starts from a float checkpoint")
     tokenizer = AutoTokenizer.from_pretrained(parent)
-    model = AutoModelForSequenceClassification.from_pretrained(parent, use_safetensors=True)
-    override_dropout(model.config, options)
+    config = read_config(parent)
+    override_dropout(config, options)
     set_seed(seed)
-    encoder = convert(model, frozenset(options.integer))
-    batches = _batches(data, tokenizer, max_length, options.calibration_examples, seed)
+    encoder = from_pretrained(parent, frozenset(options.integer), config)
+    batches = drawn_batches(data, tokenizer, max_length, options.calibration_examples, seed)
     observe = partial(calibrate, encoder, batches, options.momentum)
     observe()
     masks = held_masks(encoder)
@@ -87,7 +84,7 @@ def quantize(
     record = training_record(result, options, seed, parent)
     if masks:
         record |= {"sparsity": sparsity_rows(encoder)}
-    write_checkpoint(output, partial(save_pretrained, encoder, model.config), tokenizer, record, result.history)
+    write_checkpoint(output, partial(save_pretrained, encoder, config), tokenizer, record, result.history)
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -107,14 +104,6 @@ def calibrate(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], momentu
                 f"calibration: the range of {name.removesuffix('.largest')} is {float(buffer)}; "
                 "the checkpoint that it starts from is broken, train it again"
             )
-
-
-def _batches(data: Path, tokenizer: Any, max_length: int, count: int, seed: int) -> list[dict[str, Tensor]]:
-    """Return training examples drawn by the seed, in padded batches without labels."""
-    examples = encoded_dataset(data, "train", tokenizer, max_length).remove_columns("label").shuffle(seed=seed)
-    rows = list(examples.select(range(min(count, len(examples)))))
-    pad = collate(tokenizer)
-    return [dict(pad(rows[start : start + BATCH])) for start in range(0, len(rows), BATCH)]
 
 
 class Recalibration(TrainerCallback):  # type: ignore[misc]
