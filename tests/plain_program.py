@@ -32,9 +32,9 @@ def _integers(x: Tensor | None) -> Array:
 class PlainOperations:
     """The operations, each result kept in `stream`."""
 
-    def __init__(self, inputs: dict[str, Tensor], heads: int) -> None:
+    def __init__(self, inputs: dict[str, Tensor], head_width: int) -> None:
         self.stream: Stream = {}
-        self.heads = heads
+        self.head_width = head_width
         self.ids = _integers(inputs["input_ids"])
         self.types = _integers(inputs["token_type_ids"]) if "token_type_ids" in inputs else np.zeros_like(self.ids)
         mask = inputs.get("attention_mask")
@@ -94,7 +94,7 @@ class PlainOperations:
         return self._keep("shorten", reference.shorten(x, shift))
 
     def _heads(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(0, 2, 1, 3)
+        return x.reshape(*x.shape[:-1], -1, self.head_width).transpose(0, 2, 1, 3)
 
     def scores(self, query: Array, key: Array) -> Array:
         return self._keep("scores", reference.matmul(self._heads(query), self._heads(key).swapaxes(-1, -2)))
@@ -113,7 +113,7 @@ class PlainOperations:
 
 def plain(constants: Constants, inputs: dict[str, Tensor]) -> Stream:
     """What the specification says of a batch; fails where a number is wider than it says."""
-    operations: Any = PlainOperations(inputs, constants.shape.heads)
+    operations: Any = PlainOperations(inputs, constants.shape.head_width)
     wide = run(operations, constants)
     hidden = wide[:, 0].astype(np.float32) * array(constants.scale)
     return {**operations.stream, "hidden": [hidden]}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from intaglio.arithmetic.operations import Operation
@@ -28,6 +30,16 @@ def is_ours(folder: Path) -> bool:
     return OURS in _described(folder)
 
 
+def is_quantized(folder: Path) -> bool:
+    """Tell whether a folder holds an encoder of ours that computes on integers, or a model of 8 bits.
+
+    Raises:
+        UserError: it holds no model.
+    """
+    ours = _described(folder).get(OURS, {})
+    return bool(ours.get("integer") or "int8" in ours)
+
+
 def _described(folder: Path) -> dict[str, Any]:
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder}: no {CONFIG}; it is not a model's folder")
@@ -43,45 +55,55 @@ def convert(model: Any, integer: frozenset[Operation]) -> Encoder:
     """
     encoder = Encoder(from_transformers(model.config, integer))
     kind = model.config.model_type
-    weights = {our_name(kind, name): tensor for name, tensor in model.state_dict().items()}
-    missing, unexpected = encoder.load_state_dict(weights, strict=False)
-    # Ranges are ours alone; position indices are a buffer of some versions.
-    lost = [name for name in missing if not name.endswith(".largest")]
-    strange = [name for name in unexpected if not name.endswith("position_ids")]
-    if lost or strange:
-        raise UserError(f"the {kind} checkpoint does not fit: missing {lost[:3]}, without a place {strange[:3]}")
+    _fill(encoder, {our_name(kind, name): tensor for name, tensor in model.state_dict().items()})
     return encoder.train(model.training)
 
 
+def _fill(encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
+    missing, unexpected = encoder.load_state_dict(weights, strict=False)
+    # A float encoder has no ranges; position indices are a buffer of some versions.
+    lost = [name for name in missing if not name.endswith(".largest")]
+    strange = [name for name in unexpected if not name.endswith("position_ids")]
+    if lost or strange:
+        kind = encoder.shape.model_type
+        raise UserError(f"the {kind} checkpoint does not fit: missing {lost[:3]}, without a place {strange[:3]}")
+    encoder.calibrated = encoder.has_ranges()
+
+
 def save_pretrained(encoder: Encoder, config: Any, folder: Path) -> None:
-    """Write config.json (of transformers, and which operations are integers) and model.safetensors."""
+    """Write config.json (of transformers, with what is ours alone under a key of its own) and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
-    described = {**config.to_dict(), OURS: {"integer": sorted(encoder.shape.integer)}}
+    shape = encoder.shape
+    ours = {"integer": sorted(shape.integer), "heads": shape.heads, "neurons": shape.neurons}
+    described = {**config.to_dict(), OURS: ours}
     (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
     weights = {name: tensor.detach().contiguous() for name, tensor in encoder.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def from_pretrained(folder: Path, integer: frozenset[Operation] | None = None) -> Encoder:
+def from_pretrained(folder: Path, integer: frozenset[Operation] | None = None, config: Any = None) -> Encoder:
     """Read an encoder of ours, or a transformers checkpoint of the four architectures, in evaluation mode.
 
     Args:
         folder: where config.json and the weights are.
-        integer: which operations shall be integers; None is what the folder says, nothing for a transformers one.
+        integer: which operations shall be integers; None is what the folder says, nothing for a transformers one. What
+            has no ranges yet, as it was floating point, must be calibrated.
+        config: a transformers configuration to take for the folder's own, of the same sizes and another dropout.
 
     Raises:
         UserError: the folder does not hold such an encoder.
     """
-    ours = is_ours(folder)
+    ours = _described(folder).get(OURS)
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder}: no weights in safetensors, and none are read from other files")
-    if not ours:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+    config = config or read_config(folder)
+    if ours is None:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, use_safetensors=True)
         return convert(model, integer or frozenset()).eval()
-    operations = frozenset(_described(folder)[OURS]["integer"]) if integer is None else integer
-    encoder = Encoder(from_transformers(read_config(folder), operations))
-    encoder.load_state_dict(load_file(folder / WEIGHTS))
-    encoder.calibrated = encoder.has_ranges()
+    operations = frozenset(ours["integer"]) if integer is None else integer
+    # Encoders that were saved before they could be cut do not tell their sizes.
+    encoder = Encoder(from_transformers(config, operations, ours.get("heads"), ours.get("neurons")))
+    _fill(encoder, load_file(folder / WEIGHTS))
     return encoder.eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,15 @@ from intaglio.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes, rates and the set of integer operations."""
+    """Sizes, rates and the set of integer operations.
+
+    Attributes:
+        head_width: features of every attention head, of every layer.
+        heads, neurons: of every layer, the first first; a layer that was cut has fewer than others.
+
+    Raises:
+        UserError: operations on integers without `linear`, which makes the integers that they take.
+    """
 
     model_type: str
     integer: frozenset[Operation]
@@ -21,9 +30,9 @@ class EncoderConfig:
     types: int
     embedding_size: int
     hidden_size: int
-    intermediate_size: int
-    layers: int
-    heads: int
+    head_width: int
+    heads: tuple[int, ...]
+    neurons: tuple[int, ...]
     labels: int
     epsilon: float
     dropout: float
@@ -31,19 +40,30 @@ class EncoderConfig:
     head_dropout: float
     padding_index: int
 
+    def __post_init__(self) -> None:
+        if self.integer and "linear" not in self.integer:
+            raise UserError(f"integer operations {sorted(self.integer)}: 'linear' must be among them")
 
-def from_transformers(config: Any, integer: frozenset[Operation]) -> EncoderConfig:
+
+def from_transformers(
+    config: Any,
+    integer: frozenset[Operation],
+    heads: Sequence[int] | None = None,
+    neurons: Sequence[int] | None = None,
+) -> EncoderConfig:
     """Read the shape of a BERT, RoBERTa, ELECTRA or DistilBERT.
 
+    Args:
+        config: a transformers configuration.
+        integer: which operations shall be integers.
+        heads, neurons: what cutting has left in each layer; all of them if None.
+
     Raises:
-        UserError: another architecture, or one of its options is not what this encoder computes; or operations on
-            integers without `linear`, which makes the integers that they take.
+        UserError: another architecture, or one of its options is not what this encoder computes.
     """
     kind = config.model_type
-    if integer and "linear" not in integer:
-        raise UserError(f"integer operations {sorted(integer)}: 'linear' must be among them")
     if kind not in ARCHITECTURES:
-        raise UserError(f"model type {kind!r} cannot run on integers, {nearest(kind, ARCHITECTURES)}")
+        raise UserError(f"model type {kind!r} can neither run on integers nor be cut, {nearest(kind, ARCHITECTURES)}")
     distil = kind == "distilbert"
     activation = config.activation if distil else config.hidden_act
     if activation != "gelu":
@@ -54,6 +74,8 @@ def from_transformers(config: Any, integer: frozenset[Operation]) -> EncoderConf
         raise UserError("a decoder (is_decoder in its configuration) is not an encoder")
     dropout = config.dropout if distil else config.hidden_dropout_prob
     head = config.seq_classif_dropout if distil else getattr(config, "classifier_dropout", None)
+    layers, all_heads = config.num_hidden_layers, config.num_attention_heads
+    all_neurons = config.hidden_dim if distil else config.intermediate_size
     return EncoderConfig(
         model_type=kind,
         integer=integer,
@@ -62,9 +84,9 @@ def from_transformers(config: Any, integer: frozenset[Operation]) -> EncoderConf
         types=0 if distil else config.type_vocab_size,
         embedding_size=config.embedding_size if kind == "electra" else config.hidden_size,
         hidden_size=config.hidden_size,
-        intermediate_size=config.hidden_dim if distil else config.intermediate_size,
-        layers=config.num_hidden_layers,
-        heads=config.num_attention_heads,
+        head_width=config.hidden_size // all_heads,
+        heads=tuple(heads or [all_heads] * layers),
+        neurons=tuple(neurons or [all_neurons] * layers),
         labels=config.num_labels,
         epsilon=1e-12 if distil else config.layer_norm_eps,
         dropout=dropout,

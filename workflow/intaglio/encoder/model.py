@@ -103,26 +103,27 @@ class Projection(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, heads: int) -> None:
         super().__init__()
-        width = config.hidden_size
-        self.heads = config.heads
-        self.factor = 1 / sqrt(width // config.heads)
+        self.head_width = config.head_width
+        self.factor = 1 / sqrt(config.head_width)
         self.dropout = config.attention_dropout
         self.quantized = "linear" in config.integer
         self.integer_softmax = "softmax" in config.integer
-        self.query, self.key, self.value = (Linear(width, width) for _ in range(3))
-        self.output = Linear(width, width)
+        features = heads * config.head_width
+        self.query, self.key, self.value = (Linear(config.hidden_size, features) for _ in range(3))
+        self.output = Linear(features, config.hidden_size)
         if self.quantized:
             self.query_range, self.key_range, self.value_range, self.context_range = (Range() for _ in range(4))
 
     def _heads(self, x: Tensor) -> Tensor:
-        split: Tensor = x.unflatten(-1, (self.heads, -1))
+        split: Tensor = x.unflatten(-1, (-1, self.head_width))
         return split.transpose(1, 2)
 
     def _float(self, x: Tensor, masked: Tensor | None) -> Tensor:
         q, k, v = (self._heads(layer(x)) for layer in (self.query, self.key, self.value))
-        mask = None if masked is None else ~masked
+        # As many rows as there are queries: ONNX exporters would take them from the queries, which then do not fuse.
+        mask = None if masked is None else (~masked).expand(-1, -1, x.shape[1], -1)
         rate = self.dropout if self.training else 0.0
         context = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, scale=self.factor)
         return context.transpose(1, 2).flatten(2)
@@ -160,16 +161,18 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """Attention and feed-forward network, each followed by the normalized residual sum."""
 
-    def __init__(self, config: EncoderConfig, last: bool) -> None:
+    def __init__(self, config: EncoderConfig, number: int) -> None:
         super().__init__()
+        last = number == len(config.heads) - 1
+        neurons = config.neurons[number]
         quantized, integer_norm = "linear" in config.integer, "layernorm" in config.integer
         width = config.hidden_size
-        self.attention = Attention(config)
+        self.attention = Attention(config, config.heads[number])
         self.attention_residual = Residual(integer_norm, config.dropout)
         self.attention_norm = Norm(width, config.epsilon, integer_norm, quantized)
-        self.intermediate = Linear(width, config.intermediate_size)
+        self.intermediate = Linear(width, neurons)
         self.gelu = Gelu("gelu" in config.integer, quantized)
-        self.output = Linear(config.intermediate_size, width)
+        self.output = Linear(neurons, width)
         self.output_residual = Residual(integer_norm, config.dropout)
         # Nobody takes 8 bits of the last layer: the classification head is floating point.
         self.output_norm = Norm(width, config.epsilon, integer_norm, quantized and not last)
@@ -216,7 +219,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.shape = config
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config, number == config.layers - 1) for number in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config, number) for number in range(len(config.heads)))
         self.head = Head(config)
         self.calibrated = not config.integer
 

@@ -26,9 +26,8 @@ def check_shape(shape: EncoderConfig) -> None:
     """
     if not shape.integer:
         raise UserError("this encoder computes in floating point: there are no integers to run")
-    head = shape.hidden_size // shape.heads
-    if head > LARGEST_HEAD:
-        raise UserError(f"attention heads of {head}: integers are exact up to {LARGEST_HEAD}")
+    if shape.head_width > LARGEST_HEAD:
+        raise UserError(f"attention heads of {shape.head_width}: integers are exact up to {LARGEST_HEAD}")
     if shape.positions > softmax.LONGEST:
         raise UserError(f"{shape.positions} positions: integer softmax is exact up to {softmax.LONGEST}")
     width = max(shape.hidden_size, shape.embedding_size)

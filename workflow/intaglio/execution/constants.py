@@ -73,9 +73,13 @@ class GeluConstants:
 
 @dataclass(frozen=True)
 class SoftmaxConstants:
-    """Softmax: `intaglio.arithmetic.softmax.DistanceScale` as integers; in floating point the `scale` of scores."""
+    """Softmax of so many heads: `intaglio.arithmetic.softmax.DistanceScale` as integers.
+
+    In floating point it is the `scale` of scores, and the `factor` that they have.
+    """
 
     integer: bool
+    heads: int
     down: int = 0
     top: int = 0
     multiplier: int = 0
@@ -174,10 +178,11 @@ def _residual(sum_: Residual, layer: Linear, wide: Tensor, narrow: Tensor) -> tu
 
 
 def _softmax(attention: Attention, scale: Tensor) -> SoftmaxConstants:
+    heads = attention.query.out_features // attention.head_width
     if not attention.integer_softmax:
-        return SoftmaxConstants(False, scale=scale, factor=attention.factor)
+        return SoftmaxConstants(False, heads, scale=scale, factor=attention.factor)
     found = softmax.distance_scale(scale * attention.factor)
-    return SoftmaxConstants(True, int(found.down), int(found.top), int(found.multiplier), int(found.shift))
+    return SoftmaxConstants(True, heads, int(found.down), int(found.top), int(found.multiplier), int(found.shift))
 
 
 def _gelu(layer: Layer, intermediate: LinearConstants) -> tuple[GeluConstants, Tensor]:

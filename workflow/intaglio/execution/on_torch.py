@@ -71,9 +71,9 @@ def _prepare_embeddings(constants: EmbeddingConstants, device: torch.device) -> 
 class TorchOperations:
     """The operations on tensors, for one batch."""
 
-    def __init__(self, inputs: dict[str, Tensor], heads: int) -> None:
+    def __init__(self, inputs: dict[str, Tensor], head_width: int) -> None:
         self.inputs = inputs
-        self.heads = heads
+        self.head_width = head_width
         mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
         # Added to scores: far below them all where there is no token. Where the whole row has none, scores vanish in
         # it, so that all positions are equal.
@@ -160,7 +160,7 @@ class TorchOperations:
         return torch.floor(x.float() * power_of_two(-shift) + 0.5).clamp(LOW, HIGH).to(torch.int8)
 
     def _heads(self, x: Tensor) -> Tensor:
-        split: Tensor = x.unflatten(-1, (self.heads, -1))
+        split: Tensor = x.unflatten(-1, (-1, self.head_width))
         return split.transpose(1, 2)
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
@@ -238,7 +238,7 @@ class IntegerModel(nn.Module):
         self.run_embeddings, self.run_layer = run_embeddings, run_layer
 
     def compile(self, *_: Any, **__: Any) -> None:
-        """Compile the model in place: one layer for all, for each shape that it meets."""
+        """Compile the model in place: one layer for all of the same sizes, for each shape that it meets."""
         # As many shapes as a grid of measurements has, rather than the default's few.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
         self.run_embeddings, self.run_layer = (
@@ -247,7 +247,7 @@ class IntegerModel(nn.Module):
 
     def _encode(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return the last layer's result for the first tokens, [batch, width]."""
-        operations = TorchOperations(inputs, self.shape.heads)
+        operations = TorchOperations(inputs, self.shape.head_width)
         wide, short = self.run_embeddings(operations, self.embeddings, self.integer)
         for layer in self.layers:
             wide, short = self.run_layer(operations, wide, short, layer)

@@ -44,7 +44,7 @@ def export(checkpoint: Path, output: Path) -> None:
     config = json.loads((checkpoint / CONFIG).read_text())
     inputs = [name for name in INPUTS if name in tokenizer.model_input_names]
     integer = [operation for operation in OPERATIONS if is_ours(checkpoint) and operation in model.shape.integer]
-    graph = _graph(checkpoint, model, inputs)
+    graph = _graph(checkpoint, model, inputs, integer)
     batches = check_batches(tokenizer, config)
     with new_artifact(output, "export", about) as draft:
         _save(graph, draft / MODEL)
@@ -64,8 +64,8 @@ def export(checkpoint: Path, output: Path) -> None:
         (draft / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def _graph(checkpoint: Path, model: Any, inputs: list[str]) -> onnx.ModelProto:
-    if is_ours(checkpoint):
+def _graph(checkpoint: Path, model: Any, inputs: list[str], integer: Sequence[str]) -> onnx.ModelProto:
+    if integer:
         from intaglio.export.integer_onnx import integer_onnx
 
         return integer_onnx(model, "token_type_ids" in inputs)
@@ -74,8 +74,9 @@ def _graph(checkpoint: Path, model: Any, inputs: list[str]) -> onnx.ModelProto:
     try:
         return float_onnx(model, inputs)
     except torch.onnx.OnnxExporterError as error:
+        kind = json.loads((checkpoint / CONFIG).read_text())["model_type"]
         raise UserError(
-            f"{checkpoint}: torch.onnx cannot export a {model.config.model_type!r} "
+            f"{checkpoint}: torch.onnx cannot export a {kind!r} "
             f"({str(error).strip().splitlines()[0]}); take a model of another type"
         ) from error
 

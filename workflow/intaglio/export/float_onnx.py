@@ -1,4 +1,4 @@
-"""A transformers classifier as an ONNX graph of floating point, in the operators that ONNX Runtime is fastest with."""
+"""A floating-point classifier as an ONNX graph, in the operators that ONNX Runtime is fastest with."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class _Logits(nn.Module):
 
 
 def float_onnx(model: Any, inputs: Sequence[str]) -> onnx.ModelProto:
-    """Return a transformers sequence classification model as an ONNX graph.
+    """Return a sequence classification model of floating point as an ONNX graph.
 
     Constants are folded; attention, the residual sums with LayerNorm, and GELU with its bias are fused into ONNX
     Runtime's operators of domain com.microsoft, which every build of it has. They compute the same but for the order of
     summation.
 
     Args:
-        model: a transformers model in evaluation mode, on the CPU.
+        model: of transformers or an encoder of ours, in evaluation mode, on the CPU.
         inputs: names of its inputs: input_ids, attention_mask(, token_type_ids).
 
     Returns:

@@ -47,9 +47,9 @@ def _array(x: Tensor) -> NDArray[Any]:
 class OnnxOperations:
     """The operations as nodes. Values are names; 8-bit integers are uint8 with zero point 128, rows [tokens, width]."""
 
-    def __init__(self, graph: Graph, heads: int, token_types: bool) -> None:
+    def __init__(self, graph: Graph, head_width: int, token_types: bool) -> None:
         self.graph = graph
-        self.heads = heads
+        self.head_width = head_width
         self.token_types = token_types
         zero = self.graph.constant(0, np.int64)
         absent = graph.add("Equal", "attention_mask", zero)
@@ -179,7 +179,7 @@ class OnnxOperations:
         return self._cast(self.graph.add("Sub", clipped, self._int(low)), "UINT8")
 
     def _heads(self, x8: str, order: list[int]) -> str:
-        sizes = self.graph.add("Concat", self.tokens, self._shape(self.heads, -1), axis=0)
+        sizes = self.graph.add("Concat", self.tokens, self._shape(-1, self.head_width), axis=0)
         return self.graph.add("Transpose", self.graph.add("Reshape", x8, sizes), perm=order)
 
     def scores(self, query: str, key: str) -> str:
@@ -196,7 +196,7 @@ class OnnxOperations:
         scaled = graph.add("Mul", graph.add("Min", short, self._int(constants.top)), self._int(constants.multiplier))
         distance = graph.add("Div", scaled, self._int(2**constants.shift))
         near = graph.add("Min", distance, self._int(softmax.FARTHEST))
-        e = self.lookup(near, exponential_table(), self.heads, graph.add("Shape", scores))
+        e = self.lookup(near, exponential_table(), constants.heads, graph.add("Shape", scores))
         return self._cast(softmax_rows(graph, e), "UINT8")
 
     def context(self, probabilities: str, value: str, multiplier: Tensor) -> str:
@@ -280,7 +280,7 @@ def integer_onnx(encoder: Encoder, token_types: bool) -> onnx.ModelProto:
     """
     constants = constants_of(encoder)
     graph = Graph()
-    operations = OnnxOperations(graph, constants.shape.heads, token_types)
+    operations = OnnxOperations(graph, constants.shape.head_width, token_types)
     _classify(operations, constants, run(operations, constants))
     inputs = ["input_ids", "attention_mask"] + ["token_type_ids"] * token_types
     return graph.model(inputs, {"logits": constants.shape.labels})

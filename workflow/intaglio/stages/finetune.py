@@ -39,22 +39,38 @@ def finetune(
         UserError: the model or the data is damaged, they do not fit, or the loss is not finite.
         Preempted: the job was asked to leave; its progress is saved.
     """
-    config = _config(model, read_task(data)["labels"], options, max_length)
+    network = pretrained_classifier(model, read_task(data)["labels"], options, seed, max_length)
     tokenizer = AutoTokenizer.from_pretrained(model)
-    set_seed(seed)
-    try:
-        network = AutoModelForSequenceClassification.from_pretrained(
-            model, config=config, use_safetensors=True, ignore_mismatched_sizes=True
-        )
-    except OSError as error:
-        raise UserError(f"{model}: no weights in model.safetensors; bring a model that has them") from error
     result = train(network, tokenizer, data, options, seed, max_length, work, precision=options.precision)
     record = training_record(result, options, seed)
     write_checkpoint(output, network.save_pretrained, tokenizer, record, result.history)
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _config(model: Path, labels: list[str], options: FinetuneOptions, max_length: int) -> Any:
+def pretrained_classifier(model: Path, labels: list[str], options: TrainingOptions, seed: int, max_length: int) -> Any:
+    """Return a pretrained encoder with a head for these labels, which the seed draws if the model has none that fits.
+
+    Args:
+        model: a [model] artifact, or a folder as transformers saves it.
+        labels: names, in the order of their numbers.
+        options: whose dropout it gets.
+        seed: of the head.
+        max_length: tokens that it must take.
+
+    Raises:
+        UserError: the model is damaged, has no weights in safetensors, or cannot take so many tokens.
+    """
+    config = _config(model, labels, options, max_length)
+    set_seed(seed)
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(
+            model, config=config, use_safetensors=True, ignore_mismatched_sizes=True
+        )
+    except OSError as error:
+        raise UserError(f"{model}: no weights in model.safetensors; bring a model that has them") from error
+
+
+def _config(model: Path, labels: list[str], options: TrainingOptions, max_length: int) -> Any:
     """Return the model's configuration with the task's labels and the options' dropout.
 
     Raises:

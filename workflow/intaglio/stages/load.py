@@ -25,10 +25,13 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Any
     return load_model(path, device), load_tokenizer(path)
 
 
-def load_model(path: Path, device: str | torch.device = "cpu") -> Any:
-    """Return the model of a [checkpoint] alone; see `load_checkpoint`."""
+def load_model(path: Path, device: str | torch.device = "cpu", config: Any = None) -> Any:
+    """Return the model of a [checkpoint] alone; see `load_checkpoint`.
+
+    `config` is a transformers configuration to take for the checkpoint's own, of the same sizes and another dropout.
+    """
     open_artifact(path, "checkpoint")
-    model = from_pretrained(path) if is_ours(path) else _transformers(path)
+    model = from_pretrained(path, config=config) if is_ours(path) else _transformers(path, config)
     return model.to(device).eval()
 
 
@@ -37,9 +40,9 @@ def load_tokenizer(path: Path) -> Any:
     return AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
-def _transformers(path: Path) -> Any:
+def _transformers(path: Path, config: Any) -> Any:
     model, report = AutoModelForSequenceClassification.from_pretrained(
-        path, local_files_only=True, use_safetensors=True, output_loading_info=True
+        path, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
     # Transformers would fill what is missing with random numbers and go on.
     if report["missing_keys"]:

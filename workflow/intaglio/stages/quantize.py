@@ -15,25 +15,33 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback, set_seed
+from transformers import AutoTokenizer, TrainerCallback, set_seed
 
-from intaglio.encoder.checkpoint import convert, is_ours, save_pretrained
+from intaglio.encoder.checkpoint import from_pretrained, is_quantized, read_config, save_pretrained
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
+from intaglio.stages.distillation import taught_by
+from intaglio.stages.examples import drawn_batches
 from intaglio.stages.finetune import override_dropout
+from intaglio.stages.masks import held_masks, sparsity_rows
 from intaglio.stages.training import train
 from intaglio.study.options import QuantizeOptions
-from intaglio.tasks.tokenize import collate, encoded_dataset
-
-# Examples that pass at once while ranges are observed.
-BATCH = 32
 
 
 def quantize(
-    parent: Path, data: Path, options: QuantizeOptions, seed: int, max_length: int, work: Path, output: Path
+    parent: Path,
+    data: Path,
+    options: QuantizeOptions,
+    seed: int,
+    max_length: int,
+    work: Path,
+    output: Path,
+    teacher: Path | None = None,
 ) -> None:
     """Train a float checkpoint on simulated integers and write a [checkpoint]; goes on where `work` was left.
+
+    Weights that the parent has pruned stay zero.
 
     Args:
         parent: the float [checkpoint] of the same seed.
@@ -43,22 +51,24 @@ def quantize(
         max_length: tokens at which texts are cut.
         work: folder for checkpoints, of this job alone; removed in the end.
         output: the [checkpoint] artifact to write.
+        teacher: a float [checkpoint] artifact, exactly where the options have a distillation.
 
     Raises:
         UserError: the parent is quantized already, is damaged or of an architecture without an integer encoder.
         Preempted: the job was asked to leave; its progress is saved.
     """
     read_record(parent)
-    if is_ours(parent):
+    if is_quantized(parent):
         raise UserError(f"{parent}: is quantized already; quantize starts from a float checkpoint")
     tokenizer = AutoTokenizer.from_pretrained(parent)
-    model = AutoModelForSequenceClassification.from_pretrained(parent, use_safetensors=True)
-    override_dropout(model.config, options)
+    config = read_config(parent)
+    override_dropout(config, options)
     set_seed(seed)
-    encoder = convert(model, frozenset(options.integer))
-    batches = _batches(data, tokenizer, max_length, options.calibration_examples, seed)
+    encoder = from_pretrained(parent, frozenset(options.integer), config)
+    batches = drawn_batches(data, tokenizer, max_length, options.calibration_examples, seed)
     observe = partial(calibrate, encoder, batches, options.momentum)
     observe()
+    masks = held_masks(encoder)
     result = train(
         encoder,
         tokenizer,
@@ -68,10 +78,13 @@ def quantize(
         max_length,
         work,
         precision="fp32",
-        callbacks=[Recalibration(options, observe)],
+        callbacks=[Recalibration(options, observe), *masks],
+        loss=taught_by(teacher, encoder, tokenizer, data, max_length, options.distillation),
     )
     record = training_record(result, options, seed, parent)
-    write_checkpoint(output, partial(save_pretrained, encoder, model.config), tokenizer, record, result.history)
+    if masks:
+        record |= {"sparsity": sparsity_rows(encoder)}
+    write_checkpoint(output, partial(save_pretrained, encoder, config), tokenizer, record, result.history)
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -91,14 +104,6 @@ def calibrate(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], momentu
                 f"calibration: the range of {name.removesuffix('.largest')} is {float(buffer)}; "
                 "the checkpoint that it starts from is broken, train it again"
             )
-
-
-def _batches(data: Path, tokenizer: Any, max_length: int, count: int, seed: int) -> list[dict[str, Tensor]]:
-    """Return training examples drawn by the seed, in padded batches without labels."""
-    examples = encoded_dataset(data, "train", tokenizer, max_length).remove_columns("label").shuffle(seed=seed)
-    rows = list(examples.select(range(min(count, len(examples)))))
-    pad = collate(tokenizer)
-    return [dict(pad(rows[start : start + BATCH])) for start in range(0, len(rows), BATCH)]
 
 
 class Recalibration(TrainerCallback):  # type: ignore[misc]

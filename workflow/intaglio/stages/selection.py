@@ -37,7 +37,9 @@ class Selection(Remembering):
 
     remembered: ClassVar[tuple[str, ...]] = ("best_step", "best_value", "values", "evaluated", "stale", "stopped")
 
-    def __init__(self, steps: list[int], metric: str, patience: int | None, keep: Callable[[int], None]) -> None:
+    def __init__(
+        self, steps: list[int], metric: str, patience: int | None, keep: Callable[[int], None], begin: int = 0
+    ) -> None:
         """Set up.
 
         Args:
@@ -45,11 +47,13 @@ class Selection(Remembering):
             metric: the metric to maximize, a name among the evaluation's metrics.
             patience: stop after so many evaluations without improvement.
             keep: called with the step whenever the model's present weights are the best so far.
+            begin: the first step whose weights may be chosen; earlier evaluations are logged and judged by nobody.
         """
         self.steps = set(steps)
         self.metric = metric
         self.patience = patience
         self.keep = keep
+        self.begin = begin
         self.best_step = 0
         self.best_value: float | None = None
         self.values: dict[str, float] = {}
@@ -98,6 +102,8 @@ class Selection(Remembering):
         # Cohen's kappa of one class predicted as one class is 0/0.
         value = -1.0 if math.isnan(values[self.metric]) else values[self.metric]
         self.evaluated = state.global_step
+        if state.global_step < self.begin:
+            return
         if self.best_value is None or value > self.best_value:
             self.best_step, self.best_value, self.values, self.stale = state.global_step, value, values, 0
             self.keep(state.global_step)

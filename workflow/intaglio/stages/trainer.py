@@ -31,9 +31,19 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         meter: the training loss since the last log.
         clock: the time of the steps.
         selection: when to evaluate, and which weights are best.
+        loss: what is minimized in place of the cross-entropy with the labels.
     """
 
-    def __init__(self, work: Path, metric: str, steps: Steps, options: TrainingOptions, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        work: Path,
+        metric: str,
+        steps: Steps,
+        options: TrainingOptions,
+        begin: int = 0,
+        loss: torch.nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             compute_loss_func=classification_loss,
             compute_metrics=partial(_validation_metrics, metric),
@@ -41,9 +51,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         )
         self.work, self._draft = work, work
         device = self.args.device
+        self.loss = None if loss is None else loss.to(device)
         self.meter, self.clock = LossMeter(eager=device.type == "cpu"), Clock(device)
         evaluations = evaluation_steps(steps.total, steps.epoch, options.evaluations)
-        self.selection = Selection(evaluations, metric, options.patience, self.keep_best)
+        self.selection = Selection(evaluations, metric, options.patience, self.keep_best, begin)
         self.remove_callback(PrinterCallback)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -51,6 +62,20 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         self.meter.add(loss, self.state.global_step + 1, float(self.lr_scheduler.get_last_lr()[0]))
         return loss
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Compute the loss that was given while training; validation is judged by the labels alone."""
+        if self.loss is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        # The model is wrapped in mixed precision already; what it is compared with shall have the same.
+        with self.accelerator.autocast():
+            return self.loss(model, inputs, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Put our loss for the Trainer's, whose sum since the last log would not survive an interruption."""

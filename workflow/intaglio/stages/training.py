@@ -65,6 +65,8 @@ def train(
     *,
     precision: str = "fp32",
     callbacks: Sequence[TrainerCallback] = (),
+    unsettled: float = 0.0,
+    loss: torch.nn.Module | None = None,
 ) -> TrainingResult:
     """Train a classifier on the training split, choose its weights on the validation split.
 
@@ -82,6 +84,10 @@ def train(
         precision: `fp32`, `bf16` (mixed) or `auto`: bf16 on a GPU that has it.
         callbacks: more callbacks of the Trainer; what they have to remember over an interruption, they keep in the
             model's state dict or as `stages.state.Remembering`.
+        unsettled: share of the steps before whose end no weights are chosen: callbacks still change what the model is.
+        loss: what to minimize, None for the cross-entropy with the labels; called with the model, the inputs (`labels`
+            among them) and the number of examples of the optimizer batch, it returns their share of its mean. It must
+            hold nothing that training changes.
 
     Raises:
         UserError: the options do not fit together, the data is damaged, or the loss is not finite.
@@ -97,6 +103,8 @@ def train(
             task["metric"],
             steps,
             options,
+            round(unsettled * steps.total),
+            loss,
             model=model,
             args=training_arguments(options, steps, seed, work, precision),
             data_collator=collate(tokenizer),

@@ -55,7 +55,9 @@ class Distillation(Model):
     labels: float = Field(0.5, ge=0, description="Weight of the cross-entropy with the labels.")
     logits: float = Field(0.5, ge=0, description="Weight of the divergence from the teacher's probabilities.")
     temperature: float = Field(2.0, gt=0, description="By which both logits are divided for that.")
-    hidden: float = Field(0.0, ge=0, description="Weight of the squared distance of hidden states, layer by layer.")
+    hidden: float = Field(
+        0.0, ge=0, description="Weight of the mean squared distance of hidden states, layer by layer."
+    )
     relations: float = Field(
         0.0, ge=0, description="Weight of the divergence of self-attention relations in the last layer (MiniLMv2)."
     )
@@ -72,7 +74,10 @@ class DistilOptions(TrainingOptions):
 
     stage: Literal["distil"] = "distil"
     layers: int | None = Field(
-        None, gt=0, description="Layers of the student, copied evenly spaced from the teacher's; null is every other."
+        None,
+        gt=0,
+        description="Layers of the student, copied evenly spaced, the last among them, from the model before it, "
+        "whoever teaches; null is every other.",
     )
     student: str | None = Field(
         None, description="Another pretrained model with the same vocabulary, a name as in `models`, as student."

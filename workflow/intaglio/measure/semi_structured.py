@@ -1,0 +1,61 @@
+"""2:4 sparse weights in the format that the sparse tensor cores of NVIDIA GPUs take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from intaglio.errors import UserError
+from intaglio.stages.masks import GROUP, GROUP_ZEROS, linear_layers
+
+# Ampere, whose tensor cores are the first to skip zeros.
+CAPABILITY = (8, 0)
+# Rows and columns that both libraries behind torch (cuSPARSELt and CUTLASS) take are multiples of this.
+BLOCK = 64
+
+
+def has_sparse_cores() -> bool:
+    """Tell whether there is a GPU that computes faster with 2:4 sparse weights."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= CAPABILITY
+
+
+def fitting_layers(model: Any) -> dict[str, nn.Linear]:
+    """Return the linear layers of a classifier whose weights are 2:4 sparse, and of a size that the kernels take.
+
+    Raises:
+        UserError: the model's architecture is not known here.
+    """
+    return {name: layer for name, layer in linear_layers(model).items() if _fits(layer.weight.detach())}
+
+
+def _fits(weight: torch.Tensor) -> bool:
+    if any(size % BLOCK for size in weight.shape):
+        return False
+    return bool(((weight == 0).unflatten(1, (-1, GROUP)).sum(-1) >= GROUP_ZEROS).all())
+
+
+def semi_structured(model: Any, dtype: torch.dtype = torch.float16) -> Any:
+    """Bring a classifier to the GPU in 16 bits, its 2:4 sparse weights in the format of the sparse tensor cores.
+
+    Args:
+        model: of transformers, or our encoder in floating point; changed in place, it cannot be trained or saved then.
+        dtype: float16 or bfloat16.
+
+    Returns:
+        The model, called as before; its logits are of `dtype`.
+
+    Raises:
+        UserError: no such GPU, or no layer that the kernels take.
+    """
+    if not has_sparse_cores():
+        raise UserError("2:4 sparse kernels need an NVIDIA GPU of compute capability 8.0 or more, and there is none")
+    layers = fitting_layers(model)
+    if not layers:
+        raise UserError(f"no linear layer is 2:4 sparse with sizes that divide by {BLOCK}; prune with structure: 2:4")
+    model = model.to("cuda", dtype).eval().requires_grad_(False)
+    for layer in layers.values():
+        sparse = torch.sparse.to_sparse_semi_structured(layer.weight.detach())
+        layer.weight = nn.Parameter(sparse, requires_grad=False)
+    return model

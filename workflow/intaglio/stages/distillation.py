@@ -1,0 +1,242 @@
+"""What a student learns from a teacher: labels, probabilities, hidden states and relations of attention.
+
+Every term is a mean over the tokens of an example, and then over the examples of the optimizer batch, so neither
+padding nor the parts in which a batch passes through the device change it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import gcd, sqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from intaglio.arithmetic.integers import real
+from intaglio.encoder.layers import Hidden
+from intaglio.encoder.parts import layer_parts
+from intaglio.errors import UserError
+from intaglio.stages.load import load_checkpoint
+from intaglio.stages.loss import classification_loss
+from intaglio.study.options import Distillation
+from intaglio.tasks.tokenize import longest_input, read_task
+
+# Of the heads that relations are divided into: 48 for base-sized models, 8 wide in the narrowest (Wang et al. 2021,
+# section 4.1).
+_MOST_HEADS, _NARROWEST_HEAD = 48, 8
+
+Pairs = list[tuple[nn.Module, nn.Module]]
+
+
+def taught_by(
+    teacher: Path | None,
+    student: nn.Module,
+    tokenizer: Any,
+    data: Path,
+    max_length: int,
+    weights: Distillation | None,
+) -> DistillationLoss | None:
+    """Return what `train` takes as `loss`, None for a stage without teacher and without weights.
+
+    Args:
+        teacher: a [checkpoint] artifact, of any width and number of layers.
+        student: the model that `train` is going to get, transformers' or ours.
+        tokenizer: the student's.
+        data: a [data] artifact.
+        max_length: tokens at which texts are cut.
+        weights: of the terms.
+
+    Raises:
+        UserError: one of teacher and weights lacks the other, or the teacher does not fit the student or the task.
+    """
+    if teacher is None and weights is None:
+        return None
+    if teacher is None or weights is None:
+        given, absent = ("distillation", "--teacher") if teacher is None else ("--teacher", "distillation")
+        raise UserError(f"{given}: there is no {absent} to go with it; give both or none")
+    model, its_tokenizer = load_checkpoint(teacher)
+    if its_tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"distillation: the vocabulary of the teacher {teacher} is another than the student's, so the two read "
+            "different tokens; choose a student or a teacher with the same vocabulary"
+        )
+    config = json.loads((teacher / "config.json").read_text())
+    labels, known = read_task(data)["labels"], [config["id2label"][key] for key in sorted(config["id2label"], key=int)]
+    if labels != known:
+        raise UserError(f"distillation: the teacher {teacher} tells {known} apart, the task {labels}; choose another")
+    longest = longest_input(config)
+    if longest is not None and max_length > longest:
+        raise UserError(f"max_length: {max_length} tokens, but the teacher {teacher} takes {longest} at most")
+    lacks = "token_type_ids" in set(its_tokenizer.model_input_names) - set(tokenizer.model_input_names)
+    return DistillationLoss(model, student, weights, its_tokenizer.sep_token_id if lacks else None)
+
+
+class DistillationLoss(nn.Module):
+    """The loss of a student, of which the teacher is a part that is neither trained nor saved with the student."""
+
+    def __init__(
+        self, teacher: nn.Module, student: nn.Module, weights: Distillation, separator: int | None = None
+    ) -> None:
+        """Pair the layers.
+
+        Args:
+            teacher, student: classifiers of transformers, or encoders of ours.
+            weights: of the terms.
+            separator: token that ends a text, for a teacher that wants `token_type_ids` where batches have none.
+
+        Raises:
+            UserError: hidden states shall be compared and have different widths, or the layers are not known.
+        """
+        super().__init__()
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.weights = weights
+        self.separator = separator
+        self._names = set(inspect.signature(teacher.forward).parameters) - {"labels"}
+        self._hidden = _layers(teacher, student) if weights.hidden else []
+        self._attention = _attention(teacher, student) if weights.relations else []
+
+    def forward(self, model: nn.Module, inputs: Mapping[str, Tensor], examples: Tensor | int | None = None) -> Tensor:
+        """Return the loss of an optimizer batch, or this part's share of it.
+
+        Args:
+            model: the student, or what wraps it.
+            inputs: of the student, `labels` and `attention_mask` among them, int64 [examples, length].
+            examples: of the whole optimizer batch; None makes it the mean of these examples.
+        """
+        given = {name: tensor for name, tensor in inputs.items() if name != "labels"}
+        labels, mask = inputs["labels"], inputs["attention_mask"]
+        watched = self._hidden + self._attention
+        with torch.no_grad(), _watching(theirs for theirs, _ in watched) as taught:
+            targets = self.teacher(**self._of_teacher(given)).logits
+        with _watching(ours for _, ours in watched) as learned:
+            outputs = model(**given)
+        # Sums over many tokens and small differences of logarithms need more digits than bf16 has.
+        with torch.autocast(labels.device.type, enabled=False):
+            loss = self.weights.logits * logit_divergence(targets, outputs.logits, self.weights.temperature)
+            for theirs, ours in self._hidden:
+                distance = hidden_distance(taught[theirs], learned[ours], mask)
+                loss = loss + self.weights.hidden / len(self._hidden) * distance
+            for theirs, ours in self._attention:
+                loss = loss + self.weights.relations * relation_divergence(taught[theirs], learned[ours], mask)
+            taught_loss = loss.sum() / (len(labels) if examples is None else examples)
+            return taught_loss + self.weights.labels * classification_loss(outputs, labels, examples)
+
+    def _of_teacher(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the inputs that the teacher knows, with the segments of pairs if the student does not read them."""
+        inputs = dict(given)
+        if self.separator is not None:
+            # [CLS] first [SEP] second [SEP], as BERT's tokenizers lay out a pair.
+            ends = (given["input_ids"] == self.separator).long()
+            inputs["token_type_ids"] = (ends.cumsum(1) > ends).long() * given["attention_mask"]
+        return {name: tensor for name, tensor in inputs.items() if name in self._names}
+
+
+def evenly(layers: int, total: int) -> list[int]:
+    """Return which of `total` layers, counted from 0, each of `layers` stands for: evenly spaced, the last by the last.
+
+    Of twelve, six stand for 1, 3, 5, 7, 9 and 11. With more layers than there are, some of the latter come twice.
+    """
+    return [-(-number * total // layers) - 1 for number in range(1, layers + 1)]
+
+
+def logit_divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
+    """Return T^2 * KL(teacher || student) of softmax(logits / T), [examples] (Hinton et al. 2015, section 2).
+
+    The factor keeps the gradient's size, which falls with 1 / T^2.
+
+    Args:
+        teacher, student: logits, [examples, labels].
+        temperature: T.
+    """
+    log_p, log_q = ((logits.float() / temperature).log_softmax(-1) for logits in (teacher, student))
+    return temperature**2 * functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+
+
+def hidden_distance(teacher: Tensor, student: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean squared difference over an example's tokens and the width, [examples].
+
+    Args:
+        teacher, student: [examples, length, width].
+        mask: 1 for a token, 0 for padding, [examples, length].
+    """
+    return _mean_of_tokens((teacher - student).square().mean(-1), mask)
+
+
+def relation_divergence(teacher: Tensor, student: Tensor, mask: Tensor) -> Tensor:
+    """Return KL(teacher || student) of self-attention relations, [examples] (MiniLMv2; Wang et al. 2021, section 3.1).
+
+    The relations of queries, of keys or of values are softmax(X X^T / sqrt(width)) over the tokens, for each of as
+    many heads as divide both widths, whatever heads the models attend with; the mean is over heads and tokens.
+
+    Args:
+        teacher, student: queries, keys or values of all heads side by side, [examples, length, width], of any widths.
+        mask: 1 for a token, 0 for padding, [examples, length].
+    """
+    heads = relation_heads(teacher.shape[-1], student.shape[-1])
+    log_p, log_q = (_log_relations(x, mask, heads) for x in (teacher, student))
+    divergence = functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+    return _mean_of_tokens(divergence.mean(1), mask)
+
+
+def relation_heads(width: int, other: int) -> int:
+    """Return into how many heads both widths are divided: 48, or the most below that leave none too narrow."""
+    common = gcd(width, other)
+    most = min(_MOST_HEADS, max(1, min(width, other) // _NARROWEST_HEAD))
+    return max(heads for heads in range(1, most + 1) if common % heads == 0)
+
+
+def _log_relations(x: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """Return logarithms of relations, [examples, heads, length, length]."""
+    split = x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    scores = split @ split.transpose(-1, -2) / sqrt(split.shape[-1])
+    # Not minus infinity: its difference to itself, which counts zero times, is no number.
+    scores = scores.masked_fill(mask[:, None, None, :] == 0, torch.finfo(scores.dtype).min)
+    logarithms: Tensor = scores.log_softmax(-1)
+    return logarithms
+
+
+def _mean_of_tokens(x: Tensor, mask: Tensor) -> Tensor:
+    total: Tensor = (x * mask).sum(1)
+    return total / mask.sum(1)
+
+
+def _layers(teacher: nn.Module, student: nn.Module) -> Pairs:
+    """Return each of the student's layers behind the teacher's that it stands for."""
+    theirs, ours = layer_parts(teacher), layer_parts(student)
+    widths = [parts[-1].output.out_features for parts in (theirs, ours)]
+    if widths[0] != widths[1]:
+        raise UserError(
+            f"distillation.hidden: hidden states are {widths[1]} wide in the student and {widths[0]} in the teacher; "
+            "set it to 0: `relations` compares any widths"
+        )
+    return [(theirs[index].block, own.block) for index, own in zip(evenly(len(ours), len(theirs)), ours, strict=True)]
+
+
+def _attention(teacher: nn.Module, student: nn.Module) -> Pairs:
+    """Return the last layers' queries, keys and values in pairs."""
+    theirs, ours = layer_parts(teacher)[-1], layer_parts(student)[-1]
+    return [(theirs.query, ours.query), (theirs.key, ours.key), (theirs.value, ours.value)]
+
+
+@contextmanager
+def _watching(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
+    """Yield what the modules return within this context, as real values, float32."""
+    found: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, _: Any, output: Any) -> None:
+        value = output.wide if isinstance(output, Hidden) else output[0] if isinstance(output, tuple) else output
+        # At once: the next operation may overwrite integers.
+        found[module] = real(value).float()
+
+    hooks = [module.register_forward_hook(keep) for module in modules]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

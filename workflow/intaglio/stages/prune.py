@@ -1,0 +1,154 @@
+"""Pruning by magnitude: the smallest weights become zero, at once or on the way, and the others are trained on.
+
+Gradual pruning follows Zhu and Gupta 2017 (arXiv 1710.01878). Heads and neurons are cut by `stages.cut`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import set_seed
+
+from intaglio.encoder.checkpoint import is_quantized, read_config, save_pretrained
+from intaglio.encoder.model import Encoder
+from intaglio.errors import UserError
+from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
+from intaglio.stages.distillation import taught_by
+from intaglio.stages.finetune import override_dropout
+from intaglio.stages.load import load_model, load_tokenizer
+from intaglio.stages.masks import HeldMasks, choose_masks, cubic_sparsity, linear_layers, set_to_zero, sparsity_rows
+from intaglio.stages.training import train
+from intaglio.study.options import PruneOptions
+
+# Also that of 2:4.
+DEFAULT_SPARSITY = 0.5
+
+
+def prune(
+    parent: Path,
+    data: Path,
+    options: PruneOptions,
+    seed: int,
+    max_length: int,
+    work: Path,
+    output: Path,
+    teacher: Path | None = None,
+) -> None:
+    """Prune a float checkpoint, train what is left and write a [checkpoint]; goes on where `work` was left.
+
+    Args:
+        parent: the float [checkpoint] of the same seed, transformers' or our encoder.
+        data: a [data] artifact.
+        options: what to do.
+        seed: of the order of the data and of dropout.
+        max_length: tokens at which texts are cut.
+        work: folder for checkpoints, of this job alone; removed in the end.
+        output: the [checkpoint] artifact to write.
+        teacher: a [checkpoint] artifact, exactly where the options have a distillation.
+
+    Raises:
+        UserError: the parent is quantized or pruned already, is damaged, of an architecture that is not known here, or
+            has widths that 2:4 cannot take; the teacher does not fit; or the loss is not finite.
+        Preempted: the job was asked to leave; its progress is saved.
+    """
+    if options.structure == "heads-and-neurons":
+        from intaglio.stages.cut import cut
+
+        cut(parent, data, options, seed, max_length, work, output, teacher)
+        return
+    read_record(parent)
+    if is_quantized(parent):
+        raise UserError(f"{parent}: is quantized already, and its integers are final; prune starts from floating point")
+    config = read_config(parent)
+    override_dropout(config, options)
+    model, tokenizer = load_model(parent, config=config), load_tokenizer(parent)
+    _check_parent(model, options, parent)
+    gradual = options.schedule == "gradual"
+    if not gradual:
+        prune_now(model, options)
+    set_seed(seed)
+    result = train(
+        model,
+        tokenizer,
+        data,
+        options,
+        seed,
+        max_length,
+        work,
+        callbacks=[GradualMasks(model, options) if gradual else HeldMasks(model)],
+        unsettled=options.pruning if gradual else 0.0,
+        loss=taught_by(teacher, model, tokenizer, data, max_length, options.distillation),
+    )
+    _check_result(model, options)
+    record = training_record(result, options, seed, parent) | {"sparsity": sparsity_rows(model)}
+    save = partial(save_pretrained, model, config) if isinstance(model, Encoder) else model.save_pretrained
+    write_checkpoint(output, save, tokenizer, record, result.history)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+class GradualMasks(HeldMasks):
+    """Removes more and more weights, by the cubic schedule.
+
+    What it has removed is in the weights, so a resumed job goes on from there.
+    """
+
+    def __init__(self, model: Any, options: PruneOptions) -> None:
+        super().__init__(model)
+        self.options = options
+
+    def sparsities(self, total: int) -> dict[int, float]:
+        """Return the sparsity after every step that removes, in a training of so many steps."""
+        options = self.options
+        progress = [number / options.prunings for number in range(1, options.prunings + 1)]
+        last = options.pruning * total
+        return {max(1, round(last * share)): cubic_sparsity(_sparsity(options), share) for share in progress}
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, /, **kwargs: Any) -> None:
+        """Remove weights if it is time, and hold what was removed."""
+        sparsity = self.sparsities(state.max_steps).get(state.global_step + 1)
+        if sparsity is not None:
+            self.masks = _choose(self.layers, self.options, sparsity)
+        super().on_optimizer_step(args, state, control, **kwargs)
+
+
+def prune_now(model: Any, options: PruneOptions) -> None:
+    """Bring a model to its final sparsity at once."""
+    layers = list(linear_layers(model).values())
+    set_to_zero(layers, _choose(layers, options, _sparsity(options)))
+
+
+def _sparsity(options: PruneOptions) -> float:
+    return DEFAULT_SPARSITY if options.sparsity is None else options.sparsity
+
+
+def _choose(layers: Sequence[nn.Linear], options: PruneOptions, sparsity: float) -> list[Tensor]:
+    assert options.structure != "heads-and-neurons"
+    return choose_masks([layer.weight for layer in layers], sparsity, options.scope, options.structure)
+
+
+def _check_parent(model: Any, options: PruneOptions, parent: Path) -> None:
+    layers = list(linear_layers(model).values())
+    wanted = sum(int(mask.sum()) for mask in _choose(layers, options, _sparsity(options)))
+    zeros = sum(row["zeros"] for row in sparsity_rows(model))
+    if zeros > wanted:
+        raise UserError(
+            f"{parent}: {zeros} of its weights are zero already, more than the {wanted} that sparsity: "
+            f"{_sparsity(options)} asks for; give a larger one, or start from a model that is not pruned"
+        )
+
+
+def _check_result(model: Any, options: PruneOptions) -> None:
+    """Make sure that the zeros are as many, and where, as the options want them.
+
+    Zeros are chosen before other weights: were they too few or too many, another choice would not be the same.
+    """
+    layers = list(linear_layers(model).values())
+    masks = _choose(layers, options, _sparsity(options))
+    if not all(torch.equal(layer.weight == 0, mask) for layer, mask in zip(layers, masks, strict=True)):
+        raise RuntimeError(f"prune: the weights are not {_sparsity(options)} zero, {sparsity_rows(model)}")
