@@ -24,6 +24,17 @@ STUDIES: dict[str, dict[str, Any]] = {
     "only float": {"variants": ("float",)},
     "no float": {"variants": ("int", "int-linear")},
     "all backends": {"profile": {"backends": ["torch", "torch.compile", "onnxruntime"]}, "variants": fakes.NINE},
+    "compression": {
+        "variants": {
+            "float": None,
+            "distilled": None,
+            **{f"pruned-{share}": None for share in (30, 60, 90)},
+            "distilled-pruned": [{"stage": "distil"}, {"stage": "prune", "sparsity": 0.35}],
+            "distilled-pruned-int8": [{"stage": "distil"}, {"stage": "prune", "sparsity": 0.35}, {"stage": "int8"}],
+            "cut-50": None,
+            "int8-static": None,
+        }
+    },
     "own variants, two models": {
         "tasks": ("movie", "cola"),
         "models": {"minilm": {}, "roberta-base": {}},

@@ -14,7 +14,7 @@ from intaglio.study.plan import make_plan
 from intaglio.study.reference import write_reference, write_schema
 
 ROOT = Path(__file__).parents[1]
-STUDIES = ["config.yaml", "config/demo.yaml", "config/sentiment.yaml"]
+STUDIES = ["config.yaml", "config/demo.yaml", "config/sentiment.yaml", "config/compression.yaml"]
 SMALL: dict[str, Any] = {
     "study": "small",
     "seeds": [1, 2],

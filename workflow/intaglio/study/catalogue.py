@@ -72,6 +72,13 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
             "revision": "e2da8e2f811d1448a5b465c236feacd80ffbac7b",
         }
     },
+    "distilroberta-base": {
+        "source": {
+            "kind": "hub",
+            "repo": "distilbert/distilroberta-base",
+            "revision": "fb53ab8802853c8e4fbdbcd0529f21fc6f459b2b",
+        }
+    },
     "minilm": {
         "source": {
             "kind": "package",

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from intaglio.tables.display import Display, difference, magnitude, measured, number, percent, spread, tabulate, times
+from intaglio.tables.display import (
+    METRIC_NAMES,
+    NOTHING,
+    Display,
+    difference,
+    magnitude,
+    measured,
+    number,
+    percent,
+    spread,
+    tabulate,
+    times,
+)
 from intaglio.tables.records import Record
 
 Row = dict[str, Any]
@@ -31,8 +43,10 @@ def show(study: Mapping[str, Any], rows: Sequence[Row], records: Sequence[Record
         "model": lambda row: row["model"],
         "variant": lambda row: row["variant"],
         "recipe": lambda row: row["recipe"],
+        "metric": lambda row: METRIC_NAMES.get(row["primary_metric"], row["primary_metric"] or NOTHING),
         "value, %": share("primary"),
         "difference to float [95 %]": difference,
+        "accuracy, %": share("accuracy"),
         "as teacher, %": share("teacher_agreement"),
         "KL": lambda row: number(row["teacher_kl_mean"]),
         "sparsity, %": lambda row: percent(row["sparsity_mean"]),
@@ -41,12 +55,13 @@ def show(study: Mapping[str, Any], rows: Sequence[Row], records: Sequence[Record
         "sparse, MB": lambda row: number(row["sparse_mb_mean"]),
         "zstd, MB": lambda row: number(row["zstd_mb_mean"]),
         "latency, ms": lambda row: measured(row["latency_ms_mean"], row["latency_ms_sd"]),
-        "backend": lambda row: row["backend"] or "–",
+        "backend": lambda row: row["backend"] or NOTHING,
         "speed-up": lambda row: times(row.get("speedup")),
         "last stage, s": lambda row: number(row["train_seconds_mean"]),
         "whole recipe, s": lambda row: number(row["total_train_seconds_mean"]),
     }
-    table = tabulate(f"Compression in {study['study']}", cells, rows, {"task", "model", "variant", "recipe", "backend"})
+    text = {"task", "model", "variant", "recipe", "metric", "backend"}
+    table = tabulate(f"Compression in {study['study']}", cells, rows, text)
     notes = [
         "As teacher: share of test examples with the teacher's prediction; KL: divergence of the probabilities from "
         "the teacher's, nats. The teacher is what taught the last stage, or else the recipe's fine-tuned model.",

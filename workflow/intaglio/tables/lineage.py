@@ -81,7 +81,7 @@ def sparsity(checkpoint: Path) -> float | None:
 def agreement(evaluation: Path, teacher: Path, test_set: str) -> Row:
     """Return how far predictions are those of the teacher: columns teacher_agreement and teacher_kl.
 
-    Nothing is known of a run that is its own teacher, or whose teacher's predictions are not there yet, not sound, or of
+    Nothing is known of a run that is its own teacher, or whose teacher's predictions are not there, not sound, or of
     other examples.
 
     Args:

@@ -25,8 +25,8 @@ def accuracy_vs_sparsity(summary: Summary, look: Look) -> Figure:
         return statement(title, "Nothing to show: the study prunes no weights.")
     names = [name for name in summary.variants if any(_of(panel, name) for panel in drawn)]
     handles = look.handles(names)
-    handles.append(Line2D([], [], color=GREY, lw=1.2, label="recipes that differ in sparsity alone"))
-    said = f"Zeros among the weights of the linear layers; 0 is the same recipe without pruning. {seeds_said(summary)}"
+    handles.append(Line2D([], [], color=GREY, lw=1.2, label="sparsity alone differs"))
+    said = f"Zeros among the weights of the linear layers; 0 is the same recipe without pruning. {seeds_said(summary).split(';')[0]}"
     figure, axes = panels(len(drawn), (2.75, 2.6), title, said, legend=handles)
     for ax, panel in zip(axes, drawn, strict=True):
         for line in _lines(panel):

@@ -1,0 +1,159 @@
+"""Recipes: which stages can follow which, who teaches whom, and what two recipes share."""
+
+from typing import Any
+
+import pytest
+
+from intaglio.errors import UserError
+from intaglio.study.load import load
+from intaglio.study.plan import make_plan
+from test_study import SMALL, jobs, read
+
+FINETUNE, DISTIL, INT, INT8 = ({"stage": name} for name in ("finetune", "distil", "quantize", "int8"))
+WEIGHTS, PATTERN, CUT = ({"stage": "prune", "structure": name} for name in ("unstructured", "2:4", "heads-and-neurons"))
+OTHER = {"stage": "distil", "student": "minilm"}
+
+
+def study(**variants: list[dict[str, Any]] | None) -> dict[str, Any]:
+    return {**SMALL, "seeds": [1], "variants": {"float": None, **variants}}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "reason"),
+    [
+        ([DISTIL, FINETUNE], "finetune can only be the first stage"),
+        ([INT, INT8], "quantized once"),
+        ([INT8, INT], "quantized once"),
+        ([INT8, INT8], "quantized once"),
+        ([INT, WEIGHTS], "prune cannot follow quantize"),
+        ([INT, DISTIL], "distil cannot follow quantize"),
+        ([INT8, CUT], "prune cannot follow int8"),
+        ([INT8, OTHER], "distil cannot follow int8"),
+        ([WEIGHTS, DISTIL], "distil to fewer layers cannot follow prune"),
+        ([CUT, DISTIL], "distil to fewer layers cannot follow prune"),
+        ([WEIGHTS, CUT], "cut first"),
+        ([PATTERN, CUT], "cut first"),
+        ([CUT, CUT], "cut once"),
+        ([WEIGHTS, WEIGHTS], "pruned once"),
+        ([WEIGHTS, PATTERN], "pruned once"),
+    ],
+)
+def test_a_recipe_that_cannot_be_made_is_refused_with_the_reason(recipe: list[dict[str, Any]], reason: str) -> None:
+    with pytest.raises(UserError, match=reason) as caught:
+        load(study(own=recipe))
+    assert str(caught.value).startswith("variants: own: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("compressed", [[], [DISTIL], [WEIGHTS], [CUT], [DISTIL, WEIGHTS], [DISTIL, CUT, PATTERN]])
+@pytest.mark.parametrize("quantized", [[], [INT], [INT8]])
+def test_every_composition_of_the_issue_is_a_recipe(
+    compressed: list[dict[str, Any]], quantized: list[dict[str, Any]]
+) -> None:
+    run = make_plan(load(study(own=[*compressed, *quantized]))).runs[-1]
+    assert [stage["stage"] for stage in run.recipe[1:]] == [stage["stage"] for stage in [*compressed, *quantized]]
+    assert len(run.stages) == len(run.recipe)
+
+
+def test_another_pretrained_student_may_learn_from_a_pruned_teacher() -> None:
+    plan = make_plan(load(study(own=[CUT, WEIGHTS, OTHER, WEIGHTS])))
+    (distil,) = plan.jobs["distil"].values()
+    (model,) = plan.jobs["model"].values()
+    assert distil.inputs["student"] == model.output
+    assert distil.inputs["parent"] in {job.output for job in plan.jobs["prune"].values()}
+
+
+def test_a_student_need_not_be_a_model_of_the_study() -> None:
+    plan = make_plan(load(study(own=[{"stage": "distil", "student": "distilroberta-base"}])))
+    assert len(plan.jobs["model"]) == 2
+    assert {run.model for run in plan.runs} == {"minilm"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stage": "distil", "layers": 3, "student": "minilm"}, ["layers", "one of `layers`, `student`"]),
+        ({"stage": "distil", "student": "minilmm"}, ["own", "'minilmm'", "'minilm'"]),
+        ({"stage": "distil", "distillation": {"teacher": "flaot"}}, ["own", "'flaot'", "'float'"]),
+        ({"stage": "distil", "distillation": {"labels": 0, "logits": 0}}, ["every weight is zero"]),
+        ({"stage": "prune", "structure": "2:4", "sparsity": 0.6}, ["2:4 is a sparsity of 0.5"]),
+        ({"stage": "prune", "speedup": 2}, ["dense kernels"]),
+        ({"stage": "prune", "structure": "heads-and-neurons", "speedup": 2, "sparsity": 0.5}, ["one of the two"]),
+        ({"stage": "prune", "sparsity": 1.0}, ["sparsity", "less than 1"]),
+        ({"stage": "prune", "structure": "heads"}, ["'heads'", "heads-and-neurons"]),
+        ({"stage": "int8", "methd": "static"}, ["methd", "method"]),
+        ({"stage": "int8", "learning_rate": 1e-5}, ["learning_rate: unknown key"]),
+    ],
+)
+def test_a_mistake_in_a_stage_is_one_clear_line(options: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        make_plan(load(study(own=[options])))
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_that_only_clash_together_are_named_with_their_variant() -> None:
+    config = {**study(own=[PATTERN]), "stages": {"prune": {"sparsity": 0.6}}}
+    with pytest.raises(UserError, match=r"variants\.own: the options of prune, taken together: sparsity: 2:4"):
+        make_plan(load(config))
+
+
+def taught(teacher: str | None = None, **options: Any) -> dict[str, Any]:
+    return {"stage": "prune", **options, "distillation": {"teacher": teacher}}
+
+
+def test_the_fine_tuned_model_teaches_unless_another_is_named() -> None:
+    plan = make_plan(load(study(distilled=[DISTIL], own=[DISTIL, taught()], other=[DISTIL, taught("distilled")])))
+    prune = {job.output: job for job in plan.jobs["prune"].values()}
+    runs = {run.variant: run for run in plan.runs}
+    assert prune[runs["own"].checkpoint].inputs["teacher"] == runs["float"].checkpoint
+    assert prune[runs["other"].checkpoint].inputs["teacher"] == runs["distilled"].checkpoint
+    assert "teacher" not in next(iter(plan.jobs["distil"].values())).inputs
+    assert runs["own"].teacher == runs["distilled"].teacher == runs["float"].evaluation
+    assert runs["other"].teacher == runs["distilled"].evaluation
+
+
+def test_a_teacher_is_made_although_no_recipe_begins_with_it() -> None:
+    better = [{"stage": "finetune", "epochs": 9}]
+    plan = make_plan(load(study(better=better, own=[taught("better")])))
+    assert len(plan.jobs["finetune"]) == 2
+    (prune,) = plan.jobs["prune"].values()
+    assert prune.inputs["teacher"] == next(run.checkpoint for run in plan.runs if run.variant == "better")
+
+
+def test_nobody_teaches_himself() -> None:
+    with pytest.raises(UserError, match=r"variants\.a: it teaches itself, by a and b"):
+        make_plan(load(study(a=[taught("b")], b=[taught("a", sparsity=0.3)])))
+
+
+def test_a_graph_cannot_teach() -> None:
+    with pytest.raises(UserError, match=r"variants\.own: 'small' is a graph of ONNX Runtime"):
+        make_plan(load(study(small=[INT8], own=[taught("small")])))
+
+
+def test_equal_recipes_are_made_and_measured_once() -> None:
+    plan = make_plan(load(study(one=[WEIGHTS], two=[WEIGHTS])))
+    one, two = (run for run in plan.runs if run.variant in ("one", "two"))
+    assert (one.checkpoint, one.evaluation, one.export, one.profile) == (
+        *(two.checkpoint, two.evaluation, two.export),
+        two.profile,
+    )
+
+
+def test_prefixes_of_the_compression_study_are_trained_once() -> None:
+    plan = make_plan(load(read("config/compression.yaml")))
+    assert len(plan.runs) >= 12
+    trained = {rule: len(plan.jobs[rule]) for rule in ("finetune", "distil", "prune", "quantize", "int8")}
+    # Alone, every recipe would take a fine-tuning, and eight of them a distillation or a pruning more.
+    assert trained == {"finetune": 1, "distil": 1, "prune": 6, "quantize": 4, "int8": 5}
+    assert sum(len(run.stages) for run in plan.runs) > 2 * sum(trained.values())
+
+
+def test_a_stage_option_touches_what_follows_it_alone() -> None:
+    recipes = {"pruned": [WEIGHTS], "both": [DISTIL, WEIGHTS], "small": [DISTIL, INT8]}
+    before = jobs(study(**recipes))
+    after = jobs({**study(**recipes), "stages": {"distil": {"epochs": 7}}})
+    assert after["finetune"] == before["finetune"]
+    assert len(after["prune"] & before["prune"]) == 1
+    assert not after["int8"] & before["int8"]
