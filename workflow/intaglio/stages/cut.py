@@ -21,6 +21,7 @@ from intaglio.encoder.cutting import Kept, cut_out, multiply_adds
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
+from intaglio.stages.distillation import taught_by
 from intaglio.stages.examples import drawn_batches
 from intaglio.stages.finetune import override_dropout
 from intaglio.stages.importance import Units, choose, gated, importance
@@ -43,7 +44,7 @@ def cut(
     max_length: int,
     work: Path,
     output: Path,
-    teacher: Path | None = None,  # noqa: ARG001
+    teacher: Path | None = None,
 ) -> None:
     """Cut heads and neurons, train what is left and write a [checkpoint]; goes on where `work` was left.
 
@@ -55,7 +56,7 @@ def cut(
         max_length: tokens at which texts are cut, and for which a speed-up is meant.
         work: folder for checkpoints, of this job alone; removed in the end.
         output: the [checkpoint] artifact to write.
-        teacher: the [checkpoint] that teaches, where the options have a distillation.
+        teacher: the [checkpoint] that teaches, exactly where the options have a distillation.
 
     Raises:
         UserError: the parent is cut or quantized already, is damaged or of an architecture that our encoder is not; the
@@ -78,7 +79,8 @@ def cut(
     encoder = cut_out(full, kept)
     conversion = check_against_masked(model, full.shape, encoder, kept, batches[0])
     del model, full
-    result = train(encoder, tokenizer, data, options, seed, max_length, work)
+    loss = taught_by(teacher, encoder, tokenizer, data, max_length, options.distillation)
+    result = train(encoder, tokenizer, data, options, seed, max_length, work, loss=loss)
     record = training_record(result, options, seed, parent) | {
         "conversion": conversion,
         "cut": {"heads": encoder.shape.heads, "neurons": encoder.shape.neurons},
