@@ -305,7 +305,7 @@ def test_integers_are_entered_with_the_shapes_and_the_configuration_given(tmp_pa
         encoder(**batch(model))
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", ["roberta", "electra"])
 def test_a_cut_model_is_exported_and_fused(arch: str, tmp_path: Path) -> None:
     model = model_of_4(arch)
     small = cut_of(model)
@@ -330,7 +330,7 @@ def test_a_cut_model_is_exported_and_fused(arch: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(session.run(None, given)[0], small(**inputs).logits.numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", ["distilbert", "electra"])
 def test_a_cut_model_on_integers_agrees_to_the_bit(arch: str, tmp_path: Path) -> None:
     model = model_of_4(arch)
     encoder = from_pretrained(cut_checkpoint(tmp_path / "float", arch, cut_of(model), model), INT)
@@ -350,7 +350,7 @@ def test_a_cut_model_on_integers_agrees_to_the_bit(arch: str, tmp_path: Path) ->
     np.testing.assert_array_equal(graph.fused(inputs)["hidden"], expected["hidden"][0])
 
 
-QUICK = {"max_steps": 6, "batch_size": 8, "learning_rate": 5e-3, "checkpoint_minutes": 0}
+QUICK = {"max_steps": 4, "batch_size": 8, "learning_rate": 5e-3}
 OPTIONS = PruneOptions(structure="heads-and-neurons", importance_examples=40, **QUICK)
 
 
@@ -370,7 +370,7 @@ def parent(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_stage_from_end_to_end_and_on_to_integers(parent: Path, data: Path, tmp_path: Path) -> None:
     cut(parent, data, OPTIONS, 1, 32, tmp_path / "work", tmp_path / "cut")
     record = json.loads((tmp_path / "cut" / "training.json").read_text())
-    assert record["stage"] == "prune" and record["steps"] == 6 and record["parent"] == str(parent)
+    assert record["stage"] == "prune" and record["steps"] == 4 and record["parent"] == str(parent)
     # half of the four heads and of the four blocks of neurons, at least one each
     assert record["cut"] == {"heads": [1, 1], "neurons": [32, 32]}
     conversion = record["conversion"]
@@ -403,8 +403,10 @@ def test_an_interrupted_job_goes_on_with_what_it_had_chosen(
 ) -> None:
     from intaglio.stages import cut as stage
 
+    options = OPTIONS.model_copy(update={"checkpoint_minutes": 0.0})
+
     def run(name: str) -> None:
-        cut(parent, data, OPTIONS, 1, 32, tmp_path / f"{name}-work", tmp_path / name)
+        cut(parent, data, options, 1, 32, tmp_path / f"{name}-work", tmp_path / name)
 
     run("whole")
     original = stage.train
@@ -418,10 +420,10 @@ def test_an_interrupted_job_goes_on_with_what_it_had_chosen(
         run("parted")
     assert (tmp_path / "parted-work" / KEPT).is_file()
     monkeypatch.setattr(stage, "train", original)
-    # of all the progress, the middle
+    # before its last step
     work = tmp_path / "parted-work"
-    for late in [path for path in work.glob("progress-*") if int(path.name.rsplit("-")[1]) > 5]:
-        shutil.rmtree(late)
+    assert sorted(path.name for path in work.glob("progress-*")) == ["progress-3", "progress-4"]
+    shutil.rmtree(work / "progress-4")
     monkeypatch.setattr(stage, "importance", lambda *_: pytest.fail("importance was computed again"))
     run("parted")
     one, other = (load_model(tmp_path / name) for name in ("whole", "parted"))

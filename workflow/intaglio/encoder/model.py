@@ -105,6 +105,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: EncoderConfig, heads: int) -> None:
         super().__init__()
+        self.heads = heads
         self.head_width = config.head_width
         self.factor = 1 / sqrt(config.head_width)
         self.dropout = config.attention_dropout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -73,10 +73,7 @@ class GeluConstants:
 
 @dataclass(frozen=True)
 class SoftmaxConstants:
-    """Softmax of so many heads: `intaglio.arithmetic.softmax.DistanceScale` as integers.
-
-    In floating point it is the `scale` of scores, and the `factor` that they have.
-    """
+    """Softmax: `intaglio.arithmetic.softmax.DistanceScale` as integers; in floating point the `scale` of scores."""
 
     integer: bool
     heads: int
@@ -178,11 +175,10 @@ def _residual(sum_: Residual, layer: Linear, wide: Tensor, narrow: Tensor) -> tu
 
 
 def _softmax(attention: Attention, scale: Tensor) -> SoftmaxConstants:
-    heads = attention.query.out_features // attention.head_width
     if not attention.integer_softmax:
-        return SoftmaxConstants(False, heads, scale=scale, factor=attention.factor)
-    found = softmax.distance_scale(scale * attention.factor)
-    return SoftmaxConstants(True, heads, int(found.down), int(found.top), int(found.multiplier), int(found.shift))
+        return SoftmaxConstants(False, attention.heads, scale=scale, factor=attention.factor)
+    down, top, multiplier, shift = map(int, astuple(softmax.distance_scale(scale * attention.factor)))
+    return SoftmaxConstants(True, attention.heads, down, top, multiplier, shift)
 
 
 def _gelu(layer: Layer, intermediate: LinearConstants) -> tuple[GeluConstants, Tensor]:
