@@ -10,7 +10,7 @@ from typing import Any
 from intaglio import machine, schemas, store
 from intaglio.errors import UserError
 from intaglio.stages.training import TrainingResult
-from intaglio.study.options import FinetuneOptions, QuantizeOptions
+from intaglio.study.options import FinetuneOptions, Int8Options, QuantizeOptions
 
 RECORD = "training.json"
 HISTORY = "history.parquet"
@@ -32,7 +32,7 @@ def read_record(checkpoint: Path) -> dict[str, Any]:
 
 def training_record(
     result: TrainingResult,
-    options: FinetuneOptions | QuantizeOptions,
+    options: FinetuneOptions | QuantizeOptions | Int8Options,
     seed: int,
     parent: Path | None = None,
 ) -> dict[str, Any]:
