@@ -18,6 +18,7 @@ ROOMS = [
     {"arithmetic"},
     {"encoder"},
     {"execution"},
+    {"graphs"},
     {"study"},
     {"tasks"},
     {"stages"},

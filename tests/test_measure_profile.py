@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from intaglio.errors import UserError
 from intaglio.export.export import export
-from intaglio.export.session import open_session
+from intaglio.graphs.session import open_session
 from intaglio.machine import device_name, fingerprint, machine_id
 from intaglio.measure import inputs, memory, profile, resident
 from intaglio.measure.backends import Opened, Place
@@ -322,7 +322,7 @@ class TestPeak:
         assert resident.peak() - before < 25e6
 
     def test_a_process_that_runs_a_graph_needs_no_torch(self):
-        check = "import sys, intaglio.measure.resident, intaglio.export.session; assert 'torch' not in sys.modules"
+        check = "import sys, intaglio.measure.resident, intaglio.graphs.session; assert 'torch' not in sys.modules"
         subprocess.run([sys.executable, "-c", check], cwd=Path(memory.__file__).parents[2], check=True)
 
     @pytest.mark.slow

@@ -27,7 +27,7 @@ def is_ours(folder: Path) -> bool:
     Raises:
         UserError: it holds neither.
     """
-    return OURS in _described(folder)
+    return OURS in _described(folder) and not is_int8(folder)
 
 
 def is_quantized(folder: Path) -> bool:
@@ -38,6 +38,15 @@ def is_quantized(folder: Path) -> bool:
     """
     ours = _described(folder).get(OURS, {})
     return bool(ours.get("integer") or "int8" in ours)
+
+
+def is_int8(folder: Path) -> bool:
+    """Tell whether a folder holds a graph that was quantized to 8 bits after training, for ONNX Runtime alone.
+
+    Raises:
+        UserError: it holds no model.
+    """
+    return "int8" in _described(folder).get(OURS, {})
 
 
 def _described(folder: Path) -> dict[str, Any]:

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from intaglio.arithmetic.operations import OPERATIONS
-from intaglio.encoder.checkpoint import CONFIG, OURS, is_ours
+from intaglio.encoder.checkpoint import CONFIG, OURS, is_int8, is_ours
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.export.parity import Batch, check_batches, head_input_of, largest_difference, logits_of
-from intaglio.export.session import MODEL, RECORD
-from intaglio.stages.load import load_checkpoint
+from intaglio.graphs.float_onnx import LOGITS, float_graph, graph_inputs
+from intaglio.graphs.graph import model_files, save
+from intaglio.graphs.session import MODEL, RECORD
+from intaglio.stages.load import load_checkpoint, load_tokenizer
 from intaglio.store import new_artifact, open_artifact
 
 if TYPE_CHECKING:
     import onnx
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-LOGITS = "logits"
 # The input of the classification head in the graph of an integer encoder, float32 [batch, width].
 HIDDEN = "hidden"
 # Largest difference of a logit. Integers agree to the bit (compared where they enter the head), so that in `int` only
 # the head's floating point remains. Between islands of floating point its last digit can turn an integer by one, which
 # travels through all layers: on random tokens and MiniLM that was 0.06; a wrong graph is further off.
 INTEGER_TOLERANCE, ISLANDS_TOLERANCE, FLOAT_TOLERANCE = 1e-5, 0.25, 1e-3
-# A protobuf message can hold no more.
-_LARGEST_FILE = 2**31 - 2**20
 
 
 def export(checkpoint: Path, output: Path) -> None:
@@ -40,53 +38,62 @@ def export(checkpoint: Path, output: Path) -> None:
         UserError: the checkpoint is damaged or of a kind that ONNX cannot express, or the file computes something else.
     """
     about: dict[str, Any] = {"checkpoint": open_artifact(checkpoint, "checkpoint")}
-    model, tokenizer = load_checkpoint(checkpoint)
     config = json.loads((checkpoint / CONFIG).read_text())
-    inputs = [name for name in INPUTS if name in tokenizer.model_input_names]
-    integer = [operation for operation in OPERATIONS if is_ours(checkpoint) and operation in model.shape.integer]
-    graph = _graph(checkpoint, model, inputs, integer)
-    batches = check_batches(tokenizer, config)
     with new_artifact(output, "export", about) as draft:
-        _save(graph, draft / MODEL)
-        about["difference"], about["tolerance"] = _check(checkpoint, model, draft / MODEL, integer, batches)
-        tokenizer.save_pretrained(draft)
+        record = _hand_on(checkpoint, config, draft) if is_int8(checkpoint) else _write(checkpoint, config, draft)
+        about |= {name: record[name] for name in ("difference", "tolerance")}
+        load_tokenizer(checkpoint).save_pretrained(draft)
         plain = {name: value for name, value in config.items() if name != OURS}
         (draft / CONFIG).write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
-        record = {
-            "format": "onnx",
-            "opset": next(used.version for used in graph.opset_import if used.domain in ("", "ai.onnx")),
-            "integer": integer,
-            "floating": [operation for operation in OPERATIONS if operation not in integer],
-            "inputs": [given.name for given in graph.graph.input],
-            "difference": about["difference"],
-            "tolerance": about["tolerance"],
-        }
         (draft / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
+def _write(checkpoint: Path, config: dict[str, Any], draft: Path) -> dict[str, Any]:
+    """Write the graph of a checkpoint that torch can run; return the content of export.json."""
+    model, tokenizer = load_checkpoint(checkpoint)
+    inputs = graph_inputs(tokenizer)
+    integer = [operation for operation in OPERATIONS if is_ours(checkpoint) and operation in model.shape.integer]
+    graph = _graph(checkpoint, model, inputs, integer)
+    save(graph, draft / MODEL)
+    difference, tolerance = _check(checkpoint, model, draft / MODEL, integer, check_batches(tokenizer, config))
+    return _record(graph, integer) | {"difference": difference, "tolerance": tolerance}
+
+
 def _graph(checkpoint: Path, model: Any, inputs: list[str], integer: Sequence[str]) -> onnx.ModelProto:
-    if integer:
-        from intaglio.export.integer_onnx import integer_onnx
+    if not integer:
+        return float_graph(checkpoint, model, inputs)
+    from intaglio.graphs.integer_onnx import integer_onnx
 
-        return integer_onnx(model, "token_type_ids" in inputs)
-    from intaglio.export.float_onnx import float_onnx
-
-    try:
-        return float_onnx(model, inputs)
-    except torch.onnx.OnnxExporterError as error:
-        kind = json.loads((checkpoint / CONFIG).read_text())["model_type"]
-        raise UserError(
-            f"{checkpoint}: torch.onnx cannot export a {kind!r} "
-            f"({str(error).strip().splitlines()[0]}); take a model of another type"
-        ) from error
+    return integer_onnx(model, "token_type_ids" in inputs)
 
 
-def _save(graph: onnx.ModelProto, path: Path) -> None:
-    """Write one file, or the weights beside it where they are beyond what one can hold."""
+def _hand_on(checkpoint: Path, config: dict[str, Any], draft: Path) -> dict[str, Any]:
+    """Copy the graph of a checkpoint that is one already; return the content of export.json.
+
+    Raises:
+        UserError: the copy is not the same.
+    """
     import onnx
 
-    large = sum(len(tensor.raw_data) for tensor in graph.graph.initializer) > _LARGEST_FILE
-    onnx.save(graph, path, save_as_external_data=large, location=f"{path.name}.data")
+    for file in model_files(checkpoint / MODEL):
+        shutil.copyfile(file, draft / file.name)
+        if not filecmp.cmp(file, draft / file.name, shallow=False):
+            raise UserError(f"{checkpoint}: the copy of {file.name} is another file; check the disk and export again")
+    method = config[OURS]["int8"]["method"]
+    record = _record(onnx.load(draft / MODEL, load_external_data=False), [])
+    # Between linear layers everything is floating point.
+    floating = [operation for operation in OPERATIONS if operation != "linear" or method == "weights"]
+    return record | {"int8": method, "floating": floating, "difference": 0.0, "tolerance": 0.0}
+
+
+def _record(graph: onnx.ModelProto, integer: Sequence[str]) -> dict[str, Any]:
+    return {
+        "format": "onnx",
+        "opset": next(used.version for used in graph.opset_import if used.domain in ("", "ai.onnx")),
+        "integer": list(integer),
+        "floating": [operation for operation in OPERATIONS if operation not in integer],
+        "inputs": [given.name for given in graph.graph.input],
+    }
 
 
 def _check(

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from intaglio.errors import UserError
-from intaglio.measure.backends import COMPILED, TORCH, Place, opened
+from intaglio.measure.backends import COMPILED, ONNXRUNTIME, TORCH, Place, opened
 from intaglio.measure.inputs import Point, padded_inputs
-from intaglio.measure.models import is_integer
+from intaglio.measure.models import is_int8, is_integer
 
 # The head of an integer model is floating point: engines sum it in different orders. In shares of the largest logit; an
 # integer that differs by one anywhere before the head changes logits by a hundred times as much.
@@ -24,6 +24,8 @@ def differences(
     wanted: Sequence[Place], checkpoint: Path, export: Path, point: Point, threads: int
 ) -> dict[Place, float]:
     """Return the largest absolute difference of logits to those of torch on the CPU, on one padded batch.
+
+    What only ONNX Runtime can run is compared with itself there.
 
     A place where the model cannot be compiled is missing, and a warning says so.
 
@@ -38,7 +40,7 @@ def differences(
         UserError: a model that computes on integers alone gives other logits somewhere (but for the float head's
             rounding), or some model gives logits that are not finite.
     """
-    reference = Place(TORCH, "cpu")
+    reference = Place(ONNXRUNTIME if is_int8(checkpoint) else TORCH, "cpu")
     expected = _logits(reference, checkpoint, export, point, threads)
     exact = is_integer(checkpoint)
     found = {}

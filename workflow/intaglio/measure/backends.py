@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import torch
 
 from intaglio.encoder.model import Encoder
-from intaglio.measure.models import load_model, load_tokenizer
+from intaglio.errors import UserError
+from intaglio.graphs.called import OnnxModel
+from intaglio.graphs.session import MODEL, open_session
+from intaglio.measure.models import is_int8, load_model, load_tokenizer
 
 TORCH, COMPILED, ONNXRUNTIME = "torch", "torch.compile", "onnxruntime"
-# The graph within an [export] artifact.
-GRAPH = "model.onnx"
 log = logging.getLogger(__name__)
 
 
@@ -31,12 +32,6 @@ class Place(NamedTuple):
 
     backend: str
     device: str
-
-
-class Output(NamedTuple):
-    """What a call of a model gives: `logits` float32 [batch, labels]."""
-
-    logits: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -78,17 +73,20 @@ class Compiled:
         return self.module(**inputs)
 
 
-class OnnxModel:
-    """An ONNX Runtime session that is called like a torch module, on tensors of the CPU."""
+def places_of(checkpoint: Path, backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
+    """Return where a checkpoint can run; say in one line what is left out.
 
-    def __init__(self, session: Any) -> None:
-        self.session = session
-        self._names = [given.name for given in session.get_inputs()]
-
-    def __call__(self, **inputs: torch.Tensor) -> Output:
-        """Run the graph; neither inputs nor logits are copied."""
-        (logits,) = self.session.run(["logits"], {name: inputs[name].numpy() for name in self._names})
-        return Output(torch.from_numpy(logits))
+    Raises:
+        UserError: it is of 8 bits, and the only backend that can run it is not asked for.
+    """
+    if not is_int8(checkpoint):
+        return places(backends, devices)
+    if ONNXRUNTIME not in backends:
+        raise UserError(f"profile.backends: {checkpoint} is of 8 bits, and only onnxruntime runs it; add onnxruntime")
+    others = [backend for backend in backends if backend != ONNXRUNTIME]
+    if others:
+        log.info("%s: only onnxruntime runs a model of 8 bits; %s left out", checkpoint, ", ".join(others))
+    return places([ONNXRUNTIME], devices)
 
 
 def places(backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
@@ -151,8 +149,6 @@ def opened(place: Place, checkpoint: Path, export: Path, threads: int) -> Iterat
 def _open(place: Place, checkpoint: Path, export: Path, threads: int) -> Opened:
     tokenizer = load_tokenizer(checkpoint)
     if place.backend == ONNXRUNTIME:
-        from intaglio.export.session import open_session
-
-        return Opened(place, OnnxModel(open_session(export / GRAPH, threads)), tokenizer)
+        return Opened(place, OnnxModel(open_session(export / MODEL, threads)), tokenizer)
     module = torch_module(checkpoint, place.device)
     return Opened(place, Compiled(module) if place.backend == COMPILED else module, tokenizer, module)

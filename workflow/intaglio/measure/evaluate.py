@@ -14,7 +14,7 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from intaglio.errors import UserError
 from intaglio.machine import device_name, fingerprint
 from intaglio.measure.metrics import metric_rows
-from intaglio.measure.models import check_length, load_checkpoint
+from intaglio.measure.models import check_length, is_int8, load_checkpoint
 from intaglio.schemas import METRICS, PREDICTIONS, write_table
 from intaglio.store import new_artifact, open_artifact
 from intaglio.tasks.tokenize import collate, read_split, read_task, tokenize
@@ -30,7 +30,8 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
         data: the [data] artifact of its task.
         max_length: tokens at which texts are cut, as in training.
         output: where the artifact shall stand.
-        batch_size: examples a call; it does not change what is written, but for float rounding.
+        batch_size: examples a call; it does not change what is written, but for float rounding. A model of 8 bits is
+            given one.
 
     Raises:
         UserError: an artifact is damaged, the two do not fit together, or logits are not finite.
@@ -38,6 +39,9 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
     check_length(checkpoint, max_length, "max_length")
     task = read_task(data)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if is_int8(checkpoint):
+        # Ranges that are taken at every call depend on the examples in it.
+        device, batch_size = "cpu", 1
     model, tokenizer = load_checkpoint(checkpoint, device)
     facts = {"machine": fingerprint(), "checkpoint": open_artifact(checkpoint, "checkpoint")}
     about: dict[str, Any] = {
@@ -53,7 +57,7 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
         table = read_split(data, test_set)
         if not table.num_rows:
             raise UserError(f"{data}: test set {test_set!r} is empty; give it examples")
-        logits = predict(model, tokenizer, tokenize(tokenizer, table, max_length), batch_size)
+        logits = predict(model, tokenizer, tokenize(tokenizer, table, max_length), batch_size, device)
         _check_finite(logits, table["id"].to_pylist(), f"{checkpoint}: test set {test_set!r}")
         labels = np.asarray(table["label"].to_pylist(), dtype=np.int64)
         rows = metric_rows(labels, logits, task["labels"], task["metric"])
@@ -67,14 +71,13 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
 
 @torch.inference_mode()
 def predict(
-    model: Any, tokenizer: Any, examples: Sequence[dict[str, list[int]]], batch_size: int
+    model: Any, tokenizer: Any, examples: Sequence[dict[str, list[int]]], batch_size: int, device: str
 ) -> NDArray[np.float32]:
     """Return the logits of tokenized examples, in their order, [examples, labels].
 
     Examples of like length share a batch, so little is padded; the longest come first, so memory that does not suffice
     shows at once.
     """
-    device = next(model.parameters()).device
     padded = collate(tokenizer)
     order = sorted(range(len(examples)), key=lambda index: -len(examples[index]["input_ids"]))
     logits: dict[int, NDArray[np.float32]] = {}

@@ -10,13 +10,22 @@ from typing import Any
 import torch
 
 from intaglio.arithmetic.operations import OPERATIONS
-from intaglio.encoder.checkpoint import OURS
+from intaglio.encoder.checkpoint import OURS, is_int8
 from intaglio.errors import UserError
 from intaglio.stages.load import load_checkpoint, load_model
 from intaglio.stages.load import load_tokenizer as read_tokenizer
 from intaglio.tasks.tokenize import longest_input
 
-__all__ = ["check_length", "devices", "is_integer", "load_checkpoint", "load_model", "load_tokenizer", "read_config"]
+__all__ = [
+    "check_length",
+    "devices",
+    "is_int8",
+    "is_integer",
+    "load_checkpoint",
+    "load_model",
+    "load_tokenizer",
+    "read_config",
+]
 
 
 @lru_cache(maxsize=1)

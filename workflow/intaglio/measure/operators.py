@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch.autograd.profiler import profile
 
-from intaglio.measure.backends import OnnxModel, Opened, Place
+from intaglio.graphs.called import OnnxModel
+from intaglio.measure.backends import Opened, Place
 from intaglio.measure.inputs import Point, random_inputs
 
 PASSES = 3

@@ -11,11 +11,11 @@ import psutil  # type: ignore[import-untyped]
 from intaglio.errors import UserError
 from intaglio.machine import fingerprint
 from intaglio.measure.agreement import differences
-from intaglio.measure.backends import Place, opened, places
+from intaglio.measure.backends import Place, opened, places_of
 from intaglio.measure.inputs import cpu_threads, grid
 from intaglio.measure.latency import latency_rows
 from intaglio.measure.memory import cpu_memory, cuda_peaks
-from intaglio.measure.models import check_length, devices, load_model, load_tokenizer
+from intaglio.measure.models import check_length, devices, is_int8, load_model, load_tokenizer
 from intaglio.measure.operators import operator_rows
 from intaglio.measure.resident import Peaks
 from intaglio.measure.sizes import size_rows
@@ -61,7 +61,7 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
             latency += [{**row, "max_difference": difference} for row in rows]
             operators += table
     about["differences"] = {f"{place.backend} on {place.device}": value for place, value in agreed.items()}
-    sizes = size_rows(checkpoint, export, load_model(checkpoint))
+    sizes = size_rows(checkpoint, export, None if is_int8(checkpoint) else load_model(checkpoint))
     with new_artifact(output, "profile", about) as folder:
         write_table(folder / "latency.parquet", latency, LATENCY, facts)
         write_table(folder / "sizes.parquet", sizes, SIZES, facts)
@@ -76,7 +76,7 @@ def _before_timing(
     Returns:
         Where the model can be timed, with how far the logits there are from torch's; peak memory there, on CPUs.
     """
-    wanted = places(options.backends, present)
+    wanted = places_of(checkpoint, options.backends, present)
     on_cpu = [place for place in wanted if place.device == "cpu"]
     points = grid(options.batch_sizes, options.lengths)
     tokenizer = load_tokenizer(checkpoint)
@@ -84,8 +84,9 @@ def _before_timing(
         length = min(CHECKED[1], max(options.lengths))
         agreed = differences(wanted, checkpoint, export, (CHECKED[0], length), threads) if wanted else {}
         if not agreed:
+            missing = "cpu to profile.devices" if is_int8(checkpoint) else "torch"
             asked = f"{', '.join(options.backends)} on {', '.join(present)}"
-            raise UserError(f"profile.backends: {asked} asked for, of which nothing is there; add torch")
+            raise UserError(f"profile.backends: {asked} asked for, of which nothing is there; add {missing}")
         return agreed, {place: memory.peaks(place.backend) for place in on_cpu if place in agreed}
 
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 
 from intaglio.errors import UserError
-from intaglio.measure.backends import GRAPH
+from intaglio.graphs.graph import model_files, tensors
+from intaglio.graphs.session import MODEL
+from intaglio.graphs.signed import PRODUCTS
 
 Row = dict[str, Any]
 # Data type, elements, bytes.
 Counted = tuple[str, int, int]
+# Nodes and the places of what they take as integers and of its zero point, among their inputs.
+_ZERO_POINTS = {**PRODUCTS, "DequantizeLinear": (0, 2)}
+ZSTD_LEVEL = 3
 
 
 def size_rows(checkpoint: Path, export: Path, model: Any) -> list[Row]:
@@ -24,20 +32,27 @@ def size_rows(checkpoint: Path, export: Path, model: Any) -> list[Row]:
     What is shared between layers counts once.
 
     Args:
-        checkpoint: folder with *.safetensors.
+        checkpoint: folder with *.safetensors, or with a graph of 8 bits.
         export: folder with model.onnx.
-        model: what was loaded from the checkpoint, with parameters.
+        model: what was loaded from the checkpoint, with parameters; None where it is a graph.
 
     Raises:
         UserError: there is no weights file, or no graph.
     """
+    graph, deployed = _read_graph(export)
+    rows = [
+        _files("file", deployed),
+        *_by_dtype("tensors", _of_graph(graph)),
+        *_compressed(graph, export, deployed),
+    ]
+    if model is None:
+        graph, files = _read_graph(checkpoint)
+        return [*rows, _files("checkpoint", files), *_by_dtype("checkpoint_tensors", _of_graph(graph))]
     files = sorted(checkpoint.glob("*.safetensors"))
     if not files:
         raise UserError(f"{checkpoint}: no *.safetensors; the model has no weights")
-    graph, deployed = _read_graph(export)
     return [
-        _files("file", deployed),
-        *_by_dtype("tensors", _of_graph(graph)),
+        *rows,
         _files("checkpoint", files),
         *_by_dtype("checkpoint_tensors", _counted(tensor for file in files for tensor in _stored(file))),
         *_by_dtype("parameters", _counted(model.parameters())),
@@ -54,33 +69,62 @@ def _files(component: str, files: list[Path]) -> Row:
     }
 
 
-def _read_graph(export: Path) -> tuple[Any, list[Path]]:
+def _read_graph(folder: Path) -> tuple[Any, list[Path]]:
     """Return a graph without the weights that lie in files beside it, and all its files."""
     import onnx
 
-    path = export / GRAPH
+    path = folder / MODEL
     if not path.is_file():
-        raise UserError(f"{export}: no {GRAPH}; export the checkpoint again")
-    graph = onnx.load(path, load_external_data=False).graph
-    outside = {entry.value for tensor in _tensors(graph) for entry in tensor.external_data if entry.key == "location"}
-    return graph, [path, *(export / name for name in sorted(outside))]
+        raise UserError(f"{folder}: no {MODEL}; run the job that makes it again")
+    return onnx.load(path, load_external_data=False).graph, model_files(path)
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Yield the tensors of an ONNX graph and of those within its nodes: initializers, and constants of nodes."""
-    yield from graph.initializer
+def _compressed(graph: Any, folder: Path, files: Sequence[Path]) -> list[Row]:
+    """Return what the graph's tensors take as non-zero elements and in a sparse encoding, and its files under zstd.
+
+    The sparse encoding of a tensor is a bit an element that tells whether it is zero, and the elements that are not;
+    or the tensor as it is where that is smaller. Zero is what stands for it: of quantized weights their zero point.
+    """
+    from onnx import numpy_helper
+
+    zeros = zero_points(graph)
+    count = nonzero = sparse = 0
+    for tensor in tensors(graph):
+        values = numpy_helper.to_array(tensor, str(folder))
+        found = int(np.count_nonzero(values != zeros.get(tensor.name, 0)))
+        count += found
+        nonzero += found * values.itemsize
+        sparse += min(values.nbytes, -(-values.size // 8) + found * values.itemsize)
+    packed = sum(len(pa.Codec("zstd", ZSTD_LEVEL).compress(file.read_bytes(), asbytes=True)) for file in files)
+    return [
+        {"component": "nonzero", "dtype": None, "bytes": nonzero, "count": count},
+        {"component": "sparse", "dtype": None, "bytes": sparse, "count": count},
+        {"component": "zstd", "dtype": None, "bytes": packed, "count": len(files)},
+    ]
+
+
+def zero_points(graph: Any) -> Mapping[str, NDArray[Any]]:
+    """Return the zero points of a graph's quantized tensors, by the tensors' names; each one [], or one a column.
+
+    They stand at the nodes that multiply by such a tensor or restore its values, or those of rows taken from it.
+    """
+    from onnx import numpy_helper
+
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    gathered = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Gather"}
+    found = {}
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _tensors(inner)
+        place, zero = _ZERO_POINTS.get(node.op_type, (0, 0))
+        if zero and len(node.input) > zero and node.input[zero] in stored:
+            name = gathered.get(node.input[place], node.input[place])
+            found[name] = numpy_helper.to_array(stored[node.input[zero]])
+    return found
 
 
 def _of_graph(graph: Any) -> Iterator[Counted]:
     from onnx.helper import tensor_dtype_to_np_dtype
 
-    for tensor in _tensors(graph):
+    for tensor in tensors(graph):
         dtype = tensor_dtype_to_np_dtype(tensor.data_type)
         count = 1
         for extent in tensor.dims:

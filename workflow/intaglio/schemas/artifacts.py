@@ -72,12 +72,14 @@ SIZES = schema(
         field(
             "component",
             STRING,
-            "file (the exported model, which is deployed), tensors (in it), checkpoint (weights as trained), "
+            "file (the exported model, which is deployed), tensors (in it), nonzero (what is not zero in them), "
+            "sparse (the tensors with a bit an element and the non-zero elements, or as they are if that is smaller), "
+            "zstd (the file compressed at level 3), checkpoint (weights as trained), "
             "checkpoint_tensors (in them), parameters or buffers (in memory, as trained).",
         ),
-        field("dtype", STRING, "Data type; null for files.", null=True),
+        field("dtype", STRING, "Data type; null for files, and for tensors of all types.", null=True),
         field("bytes", INT, "Bytes."),
-        field("count", INT, "Elements; for files how many files."),
+        field("count", INT, "Elements, of sparse the non-zero ones; for files how many files."),
     ],
 )
 

@@ -1,4 +1,4 @@
-"""A [checkpoint] as a model that classifies: transformers' own, or our encoder."""
+"""A [checkpoint] as a model that classifies: transformers' own, our encoder, or a graph in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from intaglio.encoder.checkpoint import from_pretrained, is_ours
+from intaglio.encoder.checkpoint import from_pretrained, is_int8, is_ours
 from intaglio.errors import UserError
+from intaglio.graphs.called import OnnxModel
+from intaglio.graphs.session import MODEL, open_session
 from intaglio.store import open_artifact
 
 
@@ -17,7 +19,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Any
     """Return the model of a [checkpoint], in evaluation mode on the device, and its tokenizer.
 
     The model is called with input_ids, attention_mask and, where the tokenizer makes them, token_type_ids (int64,
-    [batch, length]); its output has `logits` ([batch, labels]).
+    [batch, length]); its output has `logits` ([batch, labels]). A model of 8 bits is on the CPU, whatever the device.
 
     Raises:
         UserError: the artifact is damaged, or its file lacks weights that the model has.
@@ -31,6 +33,8 @@ def load_model(path: Path, device: str | torch.device = "cpu", config: Any = Non
     `config` is a transformers configuration to take for the checkpoint's own, of the same sizes and another dropout.
     """
     open_artifact(path, "checkpoint")
+    if is_int8(path):
+        return OnnxModel(open_session(path / MODEL, torch.get_num_threads()))
     model = from_pretrained(path, config=config) if is_ours(path) else _transformers(path, config)
     return model.to(device).eval()
 

@@ -164,15 +164,15 @@ class QuantizeOptions(TrainingOptions):
 
 
 class Int8Options(Model):
-    """Post-training quantization of the linear layers to 8 bits, executed by ONNX Runtime; nothing is trained."""
+    """Post-training quantization of linear layers and embeddings to 8 bits, run by ONNX Runtime; nothing is trained."""
 
     stage: Literal["int8"] = "int8"
     method: Literal["dynamic", "static", "weights"] = Field(
         "dynamic",
         description="`dynamic`: ranges of activations are taken at every call. `static`: they are calibrated. "
-        "`weights`: only weights have 8 bits, products are floating point.",
+        "`weights`: only stored weights have 8 bits; ONNX Runtime makes them floating point when it opens the file.",
     )
-    per_channel: bool = Field(True, description="Scales of weights an output channel, or else one a tensor.")
+    per_channel: bool = Field(True, description="Scales of linear weights an output channel, or else one a tensor.")
     calibration: Literal["min-max", "percentile", "mse"] = Field(
         "mse", description="Of `static`: the range of all values, of a share of them, or with the least squared error."
     )

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from intaglio.tables.lineage import NOTHING_DONE
-from intaglio.tables.said import metric_name, seeds_said
+from intaglio.tables.said import metric_name
 from intaglio.tables.style import FAINT, GREY, Look, panels, statement
 from intaglio.tables.summary import Panel, Summary
 
@@ -26,7 +26,9 @@ def accuracy_vs_sparsity(summary: Summary, look: Look) -> Figure:
     names = [name for name in summary.variants if any(_of(panel, name) for panel in drawn)]
     handles = look.handles(names)
     handles.append(Line2D([], [], color=GREY, lw=1.2, label="sparsity alone differs"))
-    said = f"Zeros among the weights of the linear layers; 0 is the same recipe without pruning. {seeds_said(summary).split(';')[0]}"
+    said = (
+        "Zeros among the weights of the linear layers; 0 is the same recipe without pruning. Marks: means over seeds."
+    )
     figure, axes = panels(len(drawn), (2.75, 2.6), title, said, legend=handles)
     for ax, panel in zip(axes, drawn, strict=True):
         for line in _lines(panel):

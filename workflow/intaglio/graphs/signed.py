@@ -22,7 +22,13 @@ CPUINFO = Path("/proc/cpuinfo")
 # Any of these multiplies bytes and adds them up in 32 bits.
 _DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 # Operator: the places of its second factor and of that factor's zero point among its inputs.
-_PRODUCTS = {"MatMulInteger": (1, 3), "QLinearMatMul": (3, 5), "QGemm": (3, 5)}
+PRODUCTS = {
+    "MatMulInteger": (1, 3),
+    "QLinearMatMul": (3, 5),
+    "QGemm": (3, 5),
+    "DynamicQuantizeMatMul": (1, 3),
+    "MatMulIntegerToFloat": (1, 5),
+}
 # Rows, depth and columns of the check: what a matrix-vector kernel takes, and what tiled kernels take.
 _CHECKED = ((1, 96, 48), (5, 67, 33), (64, 256, 64))
 
@@ -79,7 +85,7 @@ def with_signed_weights(model: onnx.ModelProto) -> int:
     from onnx import numpy_helper
 
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    products = [(node, *_PRODUCTS[node.op_type]) for node in model.graph.node if node.op_type in _PRODUCTS]
+    products = [(node, *PRODUCTS[node.op_type]) for node in model.graph.node if node.op_type in PRODUCTS]
     uses = Counter(name for node in model.graph.node for name in node.input)
     factors = Counter(node.input[factor] for node, factor, zero in products if _is_unsigned(node, factor, zero, stored))
     weights = {name for name, count in factors.items() if count == uses[name]}

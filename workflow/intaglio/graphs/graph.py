@@ -1,8 +1,9 @@
-"""A small writer of ONNX graphs: nodes with generated names, constants as initializers, each stored once."""
+"""A small writer of ONNX graphs: nodes with generated names, constants as initializers, each stored once; and files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 OPSET = 21
 MICROSOFT = "com.microsoft"
+# A protobuf message can hold no more.
+_LARGEST_FILE = 2**31 - 2**20
 
 
 class Graph:
@@ -72,3 +75,34 @@ class Graph:
         model = helper.make_model(graph, opset_imports=opsets, producer_name="intaglio", ir_version=10)
         onnx.checker.check_model(model)
         return model
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write one file, or the weights beside it where they are beyond what one can hold."""
+    import onnx
+
+    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_FILE
+    onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data")
+
+
+def model_files(path: Path) -> list[Path]:
+    """Return a model's file and those beside it that hold its weights."""
+    return [path, *(path.parent / name for name in sorted(_outside(path)))]
+
+
+def _outside(path: Path) -> set[str]:
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    return {entry.value for tensor in tensors(graph) for entry in tensor.external_data if entry.key == "location"}
+
+
+def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Yield the tensors of a graph and of those within its nodes: initializers, and constants of nodes."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from tensors(inner)

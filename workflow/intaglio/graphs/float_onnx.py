@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from intaglio.encoder.checkpoint import CONFIG
+from intaglio.errors import UserError
+
 if TYPE_CHECKING:
     import onnx
 
 OPSET = 20
-OUTPUT = "logits"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+LOGITS = "logits"
 # What the graph is traced with; both sizes stay dynamic. Neither is 1, which tracing would take for a constant.
 _EXAMPLE = (2, 5)
 
@@ -32,6 +38,27 @@ class _Logits(nn.Module):
         """Return the logits, [batch, labels]."""
         logits: Tensor = self.model(**dict(zip(self.inputs, tensors, strict=True))).logits
         return logits
+
+
+def float_graph(checkpoint: Path, model: Any, inputs: Sequence[str]) -> onnx.ModelProto:
+    """Return the graph of a float checkpoint's model; see `float_onnx`.
+
+    Raises:
+        UserError: torch cannot express the model in ONNX.
+    """
+    try:
+        return float_onnx(model, inputs)
+    except torch.onnx.OnnxExporterError as error:
+        kind = json.loads((checkpoint / CONFIG).read_text())["model_type"]
+        raise UserError(
+            f"{checkpoint}: torch.onnx cannot export a {kind!r} "
+            f"({str(error).strip().splitlines()[0]}); take a model of another type"
+        ) from error
+
+
+def graph_inputs(tokenizer: Any) -> list[str]:
+    """Return the names of the inputs that a graph of a model with this tokenizer has."""
+    return [name for name in INPUTS if name in tokenizer.model_input_names]
 
 
 def float_onnx(model: Any, inputs: Sequence[str]) -> onnx.ModelProto:
@@ -60,7 +87,7 @@ def float_onnx(model: Any, inputs: Sequence[str]) -> onnx.ModelProto:
             example,
             dynamo=True,
             input_names=list(inputs),
-            output_names=[OUTPUT],
+            output_names=[LOGITS],
             dynamic_shapes=(dynamic,),
             opset_version=OPSET,
             optimize=True,

@@ -1,0 +1,131 @@
+"""Ranges of activations from what passes through a graph: of all values, of a share of them, or of least error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio.graphs.graph import save
+from intaglio.graphs.int8_onnx import STEPS, Range
+from intaglio.graphs.session import open_session
+
+if TYPE_CHECKING:
+    import onnx
+
+Calibration = Literal["min-max", "percentile", "mse"]
+Floats = NDArray[np.floating[Any]]
+# Of a histogram from the least to the greatest value: 32 in a step of the widest range.
+BINS = 32 * STEPS
+# Ends of a range that are tried on either side of zero: so many parts of the way to the last value.
+PARTS = 64
+
+
+@dataclass
+class Histogram:
+    """Values of an activation: `counts` of equal bins from `low` to `high`."""
+
+    low: float
+    high: float
+    counts: NDArray[np.int64]
+
+    @property
+    def edges(self) -> Floats:
+        """Limits of the bins."""
+        return np.linspace(self.low, self.high, len(self.counts) + 1)
+
+
+def calibrate(
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    batches: Sequence[dict[str, NDArray[np.int64]]],
+    calibration: Calibration,
+    percentile: float,
+    threads: int,
+    work: Path,
+) -> dict[str, Range]:
+    """Return the ranges of values in a float graph.
+
+    Args:
+        model: the graph.
+        names: of the values.
+        batches: inputs of the graph without padding, whose values would count.
+        calibration: `min-max`, `percentile` or `mse`, as in the study's options.
+        percentile: of `percentile`: the share of the values within, %; as many are left out above as below.
+        threads: of ONNX Runtime.
+        work: a folder where the graph can be put.
+    """
+    values = _watched(model, names, threads, work / "calibration.onnx")
+    extremes = dict.fromkeys(names, (0.0, 0.0))
+    for batch in batches:
+        for name, x in values(batch).items():
+            low, high = extremes[name]
+            extremes[name] = (min(low, float(x.min())), max(high, float(x.max())))
+    if calibration == "min-max":
+        return {name: Range(*extremes[name]) for name in names}
+    histograms = {name: Histogram(*extremes[name], np.zeros(BINS, np.int64)) for name in names}
+    for batch in batches:
+        for name, x in values(batch).items():
+            count(histograms[name], x)
+    if calibration == "percentile":
+        return {name: percentile_range(histograms[name], percentile) for name in names}
+    return {name: least_error_range(histograms[name]) for name in names}
+
+
+def _watched(
+    model: onnx.ModelProto, names: Sequence[str], threads: int, path: Path
+) -> Callable[[dict[str, NDArray[np.int64]]], dict[str, Floats]]:
+    """Return the function from inputs of a graph to values in it."""
+    import onnx
+
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    outputs = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    shown.graph.output.extend(outputs)
+    save(shown, path)
+    session = open_session(path, threads)
+    wanted = list(names)
+    return lambda batch: dict(zip(wanted, session.run(wanted, batch), strict=True))
+
+
+def count(histogram: Histogram, values: Floats) -> None:
+    """Add values to a histogram whose range holds them."""
+    if histogram.high > histogram.low:
+        histogram.counts += np.histogram(values, len(histogram.counts), (histogram.low, histogram.high))[0]
+
+
+def percentile_range(histogram: Histogram, percentile: float) -> Range:
+    """Return the range that holds this share of the values, %, with as many above as below; 0 is always within."""
+    below = np.concatenate([[0], np.cumsum(histogram.counts)])
+    if not below[-1]:
+        return Range(histogram.low, histogram.high)
+    shares = np.array([100 - percentile, 100 + percentile]) / 200
+    low, high = np.interp(shares * below[-1], below, histogram.edges)
+    return Range(min(0.0, float(low)), max(0.0, float(high)))
+
+
+def least_error_range(histogram: Histogram) -> Range:
+    """Return the range that makes the sum of squared errors of 8-bit integers least, of `PARTS` x `PARTS` ranges."""
+    used = np.flatnonzero(histogram.counts)
+    edges = histogram.edges
+    values, weights = ((edges[:-1] + edges[1:]) / 2)[used], histogram.counts[used]
+    parts = np.arange(1, PARTS + 1) / PARTS
+    best, least = Range(histogram.low, histogram.high), np.inf
+    for low in np.unique(histogram.low * parts):
+        highs = np.unique(histogram.high * parts)
+        errors = [float(weights @ squared_errors(values, Range(low, high))) for high in highs if high > low]
+        if errors and min(errors) < least:
+            least, best = min(errors), Range(float(low), float(highs[highs > low][np.argmin(errors)]))
+    return best
+
+
+def squared_errors(values: Floats, known: Range) -> Floats:
+    """Return the squared error that every value has as an 8-bit integer of this range."""
+    zero = int(known.zero_point)
+    integers = np.clip(np.rint(values / known.scale) + zero, 0, STEPS) - zero
+    errors: Floats = values - integers * known.scale
+    return errors * errors

@@ -1,0 +1,138 @@
+"""The linear layers of a float graph: found, and taken out of fused attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio.graphs.graph import MICROSOFT
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A node that multiplies by a stored weight.
+
+    Attributes:
+        source: name of its input, [..., in].
+        name: of the weight as it is stored.
+        weight: float32 [in, out].
+        bias: name of what the node adds, if it adds something.
+        output: name of its output, [..., out].
+    """
+
+    source: str
+    name: str
+    weight: Array
+    bias: str | None
+    output: str
+
+
+def stored_tensors(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Return the initializers of a graph by name."""
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def as_linear(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> Linear | None:
+    """Return the linear layer that a node computes; None where it is something else."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in stored:
+        return None
+    tensor = stored[node.input[1]]
+    told = {given.name: helper.get_attribute_value(given) for given in node.attribute}
+    plain = told.get("alpha", 1.0) == told.get("beta", 1.0) == 1.0 and not told.get("transA", 0)
+    if not plain or len(tensor.dims) != 2 or tensor.data_type != TensorProto.FLOAT:
+        return None
+    weight = numpy_helper.to_array(tensor)
+    bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
+    return Linear(node.input[0], tensor.name, weight.T if told.get("transB", 0) else weight, bias, node.output[0])
+
+
+def linear_inputs(model: onnx.ModelProto) -> list[str]:
+    """Return the names of what enters the linear layers of a graph, each once."""
+    stored = stored_tensors(model)
+    found = (as_linear(node, stored) for node in model.graph.node)
+    return list(dict.fromkeys(layer.source for layer in found if layer is not None))
+
+
+def separate_attention(model: onnx.ModelProto) -> None:
+    """Make of every fused Attention a product with its three weights side by side and the attention itself, in place.
+
+    ONNX Runtime's Attention has no form in 8 bits that takes a mask as torch's exporter writes it.
+    """
+    from onnx import helper
+
+    stored = stored_tensors(model)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    nodes = []
+    for node in model.graph.node:
+        weights = _attention_weights(node, stored, makers)
+        if weights is None:
+            nodes.append(node)
+            continue
+        name = node.output[0]
+        _store(model, f"{name}.weight", np.concatenate(weights, axis=1))
+        _store(model, f"{name}.sizes", np.array([weight.shape[1] for weight in weights]))
+        parts = [f"{name}.{part}" for part in ("query", "key", "value")]
+        kept = {
+            given.name: helper.get_attribute_value(given)
+            for given in node.attribute
+            if given.name in ("num_heads", "scale", "mask_filter_value")
+        }
+        inputs = [*parts, node.input[2], "", *node.input[5:6]]
+        nodes += [
+            helper.make_node("MatMul", [node.input[0], f"{name}.weight"], [f"{name}.parts"]),
+            helper.make_node("Split", [f"{name}.parts", f"{name}.sizes"], parts, axis=-1),
+            helper.make_node("MultiHeadAttention", inputs, [name], domain=MICROSOFT, **kept),
+        ]
+    replace_nodes(model, nodes)
+
+
+def _attention_weights(
+    node: onnx.NodeProto, stored: dict[str, onnx.TensorProto], makers: dict[str, onnx.NodeProto]
+) -> list[Array] | None:
+    """Return the weights [in, out] of query, key and value; None where it is no attention that can be taken apart."""
+    from onnx import helper, numpy_helper
+
+    told = {given.name: helper.get_attribute_value(given) for given in node.attribute}
+    # Other masks than an additive one, and keys of earlier calls.
+    if node.op_type != "Attention" or any(node.input[3:5]) or len(node.output) > 1 or told.get("unidirectional", 0):
+        return None
+    maker = makers.get(node.input[1])
+    names = list(maker.input) if maker is not None and maker.op_type == "Concat" else [node.input[1]]
+    if any(name not in stored for name in names):
+        return None
+    joined = np.concatenate([numpy_helper.to_array(stored[name]) for name in names], axis=1)
+    sizes = told.get("qkv_hidden_sizes") or [joined.shape[1] // 3] * 3
+    return np.split(joined, np.cumsum(sizes)[:2], axis=1)
+
+
+def _store(model: onnx.ModelProto, name: str, values: Array) -> None:
+    from onnx import numpy_helper
+
+    model.graph.initializer.append(numpy_helper.from_array(values, name))
+
+
+def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
+    """Give a graph these nodes, in place, and remove what none of them and no output needs any more."""
+    wanted = {output.name for output in model.graph.output}
+    kept = []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            wanted |= set(node.input)
+            kept.append(node)
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
+    for field, content in ((model.graph.node, reversed(kept)), (model.graph.initializer, tensors)):
+        content = list(content)
+        del field[:]
+        field.extend(content)
+    # Shapes of values that may be gone; ONNX Runtime infers them.
+    del model.graph.value_info[:]
