@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,6 +24,10 @@ class Measuring:
     def __init__(self, checkpoint: Path, running: dict[str, Future[Peaks]]) -> None:
         self._checkpoint = checkpoint
         self._running = running
+
+    def wait(self) -> None:
+        """Wait until nothing is measured any more."""
+        wait(self._running.values())
 
     def peaks(self, backend: str) -> Peaks:
         """Wait for a backend's process, and return the peak at each point in MB.

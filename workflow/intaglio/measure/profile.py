@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import psutil  # type: ignore[import-untyped]
 
 from intaglio.errors import UserError
 from intaglio.machine import fingerprint
-from intaglio.measure.agreement import differences
-from intaglio.measure.backends import Place, opened, places_of
+from intaglio.measure.agreement import agreeing
+from intaglio.measure.backends import Opened, Place, places_of
 from intaglio.measure.inputs import cpu_threads, grid
 from intaglio.measure.latency import latency_rows
 from intaglio.measure.memory import cpu_memory, cuda_peaks
@@ -53,13 +54,14 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
     about: Row = {"path": str(checkpoint), "export": open_artifact(export, "export"), "devices": present, **facts}
     latency: list[Row] = []
     operators: list[Row] = []
+    agreed: dict[Place, float] = {}
     with cpu_threads(options.threads) as threads:
-        agreed, peaks = _before_timing(checkpoint, export, options, present, threads)
-        _warn_if_busy()
-        for place, difference in agreed.items():
-            rows, table = _at(place, checkpoint, export, options, threads, peaks.get(place))
+        for model, difference, peaks in _models(checkpoint, export, options, present, threads):
+            rows, table = _measured(model, options, peaks)
             latency += [{**row, "max_difference": difference} for row in rows]
             operators += table
+            agreed[model.place] = difference
+            del model
     about["differences"] = {f"{place.backend} on {place.device}": value for place, value in agreed.items()}
     sizes = size_rows(checkpoint, export, None if is_int8(checkpoint) else load_model(checkpoint))
     with new_artifact(output, "profile", about) as folder:
@@ -68,26 +70,31 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
         write_table(folder / "operators.parquet", operators, OPERATORS, facts)
 
 
-def _before_timing(
+def _models(
     checkpoint: Path, export: Path, options: Profile, present: list[str], threads: int
-) -> tuple[dict[Place, float], dict[Place, Peaks]]:
-    """Do at once what nothing that others compute can falsify.
+) -> Iterator[tuple[Opened, float, Peaks | None]]:
+    """Yield the model in every backend that is there, to be timed at once: nothing else computes meanwhile.
 
-    Returns:
-        Where the model can be timed, with how far the logits there are from torch's; peak memory there, on CPUs.
+    Yields:
+        The model, how far its logits are from the reference's, and its peak memory where that is a CPU's.
     """
     wanted = places_of(checkpoint, options.backends, present)
-    on_cpu = [place for place in wanted if place.device == "cpu"]
+    on_cpu = [place.backend for place in wanted if place.device == "cpu"]
     points = grid(options.batch_sizes, options.lengths)
-    tokenizer = load_tokenizer(checkpoint)
-    with cpu_memory([place.backend for place in on_cpu], checkpoint, export, tokenizer, points, threads) as memory:
-        length = min(CHECKED[1], max(options.lengths))
-        agreed = differences(wanted, checkpoint, export, (CHECKED[0], length), threads) if wanted else {}
-        if not agreed:
-            missing = "cpu to profile.devices" if is_int8(checkpoint) else "torch"
-            asked = f"{', '.join(options.backends)} on {', '.join(present)}"
-            raise UserError(f"profile.backends: {asked} asked for, of which nothing is there; add {missing}")
-        return agreed, {place: memory.peaks(place.backend) for place in on_cpu if place in agreed}
+    compared = (CHECKED[0], min(CHECKED[1], max(options.lengths)))
+    found = False
+    with cpu_memory(on_cpu, checkpoint, export, load_tokenizer(checkpoint), points, threads) as memory:
+        for model, difference in agreeing(wanted, checkpoint, export, compared, threads):
+            memory.wait()
+            if not found:
+                _warn_if_busy()
+            found = True
+            yield model, difference, memory.peaks(model.place.backend) if model.place.device == "cpu" else None
+            del model
+    if not found:
+        missing = "cpu to profile.devices" if is_int8(checkpoint) else "torch"
+        asked = f"{', '.join(options.backends)} on {', '.join(present)}"
+        raise UserError(f"profile.backends: {asked} asked for, of which nothing is there; add {missing}")
 
 
 def _warn_if_busy() -> None:
@@ -97,19 +104,14 @@ def _warn_if_busy() -> None:
         log.warning("other processes take %.0f %% of this machine: these latencies are not to be trusted", busy)
 
 
-def _at(
-    place: Place, checkpoint: Path, export: Path, options: Profile, threads: int, peaks: Peaks | None
-) -> tuple[list[Row], list[Row]]:
+def _measured(model: Opened, options: Profile, peaks: Peaks | None) -> tuple[list[Row], list[Row]]:
     """Return the rows of the latency table, peak memory included, and of the operators' table.
 
     `peaks` are those of a CPU; on a GPU they are measured here.
     """
     points = grid(options.batch_sizes, options.lengths)
-    with opened(place, checkpoint, export, threads) as model:
-        peaks = cuda_peaks(model, points) if peaks is None else peaks
-        rows = latency_rows(model, points, options.warmup, options.calls)
-        for row in rows:
-            row["peak_memory_mb"] = peaks[row["batch_size"], row["length"]]
-        operators = operator_rows(model, options.headline, options.warmup)
-        del model
-    return rows, operators
+    peaks = cuda_peaks(model, points) if peaks is None else peaks
+    rows = latency_rows(model, points, options.warmup, options.calls)
+    for row in rows:
+        row["peak_memory_mb"] = peaks[row["batch_size"], row["length"]]
+    return rows, operator_rows(model, options.headline, options.warmup)
