@@ -72,7 +72,7 @@ SIZES = schema(
         field(
             "component",
             STRING,
-            "file (the exported model, which is deployed), tensors (in it), nonzero (their elements that are not zero), "
+            "file (the exported model, which is deployed), tensors (in it), nonzero (what is not zero in them), "
             "sparse (the tensors with a bit an element and the non-zero elements, or as they are if that is smaller), "
             "zstd (the file compressed at level 3), checkpoint (weights as trained), "
             "checkpoint_tensors (in them), parameters or buffers (in memory, as trained).",
