@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import pyarrow as pa
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
@@ -154,6 +155,56 @@ def test_sizes_of_a_checkpoint_equal_the_file_counted_by_hand(profiled, checkpoi
     assert by_component["parameters"] == by_component["checkpoint_tensors"] | {"component": "parameters"}
 
 
+def bitmask_bytes(array, zero=0):
+    """A bit an element and the elements that are not zero, written down; or the array, if that is smaller."""
+    absent = array.ravel() == zero
+    return min(len(array.tobytes()), len(np.packbits(absent).tobytes()) + len(array.ravel()[~absent].tobytes()))
+
+
+def test_compressed_sizes_of_the_deployed_file_counted_by_hand(profiled, exported):
+    rows = {row["component"]: row for row in read_table(profiled / "sizes.parquet", SIZES).to_pylist()}
+    path = exported / "model.onnx"
+    graph = onnx.load(path).graph
+    constants = [node.attribute[0].t for node in graph.node if node.op_type == "Constant"]
+    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in [*graph.initializer, *constants]]
+    assert rows["nonzero"]["count"] == rows["sparse"]["count"] == sum((array != 0).sum() for array in arrays)
+    assert rows["nonzero"]["bytes"] == sum(array[array != 0].nbytes for array in arrays)
+    assert rows["sparse"]["bytes"] == sum(bitmask_bytes(array) for array in arrays)
+    packed = pa.Codec("zstd", 3).compress(path.read_bytes(), asbytes=True)
+    assert pa.Codec("zstd").decompress(packed, path.stat().st_size, asbytes=True) == path.read_bytes()
+    assert (rows["zstd"]["bytes"], rows["zstd"]["count"]) == (len(packed), 1)
+
+
+def test_zeros_of_quantized_weights_are_their_zero_points(tmp_path, checkpoint):
+    helper, make = onnx.helper, onnx.numpy_helper.from_array
+    random = np.random.default_rng(0)
+    arrays = {
+        "weight": random.integers(0, 256, (40, 24), dtype=np.uint8),
+        "table": random.integers(0, 256, (50, 8), dtype=np.uint8),
+        # A lookup table: its integers are no weights, so 128 is a number like others.
+        "lookup": np.full(256, 128, np.uint8),
+    }
+    arrays["weight"][::2] = 128
+    arrays["weight"][1, :4] = 0
+    arrays["table"][:45] = 7
+    small = {"zeros": np.full(24, 128, np.uint8), "seven": np.uint8(7), "step": np.float32(0.1)}
+    nodes = [
+        helper.make_node("MatMulInteger", ["x", "weight", "", "zeros"], ["a"]),
+        helper.make_node("Gather", ["table", "i"], ["rows"]),
+        helper.make_node("DequantizeLinear", ["rows", "step", "seven"], ["b"]),
+        helper.make_node("Gather", ["lookup", "i"], ["c"]),
+    ]
+    graph = helper.make_graph(nodes, "graph", [], [], [make(np.asarray(v), n) for n, v in (arrays | small).items()])
+    onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
+    rows = {row["component"]: row for row in size_rows(checkpoint, tmp_path, torch.nn.Linear(1, 1))}
+    zeros = {"weight": 128, "table": 7}
+    counted = {**arrays, **{name: np.asarray(value) for name, value in small.items()}}
+    left = [array[array != zeros.get(name, 0)] for name, array in counted.items()]
+    assert rows["nonzero"]["count"] == sum(len(array) for array in left) < 480 + 40 + 256 + 27
+    assert rows["nonzero"]["bytes"] == sum(array.nbytes for array in left)
+    assert rows["sparse"]["bytes"] == sum(bitmask_bytes(array, zeros.get(name, 0)) for name, array in counted.items())
+
+
 def test_sizes_by_data_type(tmp_path, checkpoint, exported):
     model = load_checkpoint(checkpoint)[0]
     model.classifier.half()
@@ -193,7 +244,13 @@ def test_sizes_of_small_and_inner_and_outer_tensors(tmp_path, checkpoint):
     rows = size_rows(checkpoint, tmp_path, torch.nn.Linear(1, 1))
     found = {(row["component"], row["dtype"]): (row["bytes"], row["count"]) for row in rows}
     assert (tmp_path / "weights.data").stat().st_size == 8000
-    assert found["file", None] == (8000 + (tmp_path / "model.onnx").stat().st_size, 2)
+    files = [tmp_path / "model.onnx", tmp_path / "weights.data"]
+    assert found["file", None] == (sum(file.stat().st_size for file in files), 2)
+    by_component = {row["component"]: row for row in rows}
+    packed = sum(len(pa.Codec("zstd", 3).compress(file.read_bytes(), asbytes=True)) for file in files)
+    assert (by_component["zstd"]["bytes"], by_component["zstd"]["count"]) == (packed, 2)
+    # Of seven integers from zero on, all but the first.
+    assert (by_component["nonzero"]["bytes"], by_component["nonzero"]["count"]) == (6 + 4 + 24 + 8000, 6 + 4 + 6 + 2000)
     assert {dtype: value for (component, dtype), value in found.items() if component == "tensors"} == {
         "int8": (7, 7),
         "uint8": (4, 4),

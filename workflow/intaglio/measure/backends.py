@@ -85,7 +85,7 @@ def places_of(checkpoint: Path, backends: Sequence[str], devices: Sequence[str])
         raise UserError(f"profile.backends: {checkpoint} is of 8 bits, and only onnxruntime runs it; add onnxruntime")
     others = [backend for backend in backends if backend != ONNXRUNTIME]
     if others:
-        log.info("%s: only onnxruntime runs a model of 8 bits; %s left out", checkpoint, ", ".join(others))
+        log.warning("%s: only onnxruntime runs a model of 8 bits; %s left out", checkpoint, ", ".join(others))
     return places([ONNXRUNTIME], devices)
 
 
