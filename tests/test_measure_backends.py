@@ -217,3 +217,15 @@ def test_onnxruntime_is_given_what_the_graph_takes_and_nothing_is_copied():
     logits = OnnxModel(Session())(input_ids=ids, token_type_ids=ids).logits
     array[0, 0] = 5
     assert logits.tolist() == [[5, 1]]
+
+
+def test_sparse_kernels_are_for_models_with_the_pattern_on_gpus_that_have_them(floats, monkeypatch):
+    checkpoint, _ = floats[0]
+    wanted = ("torch", "torch.sparse")
+    assert places(wanted, ["cpu"]) == [TORCH]
+    monkeypatch.setattr(backends, "has_sparse_cores", lambda: True)
+    sparse = Place("torch.sparse", "cuda")
+    assert places(wanted, ["cpu", "cuda"]) == [TORCH, Place("torch", "cuda"), sparse]
+    assert sparse not in backends.places_of(checkpoint, wanted, ["cpu", "cuda"])
+    monkeypatch.setattr(backends, "fitting_layers", lambda _: {"0.query": None})
+    assert sparse in backends.places_of(checkpoint, wanted, ["cpu", "cuda"])

@@ -22,8 +22,9 @@ from intaglio.errors import UserError
 from intaglio.graphs.called import OnnxModel
 from intaglio.graphs.session import MODEL, open_session
 from intaglio.measure.models import is_int8, load_model, load_tokenizer
+from intaglio.measure.semi_structured import fitting_layers, has_sparse_cores, semi_structured
 
-TORCH, COMPILED, ONNXRUNTIME = "torch", "torch.compile", "onnxruntime"
+TORCH, COMPILED, SPARSE, ONNXRUNTIME = "torch", "torch.compile", "torch.sparse", "onnxruntime"
 log = logging.getLogger(__name__)
 
 
@@ -80,7 +81,9 @@ def places_of(checkpoint: Path, backends: Sequence[str], devices: Sequence[str])
         UserError: it is of 8 bits, and the only backend that can run it is not asked for.
     """
     if not is_int8(checkpoint):
-        return places(backends, devices)
+        found = places(backends, devices)
+        sparse = any(place.backend == SPARSE for place in found) and bool(fitting_layers(load_model(checkpoint)))
+        return [place for place in found if place.backend != SPARSE or sparse]
     if ONNXRUNTIME not in backends:
         raise UserError(f"profile.backends: {checkpoint} is of 8 bits, and only onnxruntime runs it; add onnxruntime")
     others = [backend for backend in backends if backend != ONNXRUNTIME]
@@ -91,16 +94,17 @@ def places_of(checkpoint: Path, backends: Sequence[str], devices: Sequence[str])
 
 def places(backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
     """Return which of the wanted backends can run on which device; say so in one line where a compiler is missing."""
-    found = [
-        Place(backend, device)
-        for device in devices
-        for backend in backends
-        if backend != ONNXRUNTIME or device == "cpu"
-    ]
+    found = [Place(backend, device) for device in devices for backend in backends if _belongs(backend, device)]
     if any(place.backend == COMPILED for place in found) and not _has_compiler():
         log.warning("profile.backends: no C++ compiler (g++ or clang++) for torch.compile; it is left out")
         found = [place for place in found if place.backend != COMPILED]
     return found
+
+
+def _belongs(backend: str, device: str) -> bool:
+    if backend == SPARSE:
+        return device == "cuda" and has_sparse_cores()
+    return backend != ONNXRUNTIME or device == "cpu"
 
 
 def _has_compiler() -> bool:
@@ -150,5 +154,8 @@ def _open(place: Place, checkpoint: Path, export: Path, threads: int) -> Opened:
     tokenizer = load_tokenizer(checkpoint)
     if place.backend == ONNXRUNTIME:
         return Opened(place, OnnxModel(open_session(export / MODEL, threads)), tokenizer)
+    if place.backend == SPARSE:
+        module = semi_structured(load_model(checkpoint))
+        return Opened(place, module, tokenizer, module)
     module = torch_module(checkpoint, place.device)
     return Opened(place, Compiled(module) if place.backend == COMPILED else module, tokenizer, module)

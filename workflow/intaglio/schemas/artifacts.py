@@ -42,7 +42,7 @@ METRICS = schema(
 LATENCY = schema(
     "latency",
     [
-        field("backend", STRING, "What executed the model: torch, torch.compile or onnxruntime."),
+        field("backend", STRING, "What executed the model: torch, torch.compile, torch.sparse or onnxruntime."),
         field("device", STRING, "cpu or cuda."),
         field("device_name", STRING, "Model name of that CPU or GPU."),
         field("batch_size", INT, "Examples a call."),
@@ -60,7 +60,7 @@ LATENCY = schema(
             "max_difference",
             FLOAT,
             "Largest absolute difference of logits to torch's on the CPU, on one padded batch; where all operations "
-            "are integer, that of the float head alone.",
+            "are integer, that of the float head alone; of int8, which torch does not run, 0 to itself.",
         ),
         *MACHINE,
     ],
@@ -86,7 +86,7 @@ SIZES = schema(
 OPERATORS = schema(
     "operators",
     [
-        field("backend", STRING, "What executed the model: torch, torch.compile or onnxruntime."),
+        field("backend", STRING, "What executed the model: torch, torch.compile, torch.sparse or onnxruntime."),
         field("device", STRING, "cpu or cuda."),
         field("operator", STRING, "Operator as the backend's profiler names it; for onnxruntime its type."),
         field("calls", INT, "Calls in the profiled passes."),

@@ -134,7 +134,7 @@ BACKENDS = schema(
     "backends",
     [
         *KEYS[:-1],
-        field("backend", STRING, "What executed the model: torch, torch.compile or onnxruntime."),
+        field("backend", STRING, "What executed the model: torch, torch.compile, torch.sparse or onnxruntime."),
         field("device", STRING, "cpu or cuda."),
         field("n", INT, "Runs (seeds) behind the figures: those on the hardware that most runs of the task had."),
         field("latency_batch_size", INT, "Examples a call (the study's profile.headline)."),
@@ -148,7 +148,9 @@ BACKENDS = schema(
             ("size_ratio", FLOAT, "Size of `float`'s file / size, over common seeds: above 1 is smaller."),
         ),
         field("max_difference", FLOAT, "Largest difference of a logit to torch's on the CPU, of any seed."),
+        field("kernels", STRING, "The operators that took most of the time, with their shares."),
         field("device_name", STRING, "Model names of the CPUs or GPUs, comma-separated if several."),
+        field("instructions", STRING, "Instruction sets of the CPUs that decide integer speed."),
         field("threads", INT, "CPU threads."),
     ],
 )

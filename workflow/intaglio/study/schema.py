@@ -123,11 +123,12 @@ class Profile(Model):
     devices: tuple[Literal["cpu", "cuda"], ...] = Field(
         ("cpu", "cuda"), min_length=1, description="Devices; one that is absent is left out."
     )
-    backends: tuple[Literal["torch", "torch.compile", "onnxruntime"], ...] = Field(
+    backends: tuple[Literal["torch", "torch.compile", "torch.sparse", "onnxruntime"], ...] = Field(
         ("torch", "onnxruntime"),
         min_length=1,
         description="What executes the models: PyTorch as it is, PyTorch compiled (left out without a C++ compiler), "
-        "ONNX Runtime (on the CPU). The tables' latency is that of the fastest.",
+        "PyTorch with 2:4 sparse kernels in 16 bits (of models with this pattern, on GPUs that have them), ONNX "
+        "Runtime (on the CPU). The tables' latency is that of the fastest.",
     )
 
     @field_validator("devices", "backends")

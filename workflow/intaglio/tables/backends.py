@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from intaglio.tables.display import Display, magnitude, measured, number, tabulate, times
+from intaglio.tables.display import NOTHING, Display, magnitude, measured, number, tabulate, times
 from intaglio.tables.hardware import comparable
 from intaglio.tables.records import Record
 from intaglio.tables.variants import BASELINE, mean_sd
 
 Row = dict[str, Any]
+KERNELS = 3
 _DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 # The column of runs.parquet with the time in the fastest backend, by device; null on hardware that does not count.
 _FASTEST = {"cpu": "latency_ms_mean", "cuda": "cuda_latency_ms_mean"}
@@ -30,14 +31,17 @@ def _rows_of_group(group: Sequence[Record]) -> list[Row]:
     facts = comparable([record.row for record in group])
     floats = {run["seed"]: run for run in facts if run["variant"] == BASELINE}
     cells: dict[tuple[str, str, str], list[tuple[Row, Row]]] = {}
+    operators: dict[tuple[str, str, str], list[Row]] = {}
     for record, run in zip(group, facts, strict=True):
         for timed in record.timed:
             if run.get(_FASTEST[timed["device"]]) is not None:
                 cells.setdefault((run["variant"], timed["device"], timed["backend"]), []).append((run, timed))
+        for row in record.tables["operators"].to_pylist():
+            operators.setdefault((run["variant"], row["device"], row["backend"]), []).append(row)
     # Devices of a variant stand together, whatever the order in which seeds were measured.
     order = list(dict.fromkeys(run["variant"] for run in facts))
     return [
-        _row(cells[key], floats)
+        {**_row(cells[key], floats), "kernels": kernels(operators.get(key, []))}
         for key in sorted(cells, key=lambda key: (order.index(key[0]), list(_FASTEST).index(key[1])))
     ]
 
@@ -64,8 +68,19 @@ def _row(runs: Sequence[tuple[Row, Row]], floats: Mapping[int, Row]) -> Row:
         "size_ratio": _ratio([(base.get("size_mb"), run.get("size_mb")) for run, _, base in beside]),
         "max_difference": max(row["max_difference"] for _, row in runs),
         "device_name": ", ".join(sorted({row["device_name"] for _, row in runs})),
+        "instructions": ", ".join(sorted({row["machine_instructions"] or "" for _, row in runs})),
         "threads": timed["threads"],
     }
+
+
+def kernels(operators: Sequence[Row]) -> str:
+    """Return the operators that took most of the time, with their shares: rows of the operators' table, any seeds."""
+    times: dict[str, float] = {}
+    for row in operators:
+        times[row["operator"]] = times.get(row["operator"], 0.0) + row["self_time_ms"]
+    total = sum(times.values())
+    most = sorted(times, key=lambda name: -times[name])[:KERNELS]
+    return ", ".join(f"{name} {times[name] / total:.0%}" for name in most)
 
 
 def _ratio(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
@@ -92,17 +107,19 @@ def show(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Display
         "peak memory, MB": lambda row: number(row["peak_memory_mb_mean"]),
         "file, MB": lambda row: number(row["size_mb_mean"]),
         "smaller": lambda row: times(row["size_ratio"]),
+        "kernels": lambda row: row["kernels"] or NOTHING,
         "difference of logits": lambda row: magnitude(row["max_difference"]),
     }
-    table = tabulate(title, cells, rows, {"task", "model", "variant", "device", "backend"})
+    table = tabulate(title, cells, rows, {"task", "model", "variant", "device", "backend", "kernels"})
     first = rows[0]
     notes = [
         f"An inference call of batch {first['latency_batch_size']} × {first['latency_length']} tokens. Latency: mean ± "
         f"standard deviation over seeds. Speed-up: over {BASELINE} in its fastest backend on the same device.",
         "File: the exported model, which onnxruntime executes. Peak memory: model and activations, resident on a CPU, "
         "allocated on a GPU.",
+        "Kernels: the operators that took most of the time in the backend's own profiler, with their shares of it.",
         "Difference of logits: the largest on a padded batch, to torch on the CPU. Integers are the same everywhere; "
-        "what is left in floating point rounds.",
+        "what is left in floating point rounds. int8 is compared with itself.",
         *(f"{_DEVICES[device]}: {names}." for device, names in _names(rows)),
     ]
     return Display(table.title, table.columns, table.rows, table.numbers, notes)
@@ -115,5 +132,7 @@ def _names(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         mine = [row for row in rows if row["device"] == device]
         names = "; ".join(sorted({row["device_name"] for row in mine}))
         threads = ", ".join(str(count) for count in sorted({row["threads"] for row in mine}))
-        named.append((device, f"{names}, {threads} threads" if device == "cpu" else names))
+        instructions = "; ".join(sorted({row["instructions"] for row in mine})).replace("_", " ")
+        on_cpu = f"{names}, {threads} threads, instruction sets {instructions or 'not known'}"
+        named.append((device, on_cpu if device == "cpu" else names))
     return named

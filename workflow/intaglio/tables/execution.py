@@ -21,6 +21,7 @@ from intaglio.tables.variants import BASELINE
 _FILLINGS: dict[str, dict[str, Any]] = {
     "torch": {"fill": False},
     "torch.compile": {"fill": False, "hatch": "//////"},
+    "torch.sparse": {"fill": False, "hatch": "....."},
     "onnxruntime": {"fill": True},
 }
 _DEVICES = {"latency_ms_mean": "cpu", "cuda_latency_ms_mean": "cuda"}
