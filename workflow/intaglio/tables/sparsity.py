@@ -14,7 +14,7 @@ from intaglio.tables.style import FAINT, GREY, Look, panels, statement
 from intaglio.tables.summary import Panel, Summary
 
 # Where a recipe's words tell its sparsity; what is left of the words names the line.
-_PRUNED = "pruned "
+_PRUNED, _PATTERN = "pruned ", "pruned 2:4"
 
 
 def accuracy_vs_sparsity(summary: Summary, look: Look) -> Figure:
@@ -29,7 +29,7 @@ def accuracy_vs_sparsity(summary: Summary, look: Look) -> Figure:
     said = (
         "Zeros among the weights of the linear layers; 0 is the same recipe without pruning. Marks: means over seeds."
     )
-    figure, axes = panels(len(drawn), (2.75, 2.6), title, said, legend=handles)
+    figure, axes = panels(len(drawn), (4.4, 3.2), title, said, legend=handles)
     for ax, panel in zip(axes, drawn, strict=True):
         for line in _lines(panel):
             x, y = ([100 * value for value in values] for values in zip(*((p[0], p[1]) for p in line), strict=True))
@@ -53,13 +53,15 @@ def _of(panel: Panel, variant: str) -> list[tuple[float, float, float | None]]:
 
 def _lines(panel: Panel) -> list[Sequence[tuple[float, float, float | None, str]]]:
     """Return (sparsity, mean, deviation, variant) of each family of recipes, by sparsity."""
-    families: dict[str, list[dict[str, Any]]] = {}
+    families: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     for row in panel.variants:
         if row["sparsity_mean"] is not None:
-            families.setdefault(_without_pruning(row["recipe"]), []).append(row)
+            pattern = _PATTERN in row["recipe"].split(" + ")
+            families.setdefault((_without_pruning(row["recipe"]), pattern), []).append(row)
     for row in panel.variants:
-        if row["sparsity_mean"] is None and row["recipe"] in families:
-            families[row["recipe"]].append(row)
+        for (rest, _), rows in families.items():
+            if row["sparsity_mean"] is None and row["recipe"] == rest:
+                rows.append(row)
     return [
         sorted((row["sparsity_mean"] or 0.0, row["primary_mean"], row["primary_sd"], row["variant"]) for row in rows)
         for rows in families.values()

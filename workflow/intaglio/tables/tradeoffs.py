@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -12,6 +13,9 @@ from intaglio.tables.said import conditions, fastest_said, metric_name, seeds_sa
 from intaglio.tables.style import FAINT, GREY, INK, Look, panels, statement
 from intaglio.tables.summary import Panel, Summary
 from intaglio.tables.variants import mean_sd
+
+# More variants than these are hard to find by their marks alone.
+CROWD = 9
 
 
 def accuracy_vs_training_time(summary: Summary, look: Look) -> Figure:
@@ -70,9 +74,11 @@ def _scatter(
     handles = look.handles(summary.variants)
     if front:
         handles.append(Line2D([], [], color=GREY, lw=1.2, ls=(0, (4, 2)), label="Pareto front"))
-    figure, axes = panels(len(drawn), (2.75, 2.6), title, said, legend=handles)
+    # Many variants want room.
+    size = (2.75, 2.6) if len(summary.variants) <= CROWD else (4.4, 3.6)
+    figure, axes = panels(len(drawn), size, title, said, legend=handles)
     for ax, (panel, column, heading) in zip(axes, drawn, strict=True):
-        means = []
+        means, names = [], []
         for name in summary.variants:
             runs = [run for run in panel.of(name) if run[column] is not None]
             if not runs:
@@ -83,13 +89,30 @@ def _scatter(
             ax.scatter(time, value, s=9, color=color, alpha=0.45, lw=0, zorder=2)
             ax.errorbar(x or 0, y or 0, y_sd, x_sd, fmt=look.marker(name), color=color, ms=7, elinewidth=1, alpha=0.95)
             means.append((x or 0.0, y or 0.0))
+            names.append(name)
         if front:
-            best = pareto(means)
-            x_best, y_best = np.array([means[i] for i in best]).T
-            ax.plot(x_best, y_best, color=GREY, lw=1.2, ls=(0, (4, 2)), zorder=1)
-            ax.scatter(x_best, y_best, s=150, facecolor="none", edgecolor=INK, lw=1.1, zorder=4)
+            _draw_front(ax, means, names)
         ax.margins(0.14)
         ax.locator_params(axis="x", nbins=5)
         ax.set(title=heading, xlabel=label, ylabel=metric_name(panel))
         ax.grid(color=FAINT)
     return figure
+
+
+def _draw_front(ax: Axes, means: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
+    """Ring the variants that no other beats, join them, and name them where there are many."""
+    best = pareto(means)
+    x_best, y_best = np.array([means[i] for i in best]).T
+    ax.plot(x_best, y_best, color=GREY, lw=1.2, ls=(0, (4, 2)), zorder=1)
+    ax.scatter(x_best, y_best, s=150, facecolor="none", edgecolor=INK, lw=1.1, zorder=4)
+    if len(means) <= CROWD:
+        return
+    middle = (min(x for x, _ in means) + max(x for x, _ in means)) / 2
+    for place, i in enumerate(best):
+        x, y = means[i]
+        side = 1 if x < middle else -1
+        # Neighbors on the front are often close: their names stand above and below by turns.
+        ax.annotate(
+            names[i], (x, y), (9 * side, 9 if place % 2 else -13), textcoords="offset points", fontsize=8,
+            ha="left" if side > 0 else "right",
+        )  # fmt: skip
