@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 CORES ?= 2
+# Jobs and tests import the same modules over and over: Python shall keep what it has compiled of them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check format schema lock hooks clean
 

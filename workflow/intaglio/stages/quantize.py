@@ -8,7 +8,7 @@ observes nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,13 @@ from intaglio.stages.checkpoint import read_record, training_record, write_check
 from intaglio.stages.distillation import taught_by
 from intaglio.stages.examples import drawn_batches
 from intaglio.stages.finetune import override_dropout
+from intaglio.stages.load import load_model
 from intaglio.stages.masks import held_masks, sparsity_rows
 from intaglio.stages.training import train
 from intaglio.study.options import QuantizeOptions
+
+# Calibration batches on which the parent predicts too.
+COMPARED = 4
 
 
 def quantize(
@@ -54,7 +58,8 @@ def quantize(
         teacher: a float [checkpoint] artifact, exactly where the options have a distillation.
 
     Raises:
-        UserError: the parent is quantized already, is damaged or of an architecture without an integer encoder.
+        UserError: the parent is quantized already, is damaged or of an architecture without an integer encoder; or
+            calibration alone changes too many predictions.
         Preempted: the job was asked to leave; its progress is saved.
     """
     read_record(parent)
@@ -63,11 +68,14 @@ def quantize(
     tokenizer = AutoTokenizer.from_pretrained(parent)
     config = read_config(parent)
     override_dropout(config, options)
+    model = load_model(parent)
     set_seed(seed)
     encoder = from_pretrained(parent, frozenset(options.integer), config)
     batches = drawn_batches(data, tokenizer, max_length, options.calibration_examples, seed)
     observe = partial(calibrate, encoder, batches, options.momentum)
     observe()
+    conversion = compare(model, encoder, batches[:COMPARED], options.tolerance)
+    del model
     masks = held_masks(encoder)
     result = train(
         encoder,
@@ -81,7 +89,7 @@ def quantize(
         callbacks=[Recalibration(options, observe), *masks],
         loss=taught_by(teacher, encoder, tokenizer, data, max_length, options.distillation),
     )
-    record = training_record(result, options, seed, parent)
+    record = training_record(result, options, seed, parent) | {"conversion": conversion}
     if masks:
         record |= {"sparsity": sparsity_rows(encoder)}
     write_checkpoint(output, partial(save_pretrained, encoder, config), tokenizer, record, result.history)
@@ -104,6 +112,34 @@ def calibrate(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], momentu
                 f"calibration: the range of {name.removesuffix('.largest')} is {float(buffer)}; "
                 "the checkpoint that it starts from is broken, train it again"
             )
+
+
+@torch.no_grad()
+def compare(parent: Any, encoder: Encoder, batches: Sequence[Mapping[str, Tensor]], tolerance: float) -> dict[str, Any]:
+    """Return how many predictions quantization itself has changed, before training makes up for it.
+
+    Args:
+        parent: the float model, in evaluation mode.
+        encoder: the calibrated integer one, in evaluation mode, on the same device.
+        batches: inputs of both.
+        tolerance: share of the examples whose prediction may change.
+
+    Returns:
+        What was compared, and how much of it may change and did: `measure`, `tolerance`, `difference`.
+
+    Raises:
+        UserError: more have changed.
+    """
+    pairs = [(parent(**batch).logits.argmax(-1), encoder(**batch).logits.argmax(-1)) for batch in batches]
+    changed = torch.cat([before != after for before, after in pairs])
+    difference = float(changed.double().mean())
+    if difference > tolerance:
+        raise UserError(
+            f"quantize: {int(changed.sum())} of {len(changed)} predictions change before training, a share of"
+            f" {difference:.3g} where {tolerance:.3g} is allowed; take more calibration_examples, leave an operation in"
+            " floating point, or allow more (tolerance)"
+        )
+    return {"measure": "predictions changed before training", "difference": difference, "tolerance": tolerance}
 
 
 class Recalibration(TrainerCallback):  # type: ignore[misc]

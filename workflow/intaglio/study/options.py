@@ -149,6 +149,12 @@ class QuantizeOptions(TrainingOptions):
     momentum: float = Field(0.95, gt=0, lt=1, description="Of the moving average of activation ranges.")
     freeze: float = Field(0.5, ge=0, le=1, description="Share of the steps after which ranges stay as they are.")
     recalibrations: int = Field(5, ge=0, description="Times that ranges are updated before they are frozen.")
+    tolerance: float = Field(
+        0.4,
+        ge=0,
+        le=1,
+        description="Share of calibration examples whose prediction may change before training; more fails the run.",
+    )
     learning_rate: float = Field(2e-6, gt=0, description="Peak learning rate; a float-sized one makes tasks collapse.")
 
     distillation: Distillation | None = Field(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from intaglio import schemas
 from intaglio.arithmetic.operations import OPERATIONS
@@ -98,7 +99,7 @@ def agreement(evaluation: Path, teacher: Path, test_set: str) -> Row:
         return {}
     if not np.array_equal(ids, teacher_ids):
         return {}
-    log_p, log_q = _log_softmax(theirs), _log_softmax(mine)
+    log_p, log_q = log_softmax(theirs, axis=1), log_softmax(mine, axis=1)
     return {
         "teacher_agreement": float((mine.argmax(1) == theirs.argmax(1)).mean()),
         "teacher_kl": float((np.exp(log_p) * (log_p - log_q)).sum(1).mean()),
@@ -114,12 +115,6 @@ def _logits(evaluation: Path, test_set: str) -> tuple[Any, NDArray[np.float64]]:
     logits = np.array([table.column("logits")[int(row)].as_py() for row in rows], dtype=np.float64)
     order = np.argsort(ids, kind="stable")
     return ids[order], logits[order]
-
-
-def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = logits - logits.max(1, keepdims=True)
-    probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return probabilities
 
 
 def _record(folder: Path) -> Row:

@@ -1,0 +1,63 @@
+"""What quantization itself does to predictions, before training makes up for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from intaglio.encoder.checkpoint import from_pretrained
+from intaglio.errors import UserError
+from intaglio.stages.checkpoint import read_record
+from intaglio.stages.examples import drawn_batches
+from intaglio.stages.finetune import finetune
+from intaglio.stages.load import load_checkpoint
+from intaglio.stages.quantize import calibrate, compare, quantize
+from intaglio.study.options import FinetuneOptions, QuantizeOptions
+from tiny import tiny_data, tiny_model
+
+ALL = frozenset({"linear", "gelu", "softmax", "layernorm"})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A fine-tuned checkpoint and its data."""
+    root = tmp_path_factory.mktemp("quantize")
+    data = tiny_data(root / "data", n=64)
+    options = FinetuneOptions(batch_size=8, epochs=1, learning_rate=1e-3)
+    finetune(tiny_model(root / "model"), data, options, 1, 32, root / "work", root / "parent")
+    return root / "parent", data
+
+
+def test_the_share_of_changed_predictions_is_counted_and_recorded(made: tuple[Path, Path], tmp_path: Path) -> None:
+    parent, data = made
+    options = QuantizeOptions(batch_size=8, max_steps=1, calibration_examples=48)
+    quantize(parent, data, options, 1, 32, tmp_path / "work", tmp_path / "output")
+    conversion = read_record(tmp_path / "output")["conversion"]
+    model, tokenizer = load_checkpoint(parent)
+    batches = drawn_batches(data, tokenizer, 32, 48, 1)
+    encoder = from_pretrained(parent, ALL)
+    calibrate(encoder, batches, options.momentum)
+    changed = 0
+    with torch.no_grad():
+        for batch in batches:
+            before, after = model(**batch).logits, encoder(**batch).logits
+            changed += sum(int(a.argmax()) != int(b.argmax()) for a, b in zip(before, after, strict=True))
+    assert conversion["difference"] == pytest.approx(changed / 48)
+    assert conversion["tolerance"] == 0.4
+
+
+def test_a_calibration_that_breaks_the_model_fails_with_its_figures(made: tuple[Path, Path]) -> None:
+    parent, data = made
+    model, tokenizer = load_checkpoint(parent)
+    batches = drawn_batches(data, tokenizer, 32, 32, 1)
+    encoder = from_pretrained(parent, ALL)
+    calibrate(encoder, batches, 0.95)
+    with torch.no_grad():
+        # A head that says the opposite: every prediction changes.
+        encoder.head.output.weight.neg_()
+        encoder.head.output.bias.neg_()
+    with pytest.raises(UserError, match=r"\d+ of 32 predictions change .* where 0.4 is allowed; take more") as caught:
+        compare(model, encoder, batches, 0.4)
+    assert "\n" not in str(caught.value)
