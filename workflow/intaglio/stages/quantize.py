@@ -30,7 +30,7 @@ from intaglio.stages.training import train
 from intaglio.study.options import QuantizeOptions
 
 # Calibration batches on which the parent predicts too.
-COMPARED = 4
+COMPARED = 2
 
 
 def quantize(
