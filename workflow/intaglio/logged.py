@@ -7,11 +7,13 @@ leave at once, and the command that is still saving its progress is killed with 
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
@@ -22,15 +24,9 @@ def logged(path: Path | None) -> Iterator[None]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     screen, kept = os.dup(2), (os.dup(1), os.dup(2))
-    source, sink = os.pipe()
+    (source, sink), (over, end) = os.pipe(), os.pipe()
     with path.open("wb", buffering=0) as file:
-
-        def copy() -> None:
-            while chunk := os.read(source, 65536):
-                file.write(chunk)
-                os.write(screen, chunk)
-
-        copier = threading.Thread(target=copy, daemon=True)
+        copier = threading.Thread(target=_copy, args=(source, over, file, screen), daemon=True)
         copier.start()
         for descriptor in (1, 2):
             os.dup2(sink, descriptor)
@@ -43,6 +39,21 @@ def logged(path: Path | None) -> Iterator[None]:
             for descriptor, before in zip((1, 2), kept, strict=True):
                 os.dup2(before, descriptor)
                 os.close(before)
-            copier.join(timeout=10)
-    os.close(source)
-    os.close(screen)
+            os.close(end)
+            copier.join()
+    for descriptor in (source, over, screen):
+        os.close(descriptor)
+
+
+def _copy(source: int, over: int, file: IO[bytes], screen: int) -> None:
+    """Copy what comes to a file and to the screen, until `over` is closed at its other end and nothing is left.
+
+    The end of `source` may be long in coming: children that outlive the work hold it, as multiprocessing's tracker.
+    """
+    while True:
+        ready, _, _ = select.select([source, over], [], [])
+        chunk = os.read(source, 65536) if source in ready else b""
+        if not chunk:
+            return
+        file.write(chunk)
+        os.write(screen, chunk)
