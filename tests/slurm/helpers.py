@@ -59,12 +59,24 @@ def job_of(folder: Path, seconds: float = 60) -> str:
     """Wait until a Snakemake or submitit started in this folder has a job in the queue; return its id."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for line in call("squeue", "--noheader", "--format=%i|%Z").splitlines():
-            jobid, where = line.split("|", 1)
-            if where == str(folder):
-                return jobid
+        for jobid in queued(folder):
+            return jobid
         time.sleep(0.3)
     raise AssertionError(f"no job from {folder} within {seconds} s")
+
+
+def queued(folder: Path) -> list[str]:
+    """Ids of the jobs from this folder that are in the queue; one that has ended is, until it is cleaned up."""
+    lines = (line.split("|", 1) for line in call("squeue", "--noheader", "--format=%i|%Z").splitlines())
+    return [jobid for jobid, where in lines if where == str(folder)]
+
+
+def wait_until_none_is_queued(folder: Path, seconds: float = 60) -> None:
+    """Wait until no job from this folder is in the queue."""
+    end = time.monotonic() + seconds
+    while queued(folder):
+        assert time.monotonic() < end, f"jobs from {folder} after {seconds} s"
+        time.sleep(0.3)
 
 
 def sacct(jobid: str, *fields: str, every_attempt: bool = False) -> list[dict[str, str]]:

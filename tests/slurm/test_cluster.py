@@ -148,6 +148,7 @@ def test_submit_says_what_slurm_says(toy: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UserError, match="Invalid partition"):
         submit("a.short", partition="nowhere", minutes=1)
     assert submit("failed", gpus=0, cpus=1, memory_gb=1, minutes=1) == 1
+    helpers.wait_until_none_is_queued(toy)
     monkeypatch.setattr(submission, "_QUEUE_SECONDS", 1)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(submit, "a.long", gpus=1, cpus=1, memory_gb=1, minutes=1)
