@@ -103,6 +103,11 @@ def test_sparsity_and_sizes_are_those_of_the_runs(summary: Path) -> None:
         row["variant"]: row for row in schemas.read_table(summary / "variants.parquet", schemas.VARIANTS).to_pylist()
     }
     assert [variants[name]["sparsity_mean"] for name in VARIANTS] == [None, 0.6, 0.35]
+    layers = schemas.read_table(summary / "sparsity.parquet", schemas.SPARSITY).to_pylist()
+    assert {(row["variant"], row["layer"], row["weights"], row["zeros"]) for row in layers} == {
+        ("pruned-60", "0.query", 1000, 600),
+        ("both", "0.query", 1000, 350),
+    }
     assert variants["both"]["recipe"] == "distilled to 3 layers + pruned 35 % + int8 dynamic"
     sizes = schemas.read_table(summary / "sizes.parquet", schemas.keyed(schemas.SIZES)).to_pylist()
     for component, column in (("sparse", "sparse_mb_mean"), ("zstd", "zstd_mb_mean")):

@@ -165,3 +165,13 @@ CONVERSIONS = schema(
         field("tolerance", FLOAT, "How much was allowed; more fails the run."),
     ],
 )
+
+SPARSITY = schema(
+    "sparsity",
+    [
+        *KEYS,
+        field("layer", STRING, "Layer's number and linear layer: 0.query."),
+        field("weights", INT, "Its weights."),
+        field("zeros", INT, "Those that are zero."),
+    ],
+)

@@ -86,8 +86,16 @@ def _cost(records: Sequence[Record]) -> str:
 
 def conversion_rows(records: Sequence[Record]) -> list[Row]:
     """Return the rows of conversions.parquet: one a run and conversion."""
-    names = ("study", "task", "model", "variant", "seed")
-    return [{**{name: record.row[name] for name in names}, **row} for record in records for row in record.conversions]
+    return [{**_run(record), **row} for record in records for row in record.conversions]
+
+
+def sparsity_rows(records: Sequence[Record]) -> list[Row]:
+    """Return the rows of sparsity.parquet: one a run and linear layer, of runs that prune weights."""
+    return [{**_run(record), **row} for record in records for row in record.sparsity]
+
+
+def _run(record: Record) -> Row:
+    return {name: record.row[name] for name in ("study", "task", "model", "variant", "seed")}
 
 
 def show_conversions(study: Mapping[str, Any], rows: Sequence[Row]) -> Display:

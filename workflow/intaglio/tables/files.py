@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Tables of the study's own, tables gathered from all runs as they are, and tables for people.
-SUMMARIZED = ("runs", "variants", "backends", "conversions")
+SUMMARIZED = ("runs", "variants", "backends", "conversions", "sparsity")
 GATHERED = ("metrics", "history", "latency", "sizes", "operators")
 SHOWN = ("runs", "variants", "compression", "conversions", "backends", "published")
 SUMMARY_FILES = (

@@ -73,9 +73,14 @@ def exported(facts: Mapping[str, Any]) -> list[Row]:
     return [{"stage": "export", "measure": "largest difference of a logit", **measured}]
 
 
-def sparsity(checkpoint: Path) -> float | None:
-    """Return the share of zeros among the weights of the linear layers; null where nothing was pruned."""
-    rows = _record(checkpoint).get("sparsity")
+def sparsity(checkpoint: Path) -> list[Row]:
+    """Return how many weights every linear layer has, and how many are zero; nothing where none were pruned."""
+    rows: list[Row] = _record(checkpoint).get("sparsity", [])
+    return rows
+
+
+def share_of_zeros(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the share of zeros among all weights; null where none were pruned."""
     return sum(row["zeros"] for row in rows) / sum(row["weights"] for row in rows) if rows else None
 
 

@@ -38,6 +38,7 @@ class Record:
         classes: number of labels of its task.
         validation: metrics on the validation split, of the weights that were kept.
         trained: training time of every stage by the folder of its checkpoint, s.
+        sparsity: weights and zeros of its linear layers, rows of sparsity.parquet without the run's key.
         conversions: what its conversions changed, rows of conversions.parquet without the run's key.
     """
 
@@ -48,6 +49,7 @@ class Record:
     classes: int = 0
     validation: dict[str, float] = field(default_factory=dict)
     trained: dict[str, float] = field(default_factory=dict)
+    sparsity: list[dict[str, Any]] = field(default_factory=list)
     conversions: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -101,9 +103,10 @@ def _read_checkpoint(record: Record, folder: Path, _study: Mapping[str, Any], ru
     record.tables["history"] = schemas.read_table(folder / "history.parquet", schemas.TRAINING_HISTORY)
     record.validation = {name.removeprefix("validation_"): value for name, value in training["validation"].items()}
     record.conversions += lineage.conversions(run["stages"])
+    record.sparsity = lineage.sparsity(folder)
     record.trained = lineage.trained_seconds(run["stages"])
     record.row |= {
-        "sparsity": lineage.sparsity(folder),
+        "sparsity": lineage.share_of_zeros(record.sparsity),
         "train_seconds": training["train_seconds"],
         "total_train_seconds": training["total_train_seconds"],
         "step_seconds": training["step_seconds_median"],

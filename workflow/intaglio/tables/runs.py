@@ -55,6 +55,7 @@ def summarize(plan: Path, output: Path, partial: bool = False) -> None:
         schemas.write_table(folder / "variants.parquet", variants, schemas.VARIANTS)
         schemas.write_table(folder / "backends.parquet", executed, schemas.BACKENDS)
         schemas.write_table(folder / "conversions.parquet", converted, schemas.CONVERSIONS)
+        schemas.write_table(folder / "sparsity.parquet", compression.sparsity_rows(records), schemas.SPARSITY)
         for name, schema in _GATHERED.items():
             schemas.write_table(folder / f"{name}.parquet", _gather(name, schema, records), schemas.keyed(schema))
         display.write_csv(folder / "runs.csv", runs, list(schemas.RUNS.names))
