@@ -132,7 +132,7 @@ def _names(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         mine = [row for row in rows if row["device"] == device]
         names = "; ".join(sorted({row["device_name"] for row in mine}))
         threads = ", ".join(str(count) for count in sorted({row["threads"] for row in mine}))
-        instructions = "; ".join(sorted({row["instructions"] for row in mine})).replace("_", " ")
+        instructions = "; ".join(sorted({row["instructions"] for row in mine}))
         on_cpu = f"{names}, {threads} threads, instruction sets {instructions or 'not known'}"
         named.append((device, on_cpu if device == "cpu" else names))
     return named
