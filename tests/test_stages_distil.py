@@ -29,12 +29,7 @@ OPTIONS = DistilOptions(batch_size=8, epochs=1, learning_rate=1e-3, distillation
 SECONDS = 2.5
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -36,12 +36,7 @@ TRAINING = {"learning_rate": 1e-2, "max_steps": 12, "batch_size": 8, "checkpoint
 STEPS = 12
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True, scope="module")
