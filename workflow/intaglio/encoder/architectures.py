@@ -17,12 +17,23 @@ class Architecture:
     Attributes:
         renames: (theirs, ours), applied to every weight's name in this order.
         activation: between the two layers of the classification head.
+        layers: where transformers' base model keeps its layers.
+        linear: where a layer keeps query, key, value, attention output, intermediate and output.
         drops_first: whether the head begins with dropout.
         positions_from_padding: whether positions count from after the padding index (RoBERTa).
     """
 
     renames: tuple[tuple[str, str], ...]
     activation: Callable[[Tensor], Tensor]
+    layers: str = "encoder.layer"
+    linear: tuple[str, ...] = (
+        "attention.self.query",
+        "attention.self.key",
+        "attention.self.value",
+        "attention.output.dense",
+        "intermediate.dense",
+        "output.dense",
+    )
     drops_first: bool = False
     positions_from_padding: bool = False
 
@@ -89,6 +100,15 @@ ARCHITECTURES = {
             ("classifier.", "head.output."),
         ),
         relu,
+        layers="transformer.layer",
+        linear=(
+            "attention.q_lin",
+            "attention.k_lin",
+            "attention.v_lin",
+            "attention.out_lin",
+            "ffn.lin1",
+            "ffn.lin2",
+        ),
     ),
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from intaglio.encoder.architectures import ARCHITECTURES
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError, nearest
 
@@ -40,23 +41,15 @@ class LayerParts:
         return {name: getattr(self, name) for name in names}
 
 
-_OURS = ("attention.query", "attention.key", "attention.value", "attention.output", "intermediate", "output")
-_BERT = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "intermediate.dense",
-    "output.dense",
+# Where a layer of ours keeps its linear layers.
+_OURS: tuple[str, ...] = (
+    "attention.query",
+    "attention.key",
+    "attention.value",
+    "attention.output",
+    "intermediate",
+    "output",
 )
-_DISTILBERT = ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2")
-# Where transformers' base models keep their layers, and where a layer keeps its linear ones.
-_THEIRS = {
-    "bert": ("encoder.layer", _BERT),
-    "roberta": ("encoder.layer", _BERT),
-    "electra": ("encoder.layer", _BERT),
-    "distilbert": ("transformer.layer", _DISTILBERT),
-}
 
 
 def layer_parts(model: Any) -> list[LayerParts]:
@@ -69,8 +62,8 @@ def layer_parts(model: Any) -> list[LayerParts]:
         blocks, names = model.layers, _OURS
     else:
         kind = model.config.model_type
-        if kind not in _THEIRS:
-            raise UserError(f"model type {kind!r}: its layers are not known here, {nearest(kind, _THEIRS)}")
-        where, names = _THEIRS[kind]
-        blocks = attrgetter(where)(model.base_model)
+        if kind not in ARCHITECTURES:
+            raise UserError(f"model type {kind!r}: its layers are not known here, {nearest(kind, ARCHITECTURES)}")
+        architecture = ARCHITECTURES[kind]
+        blocks, names = attrgetter(architecture.layers)(model.base_model), architecture.linear
     return [LayerParts(block, *(attrgetter(name)(block) for name in names)) for block in blocks]
