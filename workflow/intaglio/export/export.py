@@ -75,12 +75,13 @@ def _hand_on(checkpoint: Path, config: dict[str, Any], draft: Path) -> dict[str,
     """
     import onnx
 
-    for file in model_files(checkpoint / MODEL):
+    model = onnx.load(checkpoint / MODEL, load_external_data=False)
+    for file in model_files(checkpoint / MODEL, model.graph):
         shutil.copyfile(file, draft / file.name)
         if not filecmp.cmp(file, draft / file.name, shallow=False):
             raise UserError(f"{checkpoint}: the copy of {file.name} is another file; check the disk and export again")
     method = config[OURS]["int8"]["method"]
-    record = _record(onnx.load(draft / MODEL, load_external_data=False), [])
+    record = _record(model, [])
     # Between linear layers everything is floating point.
     floating = [operation for operation in OPERATIONS if operation != "linear" or method == "weights"]
     return record | {"int8": method, "floating": floating, "difference": 0.0, "tolerance": 0.0}

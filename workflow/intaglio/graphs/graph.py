@@ -85,16 +85,10 @@ def save(model: onnx.ModelProto, path: Path) -> None:
     onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data")
 
 
-def model_files(path: Path) -> list[Path]:
-    """Return a model's file and those beside it that hold its weights."""
-    return [path, *(path.parent / name for name in sorted(_outside(path)))]
-
-
-def _outside(path: Path) -> set[str]:
-    import onnx
-
-    graph = onnx.load(path, load_external_data=False).graph
-    return {entry.value for tensor in tensors(graph) for entry in tensor.external_data if entry.key == "location"}
+def model_files(path: Path, graph: onnx.GraphProto) -> list[Path]:
+    """Return a model's file and those beside it that hold its weights, from its graph read without these."""
+    outside = {entry.value for tensor in tensors(graph) for entry in tensor.external_data if entry.key == "location"}
+    return [path, *(path.parent / name for name in sorted(outside))]
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -76,7 +76,8 @@ def _read_graph(folder: Path) -> tuple[Any, list[Path]]:
     path = folder / MODEL
     if not path.is_file():
         raise UserError(f"{folder}: no {MODEL}; run the job that makes it again")
-    return onnx.load(path, load_external_data=False).graph, model_files(path)
+    graph = onnx.load(path, load_external_data=False).graph
+    return graph, model_files(path, graph)
 
 
 def _compressed(graph: Any, folder: Path, files: Sequence[Path]) -> list[Row]:

@@ -93,7 +93,10 @@ def int8(parent: Path, data: Path, options: Int8Options, seed: int, max_length: 
     described = json.loads((parent / CONFIG).read_text()) | {OURS: {"int8": options.model_dump(mode="json")}}
 
     def put(folder: Path) -> None:
-        for file in model_files(work / MODEL):
+        import onnx
+
+        graph = onnx.load(work / MODEL, load_external_data=False).graph
+        for file in model_files(work / MODEL, graph):
             shutil.copyfile(file, folder / file.name)
         (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
 
