@@ -20,39 +20,35 @@ _PRUNED, _PATTERN = "pruned ", "pruned 2:4"
 def accuracy_vs_sparsity(summary: Summary, look: Look) -> Figure:
     """Draw the primary metric of pruned variants against their sparsity, beside what they were pruned from."""
     title = "Accuracy against sparsity"
-    drawn = [panel for panel in summary.panels if any(row["sparsity_mean"] is not None for row in panel.variants)]
+    drawn = [(panel, lines) for panel in summary.panels if (lines := _lines(panel))]
     if not drawn:
         return statement(title, "Nothing to show: the study prunes no weights.")
-    names = [name for name in summary.variants if any(_of(panel, name) for panel in drawn)]
+    shown = {row["variant"] for _, lines in drawn for line in lines for row in line}
+    names = [name for name in summary.variants if name in shown]
     handles = look.handles(names)
     handles.append(Line2D([], [], color=GREY, lw=1.2, label="sparsity alone differs"))
     said = (
         "Zeros among the weights of the linear layers; 0 is the same recipe without pruning. Marks: means over seeds."
     )
     figure, axes = panels(len(drawn), (4.4, 3.2), title, said, legend=handles)
-    for ax, panel in zip(axes, drawn, strict=True):
-        for line in _lines(panel):
-            x, y = ([100 * value for value in values] for values in zip(*((p[0], p[1]) for p in line), strict=True))
-            ax.plot(x, y, color=GREY, lw=1.2, zorder=1)
-        for name in names:
-            for at, value, sd in _of(panel, name):
-                color = look.color(name)
-                ax.errorbar(100 * at, 100 * value, 100 * (sd or 0), fmt=look.marker(name), color=color, ms=7)
+    for ax, (panel, lines) in zip(axes, drawn, strict=True):
+        for line in lines:
+            ax.plot(
+                [100 * (row["sparsity_mean"] or 0) for row in line], [100 * row["primary_mean"] for row in line],
+                color=GREY, lw=1.2, zorder=1,
+            )  # fmt: skip
+        # What several lines begin with is drawn once.
+        for name, row in {row["variant"]: row for line in lines for row in line}.items():
+            at, value, sd = (100 * (row[key] or 0) for key in ("sparsity_mean", "primary_mean", "primary_sd"))
+            ax.errorbar(at, value, sd, fmt=look.marker(name), color=look.color(name), ms=7)
         ax.margins(0.12)
         ax.set(title=panel.title, xlabel="sparsity, %", ylabel=metric_name(panel))
         ax.grid(color=FAINT)
     return figure
 
 
-def _of(panel: Panel, variant: str) -> list[tuple[float, float, float | None]]:
-    """Return sparsity, mean and deviation of a variant that stands on some line."""
-    points = [point for line in _lines(panel) for point in line]
-    found = [(at, value, sd) for at, value, sd, name in points if name == variant]
-    return found[:1]
-
-
-def _lines(panel: Panel) -> list[Sequence[tuple[float, float, float | None, str]]]:
-    """Return (sparsity, mean, deviation, variant) of each family of recipes, by sparsity."""
+def _lines(panel: Panel) -> list[Sequence[dict[str, Any]]]:
+    """Return rows of variants of each family of recipes, by sparsity; nothing where no weights are pruned."""
     families: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     for row in panel.variants:
         if row["sparsity_mean"] is not None:
@@ -62,10 +58,7 @@ def _lines(panel: Panel) -> list[Sequence[tuple[float, float, float | None, str]
         for (rest, _), rows in families.items():
             if row["sparsity_mean"] is None and row["recipe"] == rest:
                 rows.append(row)
-    return [
-        sorted((row["sparsity_mean"] or 0.0, row["primary_mean"], row["primary_sd"], row["variant"]) for row in rows)
-        for rows in families.values()
-    ]
+    return [sorted(rows, key=lambda row: row["sparsity_mean"] or 0) for rows in families.values()]
 
 
 def _without_pruning(recipe: str) -> str:
