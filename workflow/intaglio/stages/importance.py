@@ -26,7 +26,6 @@ from intaglio.study.options import PruneOptions
 # Neurons that stay or go together: products are tiled by so many (two vectors of AVX-512 in float32, one of AVX2 and a
 # tile of the sparse tensor cores in int8), and a remainder would cost as much as a whole tile.
 NEURONS = 32
-DEFAULT_SPARSITY = 0.5
 # A speed-up is reached by a share that is one of so many.
 SHARES = 1000
 
@@ -129,7 +128,7 @@ def choose(scores: Units, shape: EncoderConfig, options: PruneOptions, length: i
         return multiply_adds(shape, length) / multiply_adds(kept(share / SHARES).shape(shape), length)
 
     if options.speedup is None:
-        return kept(DEFAULT_SPARSITY if options.sparsity is None else options.sparsity)
+        return kept(options.removed)
     share = bisect_left(range(SHARES), options.speedup, key=speedup)
     if share == SHARES:
         raise UserError(

@@ -26,9 +26,6 @@ from intaglio.stages.masks import HeldMasks, choose_masks, cubic_sparsity, linea
 from intaglio.stages.training import train
 from intaglio.study.options import PruneOptions
 
-# Also that of 2:4.
-DEFAULT_SPARSITY = 0.5
-
 
 def prune(
     parent: Path,
@@ -107,7 +104,7 @@ class GradualMasks(HeldMasks):
         options = self.options
         progress = [number / options.prunings for number in range(1, options.prunings + 1)]
         last = options.pruning * total
-        return {max(1, round(last * share)): cubic_sparsity(_sparsity(options), share) for share in progress}
+        return {max(1, round(last * share)): cubic_sparsity(options.removed, share) for share in progress}
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, /, **kwargs: Any) -> None:
         """Remove weights if it is time, and hold what was removed."""
@@ -120,11 +117,7 @@ class GradualMasks(HeldMasks):
 def prune_now(model: Any, options: PruneOptions) -> None:
     """Bring a model to its final sparsity at once."""
     layers = list(linear_layers(model).values())
-    set_to_zero(layers, _choose(layers, options, _sparsity(options)))
-
-
-def _sparsity(options: PruneOptions) -> float:
-    return DEFAULT_SPARSITY if options.sparsity is None else options.sparsity
+    set_to_zero(layers, _choose(layers, options, options.removed))
 
 
 def _choose(layers: Sequence[nn.Linear], options: PruneOptions, sparsity: float) -> list[Tensor]:
@@ -134,12 +127,12 @@ def _choose(layers: Sequence[nn.Linear], options: PruneOptions, sparsity: float)
 
 def _check_parent(model: Any, options: PruneOptions, parent: Path) -> None:
     layers = list(linear_layers(model).values())
-    wanted = sum(int(mask.sum()) for mask in _choose(layers, options, _sparsity(options)))
+    wanted = sum(int(mask.sum()) for mask in _choose(layers, options, options.removed))
     zeros = sum(row["zeros"] for row in sparsity_rows(model))
     if zeros > wanted:
         raise UserError(
             f"{parent}: {zeros} of its weights are zero already, more than the {wanted} that sparsity: "
-            f"{_sparsity(options)} asks for; give a larger one, or start from a model that is not pruned"
+            f"{options.removed} asks for; give a larger one, or start from a model that is not pruned"
         )
 
 
@@ -149,6 +142,6 @@ def _check_result(model: Any, options: PruneOptions) -> None:
     Zeros are chosen before other weights: were they too few or too many, another choice would not be the same.
     """
     layers = list(linear_layers(model).values())
-    masks = _choose(layers, options, _sparsity(options))
+    masks = _choose(layers, options, options.removed)
     if not all(torch.equal(layer.weight == 0, mask) for layer, mask in zip(layers, masks, strict=True)):
-        raise RuntimeError(f"prune: the weights are not {_sparsity(options)} zero, {sparsity_rows(model)}")
+        raise RuntimeError(f"prune: the weights are not {options.removed} zero, {sparsity_rows(model)}")

@@ -92,6 +92,10 @@ class DistilOptions(TrainingOptions):
         return self
 
 
+# What `prune` removes where the study says neither a sparsity nor a speed-up; also that of 2:4.
+DEFAULT_SPARSITY = 0.5
+
+
 class PruneOptions(TrainingOptions):
     """Remove weights, or attention heads and neurons, and train what is left."""
 
@@ -127,9 +131,14 @@ class PruneOptions(TrainingOptions):
         None, description="Let a teacher help to recover; null learns from the labels alone."
     )
 
+    @property
+    def removed(self) -> float:
+        """The share that is removed, where `speedup` does not decide it."""
+        return DEFAULT_SPARSITY if self.sparsity is None else self.sparsity
+
     @model_validator(mode="after")
     def _target_fits_structure(self) -> Self:
-        if self.structure == "2:4" and self.sparsity not in (None, 0.5):
+        if self.structure == "2:4" and self.sparsity not in (None, DEFAULT_SPARSITY):
             raise ValueError("sparsity: 2:4 is a sparsity of 0.5; leave it out")
         if self.speedup is not None and self.structure != "heads-and-neurons":
             raise ValueError(f"speedup: dense kernels gain nothing from {self.structure} sparsity; give `sparsity`")

@@ -15,6 +15,7 @@ from intaglio import schemas
 from intaglio.arithmetic.operations import OPERATIONS
 from intaglio.errors import UserError
 from intaglio.store import open_artifact
+from intaglio.study.options import DEFAULT_SPARSITY
 
 Row = dict[str, Any]
 NOTHING_DONE = "fine-tuned"
@@ -38,7 +39,7 @@ def _pruned(options: Mapping[str, Any]) -> str:
     cut = options["structure"] == "heads-and-neurons"
     if options["speedup"]:
         return f"cut for {options['speedup']:g}×"
-    return f"{'cut' if cut else 'pruned'} {100 * (options['sparsity'] or 0.5):g} %"
+    return f"{'cut' if cut else 'pruned'} {100 * (options['sparsity'] or DEFAULT_SPARSITY):g} %"
 
 
 def _quantized(options: Mapping[str, Any]) -> str:

@@ -149,11 +149,14 @@ def _read_profile(record: Record, folder: Path, study: Mapping[str, Any], _run: 
     timed = {row["device"]: row for row in sorted(record.timed, key=lambda row: -row["mean_ms"])}
     record.row |= {"latency_batch_size": batch_size, "latency_length": length}
     record.row |= _cpu_columns(timed.get("cpu")) | _cuda_columns(timed.get("cuda"))
+    components: dict[str, list[dict[str, Any]]] = {}
+    for row in sizes.to_pylist():
+        components.setdefault(row["component"], []).append(row)
     for component, column in _SIZES.items():
-        of_it = [row["bytes"] for row in sizes.to_pylist() if row["component"] == component]
-        record.row[column] = sum(of_it) / _MB if of_it else None
-    nonzero = [row["count"] for row in sizes.to_pylist() if row["component"] == "nonzero"]
-    record.row["nonzero"] = sum(nonzero) if nonzero else None
+        of_it = components.get(component)
+        record.row[column] = sum(row["bytes"] for row in of_it) / _MB if of_it else None
+    nonzero = components.get("nonzero")
+    record.row["nonzero"] = sum(row["count"] for row in nonzero) if nonzero else None
     record.conversions += lineage.exported(open_artifact(folder, "profile").get("export", {}))
 
 
