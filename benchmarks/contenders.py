@@ -91,7 +91,7 @@ class Models:
         """Floating point for ONNX Runtime: what torch exports, attention and LayerNorm fused by onnxscript's rules."""
         import onnx
 
-        from intaglio.graphs.float_onnx import float_onnx
+        from intaglio.onnx.float_graph import float_onnx
 
         proto = float_onnx(self.model, ["input_ids", "attention_mask"])
         # Shapes from before the fusions: quantize_dynamic stumbles over them.
@@ -121,7 +121,7 @@ class Models:
         """Our integer graph."""
         import onnx
 
-        from intaglio.graphs.integer_onnx import integer_onnx
+        from intaglio.onnx.integer_graph import integer_onnx
 
         path = self.folder / "integer.onnx"
         onnx.save(integer_onnx(self.encoder, False), path)
@@ -159,7 +159,7 @@ def session_call(opened: Any) -> Call:
 
 def session(path: Path, threads: int, ours: bool) -> Any:
     """Open a graph in ONNX Runtime with the same options for all; ours is first fitted to the CPU, as Intaglio does."""
-    from intaglio.graphs.session import open_session, session_options
+    from intaglio.onnx.session import open_session, session_options
 
     if ours:
         return open_session(path, threads)

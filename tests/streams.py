@@ -24,7 +24,7 @@ from intaglio.encoder import layers, model
 from intaglio.encoder.layers import Gelu, Hidden, Norm, Range, Residual
 from intaglio.encoder.model import Attention, Encoder, Projection
 from intaglio.execution import on_torch
-from intaglio.graphs import integer_onnx
+from intaglio.onnx import integer_graph as integer_onnx
 
 Array = np.ndarray[Any, Any]
 Stream = dict[str, list[Any]]

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from encoders import ARCHITECTURES, INT, batch, random_model
+from intaglio.checkpoint import load_model
 from intaglio.encoder.checkpoint import convert, from_pretrained, is_ours, is_quantized, read_config, save_pretrained
 from intaglio.encoder.config import from_transformers
 from intaglio.encoder.cutting import Kept, cut_out, multiply_adds
@@ -24,17 +25,16 @@ from intaglio.errors import UserError
 from intaglio.execution.constants import constants_of
 from intaglio.execution.on_torch import integer_model
 from intaglio.export.export import export
-from intaglio.graphs.session import open_session
 from intaglio.measure.backends import torch_module
 from intaglio.measure.models import is_integer
+from intaglio.onnx.session import open_session
 from intaglio.stages.cut import KEPT, check_against_masked, cut
 from intaglio.stages.finetune import finetune
 from intaglio.stages.importance import Units, choose, gated, importance
-from intaglio.stages.load import load_model
 from intaglio.stages.quantize import quantize
-from intaglio.stages.resume import Preempted
 from intaglio.store import new_artifact
 from intaglio.study.options import FinetuneOptions, PruneOptions, QuantizeOptions
+from intaglio.training.resume import Preempted
 from plain_program import plain
 from streams import Graph, differing, executed, simulated
 from tiny import tiny_checkpoint, tiny_data, tiny_model, tiny_tokenizer

@@ -12,8 +12,11 @@ from encoders import ARCHITECTURES, INT, batch, calibrated, random_model
 from intaglio.arithmetic.integers import real
 from intaglio.encoder.checkpoint import convert, save_pretrained
 from intaglio.errors import UserError
-from intaglio.stages import distillation
-from intaglio.stages.distillation import (
+from intaglio.store import new_artifact
+from intaglio.study.options import Distillation, TrainingOptions
+from intaglio.tasks.tokenize import collate, encoded_dataset
+from intaglio.training import distillation
+from intaglio.training.distillation import (
     DistillationLoss,
     evenly,
     hidden_distance,
@@ -22,10 +25,7 @@ from intaglio.stages.distillation import (
     relation_heads,
     taught_by,
 )
-from intaglio.stages.training import train
-from intaglio.store import new_artifact
-from intaglio.study.options import Distillation, TrainingOptions
-from intaglio.tasks.tokenize import collate, encoded_dataset
+from intaglio.training.train import train
 from tiny import MAX_LENGTH, tiny_checkpoint, tiny_data, tiny_tokenizer
 
 ALL = Distillation(labels=0.3, logits=0.7, temperature=2.5, hidden=1.1, relations=0.9)

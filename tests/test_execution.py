@@ -20,7 +20,7 @@ from intaglio.errors import UserError
 from intaglio.execution import on_torch
 from intaglio.execution.constants import constants_of
 from intaglio.execution.on_torch import integer_model
-from intaglio.graphs.signed import signed_is_exact, with_signed_weights
+from intaglio.onnx.signed import signed_is_exact, with_signed_weights
 from plain_program import plain
 from streams import Graph, Inputs, Stream, array, differing, executed, session, simulated
 

@@ -21,9 +21,9 @@ from intaglio.encoder.checkpoint import from_pretrained, save_pretrained
 from intaglio.errors import UserError
 from intaglio.export.export import export
 from intaglio.export.parity import check_batches
-from intaglio.graphs import session as sessions
-from intaglio.graphs import signed
-from intaglio.graphs.session import open_session
+from intaglio.onnx import session as sessions
+from intaglio.onnx import signed
+from intaglio.onnx.session import open_session
 from intaglio.store import new_artifact
 from tiny import ARCHITECTURES, MAX_LENGTH, tiny_checkpoint, tiny_tokenizer
 
@@ -131,7 +131,7 @@ def test_a_file_that_computes_something_else_is_refused(
     changed = onnx.load(exported / "model.onnx")
     bias = next(each for each in changed.graph.initializer if each.name.endswith(".classifier.bias"))
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(wrong), bias.name))
-    monkeypatch.setattr("intaglio.graphs.float_onnx.float_onnx", lambda *_: changed)
+    monkeypatch.setattr("intaglio.onnx.float_graph.float_onnx", lambda *_: changed)
     with pytest.raises(UserError) as caught:
         export(checkpoint, tmp_path / "out" / "export")
     message = str(caught.value)
@@ -147,7 +147,7 @@ def test_what_cannot_be_exported_is_one_line(
     def fails(*_: Any) -> None:
         raise torch.onnx.OnnxExporterError("no such operator\nand pages more")
 
-    monkeypatch.setattr("intaglio.graphs.float_onnx.float_onnx", fails)
+    monkeypatch.setattr("intaglio.onnx.float_graph.float_onnx", fails)
     with pytest.raises(UserError, match=r"^.*distilbert.*no such operator\).*$"):
         export(one[0], tmp_path / "export")
     assert list(tmp_path.iterdir()) == []
@@ -189,7 +189,7 @@ def test_a_session_takes_the_threads_it_is_given_and_frees_them(one: tuple[Path,
 
 
 def test_running_a_file_needs_no_torch() -> None:
-    program = "import sys; import intaglio.graphs.session as s; s.session_options(1); assert 'torch' not in sys.modules"
+    program = "import sys; import intaglio.onnx.session as s; s.session_options(1); assert 'torch' not in sys.modules"
     workflow = Path(sessions.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=workflow, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -344,7 +344,7 @@ def test_integer_checkpoints_are_exported_as_integers(arch: str, point: Point, t
 
 def test_an_integer_that_is_off_by_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = integer_checkpoint(tmp_path / "checkpoint", "bert", INT)
-    from intaglio.graphs import integer_onnx as integers
+    from intaglio.onnx import integer_graph as integers
 
     make = integers.integer_onnx
 

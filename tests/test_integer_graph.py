@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 import reference
 from encoders import ARCHITECTURES, INT, INTEGER_POINTS, Point, calibrated, name
 from intaglio.execution.constants import NormConstants
-from intaglio.graphs.graph import Graph
-from intaglio.graphs.integer_onnx import integer_onnx
-from intaglio.graphs.integer_rows import Rows, _root, exponential_table, norm_rows, softmax_rows
+from intaglio.onnx.graph import Graph
+from intaglio.onnx.integer_graph import integer_onnx
+from intaglio.onnx.integer_rows import Rows, _root, exponential_table, norm_rows, softmax_rows
 from streams import session
 
 # Operator: the places of its second factor and of that factor's zero point among its inputs.

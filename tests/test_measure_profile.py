@@ -16,7 +16,6 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from intaglio.errors import UserError
 from intaglio.export.export import export
-from intaglio.graphs.session import open_session
 from intaglio.machine import device_name, fingerprint, machine_id
 from intaglio.measure import inputs, memory, profile, resident
 from intaglio.measure.backends import Opened, Place
@@ -24,6 +23,7 @@ from intaglio.measure.latency import latency_rows, summary, time_calls
 from intaglio.measure.models import load_checkpoint
 from intaglio.measure.operators import onnx_operators, operator_rows
 from intaglio.measure.sizes import size_rows
+from intaglio.onnx.session import open_session
 from intaglio.schemas import LATENCY, OPERATORS, SIZES, read_table
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.schema import Profile
@@ -379,7 +379,7 @@ class TestPeak:
         assert resident.peak() - before < 25e6
 
     def test_a_process_that_runs_a_graph_needs_no_torch(self):
-        check = "import sys, intaglio.measure.resident, intaglio.graphs.session; assert 'torch' not in sys.modules"
+        check = "import sys, intaglio.measure.resident, intaglio.onnx.session; assert 'torch' not in sys.modules"
         subprocess.run([sys.executable, "-c", check], cwd=Path(memory.__file__).parents[2], check=True)
 
     @pytest.mark.slow

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from encoders import ARCHITECTURES, INT, batch, random_model
+from intaglio.checkpoint import load_checkpoint, load_model
 from intaglio.encoder.checkpoint import convert, is_ours, save_pretrained
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
@@ -17,11 +18,10 @@ from intaglio.stages import distil as distil_module
 from intaglio.stages import quantize as quantize_module
 from intaglio.stages.checkpoint import RECORD, read_record
 from intaglio.stages.distil import distil, with_layers
-from intaglio.stages.load import load_checkpoint, load_model
 from intaglio.stages.quantize import quantize
-from intaglio.stages.training import train
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.options import Distillation, DistilOptions, QuantizeOptions
+from intaglio.training.train import train
 from tiny import tiny_config, tiny_data, tiny_model, tiny_tokenizer
 
 ALL = Distillation(labels=0.5, logits=0.5, hidden=1.0, relations=1.0)

@@ -10,9 +10,9 @@ from intaglio.schemas import TRAINING_HISTORY, read_table
 from intaglio.stages import finetune as module
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
 from intaglio.stages.finetune import finetune, override_dropout
-from intaglio.stages.training import TrainingResult
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.options import FinetuneOptions, QuantizeOptions
+from intaglio.training.train import TrainingResult
 from tiny import ARCHITECTURES, MAX_LENGTH, tiny_config, tiny_data, tiny_model
 
 OPTIONS = FinetuneOptions(batch_size=8, epochs=1, learning_rate=1e-3)

@@ -17,21 +17,21 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from encoders import batch
+from intaglio.checkpoint import load_checkpoint
 from intaglio.encoder.checkpoint import convert
 from intaglio.errors import UserError
 from intaglio.export.export import export
-from intaglio.graphs.calibration import Histogram, calibrate, count, least_error_range, percentile_range
-from intaglio.graphs.float_onnx import float_onnx, graph_inputs
-from intaglio.graphs.int8_onnx import Range, quantize, quantized_weight
-from intaglio.graphs.linear import linear_inputs, separate_attention
-from intaglio.graphs.session import open_session
 from intaglio.measure.evaluate import evaluate
 from intaglio.measure.profile import profile
+from intaglio.onnx.calibration import Histogram, calibrate, count, least_error_range, percentile_range
+from intaglio.onnx.float_graph import float_onnx, graph_inputs
+from intaglio.onnx.int8_graph import Range, quantize, quantized_weight
+from intaglio.onnx.linear import linear_inputs, separate_attention
+from intaglio.onnx.session import open_session
 from intaglio.schemas import LATENCY, OPERATORS, PREDICTIONS, SIZES, TRAINING_HISTORY, read_table
 from intaglio.stages import int8 as int8_stage
 from intaglio.stages.checkpoint import read_record
 from intaglio.stages.int8 import int8
-from intaglio.stages.load import load_checkpoint
 from intaglio.study.options import Int8Options
 from intaglio.study.schema import Profile
 from tiny import ARCHITECTURES, MAX_LENGTH, tiny_checkpoint, tiny_data, tiny_tokenizer
@@ -369,7 +369,7 @@ class TestWhatFollows:
         self, made: tuple[str, Path, Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         method, _, exported = made
-        monkeypatch.setattr("intaglio.graphs.session.signed_is_exact", lambda: True)
+        monkeypatch.setattr("intaglio.onnx.session.signed_is_exact", lambda: True)
         content = open_session(exported, 1)._model_bytes
         if method == "weights":
             assert content is None

@@ -14,20 +14,20 @@ from transformers import AutoConfig, TrainerCallback
 
 from encoders import ARCHITECTURES
 from intaglio import store
+from intaglio.checkpoint import load_model
 from intaglio.encoder.checkpoint import convert, is_ours, read_config, save_pretrained
 from intaglio.encoder.cutting import Kept, cut_out
 from intaglio.errors import UserError
 from intaglio.execution.constants import constants_of
 from intaglio.stages import prune as prune_module
 from intaglio.stages import quantize as quantize_module
-from intaglio.stages import trainer
 from intaglio.stages.checkpoint import RECORD, read_record
-from intaglio.stages.load import load_model
 from intaglio.stages.masks import linear_layers, sparsity_rows
 from intaglio.stages.prune import GradualMasks, prune
 from intaglio.stages.quantize import quantize
-from intaglio.stages.training import train
 from intaglio.study.options import Distillation, PruneOptions, QuantizeOptions
+from intaglio.training import trainer
+from intaglio.training.train import train
 from tiny import tiny_checkpoint, tiny_data
 
 WEIGHTS = 2 * (4 * 32 * 32 + 2 * 32 * 64)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from intaglio.checkpoint import load_checkpoint
 from intaglio.encoder.checkpoint import from_pretrained
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import read_record
-from intaglio.stages.examples import drawn_batches
 from intaglio.stages.finetune import finetune
-from intaglio.stages.load import load_checkpoint
 from intaglio.stages.quantize import calibrate, compare, quantize
 from intaglio.study.options import FinetuneOptions, QuantizeOptions
+from intaglio.training.examples import drawn_batches
 from tiny import tiny_data, tiny_model
 
 ALL = frozenset({"linear", "gelu", "softmax", "layernorm"})

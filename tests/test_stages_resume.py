@@ -10,10 +10,10 @@ from transformers import TrainerCallback
 
 from intaglio import store
 from intaglio.schemas import TRAINING_HISTORY, read_table
-from intaglio.stages import arguments, resume
 from intaglio.stages import finetune as finetune_module
-from intaglio.stages.training import train
 from intaglio.study.options import FinetuneOptions
+from intaglio.training import arguments, resume
+from intaglio.training.train import train
 from interrupted import jobs, when
 from tiny import tiny_data, tiny_model
 

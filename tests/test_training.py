@@ -11,16 +11,16 @@ from sklearn.metrics import f1_score, log_loss, matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from intaglio.errors import UserError
-from intaglio.stages import trainer
-from intaglio.stages.arguments import count_steps, use_bf16
-from intaglio.stages.clock import Clock
-from intaglio.stages.loss import LossMeter
-from intaglio.stages.selection import evaluation_steps
-from intaglio.stages.trainer import StageTrainer
-from intaglio.stages.training import train
 from intaglio.study.options import TrainingOptions
 from intaglio.tasks.metrics import primary_metric
 from intaglio.tasks.tokenize import encoded_dataset
+from intaglio.training import trainer
+from intaglio.training.arguments import count_steps, use_bf16
+from intaglio.training.clock import Clock
+from intaglio.training.loss import LossMeter
+from intaglio.training.selection import evaluation_steps
+from intaglio.training.train import train
+from intaglio.training.trainer import StageTrainer
 from tiny import tiny_config, tiny_data, tiny_model, tiny_tokenizer
 
 Options = partial(TrainingOptions, batch_size=8, epochs=1, learning_rate=1e-3)

@@ -243,6 +243,6 @@ def main(argv: list[str] | None = None) -> int:
 def _record(arguments: Arguments, error: str) -> None:
     """Leave the reason of a failed training where the tables look for it."""
     if getattr(arguments, "work", None):
-        from intaglio.stages.resume import record_failure
+        from intaglio.training.resume import record_failure
 
         record_failure(arguments.work, error)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intaglio.arithmetic.operations import OPERATIONS
+from intaglio.checkpoint import load_checkpoint, load_tokenizer
 from intaglio.encoder.checkpoint import CONFIG, OURS, is_int8, is_ours
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.export.parity import Batch, check_batches, head_input_of, largest_difference, logits_of
-from intaglio.graphs.float_onnx import LOGITS, float_graph, graph_inputs
-from intaglio.graphs.graph import model_files, save
-from intaglio.graphs.session import MODEL, RECORD
-from intaglio.stages.load import load_checkpoint, load_tokenizer
+from intaglio.onnx.float_graph import LOGITS, float_graph, graph_inputs
+from intaglio.onnx.graph import model_files, save
+from intaglio.onnx.session import MODEL, RECORD
 from intaglio.store import new_artifact, open_artifact
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _write(checkpoint: Path, config: dict[str, Any], draft: Path) -> dict[str, A
 def _graph(checkpoint: Path, model: Any, inputs: list[str], integer: Sequence[str]) -> onnx.ModelProto:
     if not integer:
         return float_graph(checkpoint, model, inputs)
-    from intaglio.graphs.integer_onnx import integer_onnx
+    from intaglio.onnx.integer_graph import integer_onnx
 
     return integer_onnx(model, "token_type_ids" in inputs)
 

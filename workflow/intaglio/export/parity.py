@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from intaglio.encoder.model import Encoder
-from intaglio.graphs.session import open_session
+from intaglio.onnx.session import open_session
 from intaglio.tasks.tokenize import longest_input
 
 # (batch, length): the smallest there is, several lengths in one batch, and longer ones.

@@ -19,10 +19,10 @@ import torch
 
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
-from intaglio.graphs.called import OnnxModel
-from intaglio.graphs.session import MODEL, open_session
 from intaglio.measure.models import is_int8, load_model, load_tokenizer
 from intaglio.measure.semi_structured import fitting_layers, has_sparse_cores, semi_structured
+from intaglio.onnx.runtime import OnnxModel
+from intaglio.onnx.session import MODEL, open_session
 
 TORCH, COMPILED, SPARSE, ONNXRUNTIME = "torch", "torch.compile", "torch.sparse", "onnxruntime"
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from intaglio.arithmetic.operations import OPERATIONS
+from intaglio.checkpoint import load_checkpoint, load_model
+from intaglio.checkpoint import load_tokenizer as read_tokenizer
 from intaglio.encoder.checkpoint import OURS, is_int8
 from intaglio.errors import UserError
-from intaglio.stages.load import load_checkpoint, load_model
-from intaglio.stages.load import load_tokenizer as read_tokenizer
 from intaglio.tasks.tokenize import longest_input
 
 __all__ = [

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch.autograd.profiler import profile
 
-from intaglio.graphs.called import OnnxModel
 from intaglio.measure.backends import Opened, Place
 from intaglio.measure.inputs import Point, random_inputs
+from intaglio.onnx.runtime import OnnxModel
 
 PASSES = 3
 Row = dict[str, Any]

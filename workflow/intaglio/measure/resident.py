@@ -70,7 +70,7 @@ def _open(backend: str, checkpoint: Path, export: Path, threads: int) -> Call:
 
 
 def _on_onnxruntime(export: Path, threads: int) -> Call:
-    from intaglio.graphs.session import MODEL, open_session
+    from intaglio.onnx.session import MODEL, open_session
 
     session = open_session(export / MODEL, threads)
     names = [given.name for given in session.get_inputs()]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 
 from intaglio.errors import UserError
-from intaglio.graphs.graph import model_files, tensors
-from intaglio.graphs.session import MODEL
-from intaglio.graphs.signed import PRODUCTS
+from intaglio.onnx.graph import model_files, tensors
+from intaglio.onnx.session import MODEL
+from intaglio.onnx.signed import PRODUCTS
 
 Row = dict[str, Any]
 # Data type, elements, bytes.

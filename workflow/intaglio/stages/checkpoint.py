@@ -9,8 +9,8 @@ from typing import Any
 
 from intaglio import machine, schemas, store
 from intaglio.errors import UserError
-from intaglio.stages.training import TrainingResult
 from intaglio.study.options import AnyStage
+from intaglio.training.train import TrainingResult
 
 RECORD = "training.json"
 HISTORY = "history.parquet"

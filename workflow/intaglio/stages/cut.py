@@ -15,19 +15,19 @@ from torch import Tensor
 from transformers import set_seed
 
 from intaglio import store
+from intaglio.checkpoint import load_model, load_tokenizer
 from intaglio.encoder.checkpoint import convert, is_ours, read_config, save_pretrained
 from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.cutting import Kept, cut_out, multiply_adds
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
-from intaglio.stages.distillation import taught_by
-from intaglio.stages.examples import drawn_batches
 from intaglio.stages.finetune import override_dropout
 from intaglio.stages.importance import Units, choose, gated, importance
-from intaglio.stages.load import load_model, load_tokenizer
-from intaglio.stages.training import train
 from intaglio.study.options import PruneOptions
+from intaglio.training.distillation import taught_by
+from intaglio.training.examples import drawn_batches
+from intaglio.training.train import train
 
 # Largest difference of a logit, of the largest logit or of 1: what another order of float32 sums may make.
 TOLERANCE = 1e-4

@@ -9,16 +9,16 @@ from typing import Any
 
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from intaglio.checkpoint import load_checkpoint
 from intaglio.encoder.checkpoint import is_ours
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
-from intaglio.stages.distillation import evenly, taught_by
 from intaglio.stages.finetune import override_dropout, pretrained_classifier
-from intaglio.stages.load import load_checkpoint
-from intaglio.stages.training import train
 from intaglio.study.options import DistilOptions
 from intaglio.tasks.tokenize import read_task
+from intaglio.training.distillation import evenly, taught_by
+from intaglio.training.train import train
 
 
 def distil(

@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from intaglio import store
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import training_record, write_checkpoint
-from intaglio.stages.training import train
 from intaglio.study.options import FinetuneOptions, TrainingOptions
 from intaglio.tasks.tokenize import longest_input, read_task
+from intaglio.training.train import train
 
 # Names that transformers' encoders give to the two kinds of dropout in their configurations.
 _HIDDEN = ("hidden_dropout_prob", "classifier_dropout", "classifier_dropout_prob", "dropout", "seq_classif_dropout")

@@ -17,23 +17,23 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
+from intaglio.checkpoint import load_checkpoint
 from intaglio.encoder.checkpoint import CONFIG, OURS, is_quantized
 from intaglio.errors import UserError
-from intaglio.graphs.calibration import calibrate
-from intaglio.graphs.called import OnnxModel
-from intaglio.graphs.float_onnx import float_graph, graph_inputs
-from intaglio.graphs.graph import model_files, save
-from intaglio.graphs.int8_onnx import quantize
-from intaglio.graphs.linear import linear_inputs, separate_attention
-from intaglio.graphs.session import MODEL, open_session
 from intaglio.machine import device_name
+from intaglio.onnx.calibration import calibrate
+from intaglio.onnx.float_graph import float_graph, graph_inputs
+from intaglio.onnx.graph import model_files, save
+from intaglio.onnx.int8_graph import quantize
+from intaglio.onnx.linear import linear_inputs, separate_attention
+from intaglio.onnx.runtime import OnnxModel
+from intaglio.onnx.session import MODEL, open_session
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
-from intaglio.stages.load import load_checkpoint
-from intaglio.stages.resume import clear_failure
-from intaglio.stages.training import TrainingResult
 from intaglio.study.options import Int8Options
 from intaglio.tasks.metrics import primary_metric
 from intaglio.tasks.tokenize import read_split, read_task, tokenize
+from intaglio.training.resume import clear_failure
+from intaglio.training.train import TrainingResult
 
 # Validation examples on which the parent predicts too.
 COMPARED = 500

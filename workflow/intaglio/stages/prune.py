@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 from transformers import set_seed
 
+from intaglio.checkpoint import load_model, load_tokenizer
 from intaglio.encoder.checkpoint import is_quantized, read_config, save_pretrained
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
-from intaglio.stages.distillation import taught_by
 from intaglio.stages.finetune import override_dropout
-from intaglio.stages.load import load_model, load_tokenizer
 from intaglio.stages.masks import HeldMasks, choose_masks, cubic_sparsity, linear_layers, set_to_zero, sparsity_rows
-from intaglio.stages.training import train
 from intaglio.study.options import PruneOptions
+from intaglio.training.distillation import taught_by
+from intaglio.training.train import train
 
 
 def prune(

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, TrainerCallback, set_seed
 
+from intaglio.checkpoint import load_model
 from intaglio.encoder.checkpoint import from_pretrained, is_quantized, read_config, save_pretrained
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
-from intaglio.stages.distillation import taught_by
-from intaglio.stages.examples import drawn_batches
 from intaglio.stages.finetune import override_dropout
-from intaglio.stages.load import load_model
 from intaglio.stages.masks import held_masks, sparsity_rows
-from intaglio.stages.training import train
 from intaglio.study.options import QuantizeOptions
+from intaglio.training.distillation import taught_by
+from intaglio.training.examples import drawn_batches
+from intaglio.training.train import train
 
 # Calibration batches on which the parent predicts too.
 COMPARED = 2

@@ -12,7 +12,19 @@ from typing import Any
 PACKAGE = Path(__file__).parents[1]
 # Rooms whose code decides what comes out of a stage; the study room is left out, for the options it makes are hashed
 # themselves, and so is the ground floor, which only stores, describes and reports.
-ROOMS = ("arithmetic", "encoder", "execution", "graphs", "tasks", "stages", "export", "measure", "tables")
+ROOMS = (
+    "arithmetic",
+    "encoder",
+    "execution",
+    "onnx",
+    "checkpoint",
+    "tasks",
+    "training",
+    "stages",
+    "export",
+    "measure",
+    "tables",
+)
 LENGTH = 12
 
 

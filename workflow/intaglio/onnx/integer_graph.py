@@ -2,7 +2,7 @@
 
 From the embeddings to the input of the classification head every tensor is an integer, unless the variant leaves an
 operation in floating point. ONNX has no shift of signed integers: a division of what an offset has made non-negative is
-one. Products are of uint8 with uint8 (zero points 128), which every CPU computes exactly (`intaglio.graphs.signed`).
+one. Products are of uint8 with uint8 (zero points 128), which every CPU computes exactly (`intaglio.onnx.signed`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from intaglio.execution.constants import (
     constants_of,
 )
 from intaglio.execution.program import run
-from intaglio.graphs.graph import MICROSOFT, Graph
-from intaglio.graphs.integer_rows import exponential_table, norm_rows, softmax_rows
+from intaglio.onnx.graph import MICROSOFT, Graph
+from intaglio.onnx.integer_rows import exponential_table, norm_rows, softmax_rows
 
 if TYPE_CHECKING:
     import onnx

@@ -14,13 +14,13 @@ import torch
 from transformers import TrainerCallback
 
 from intaglio import machine
-from intaglio.stages import resume
-from intaglio.stages.arguments import count_steps, training_arguments
-from intaglio.stages.progress import ProgressBar
-from intaglio.stages.selection import Finished
-from intaglio.stages.trainer import StageTrainer
 from intaglio.study.options import TrainingOptions
 from intaglio.tasks.tokenize import collate, encoded_dataset, read_task
+from intaglio.training import resume
+from intaglio.training.arguments import count_steps, training_arguments
+from intaglio.training.progress import ProgressBar
+from intaglio.training.selection import Finished
+from intaglio.training.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def train(
         work: folder for checkpoints, of this job alone; the caller removes it when the result is safe.
         precision: `fp32`, `bf16` (mixed) or `auto`: bf16 on a GPU that has it.
         callbacks: more callbacks of the Trainer; what they have to remember over an interruption, they keep in the
-            model's state dict or as `stages.state.Remembering`.
+            model's state dict or as `training.callback_state.Remembering`.
         unsettled: share of the steps before whose end no weights are chosen: callbacks still change what the model is.
         loss: what to minimize, None for the cross-entropy with the labels; called with the model, the inputs (`labels`
             among them) and the number of examples of the optimizer batch, it returns their share of its mean. It must

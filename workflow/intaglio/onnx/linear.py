@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.graphs.graph import MICROSOFT
+from intaglio.onnx.graph import MICROSOFT
 
 if TYPE_CHECKING:
     import onnx

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.graphs.graph import save
-from intaglio.graphs.int8_onnx import STEPS, Range
-from intaglio.graphs.session import open_session
+from intaglio.onnx.graph import save
+from intaglio.onnx.int8_graph import STEPS, Range
+from intaglio.onnx.session import open_session
 
 if TYPE_CHECKING:
     import onnx

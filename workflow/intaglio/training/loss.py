@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from intaglio.errors import UserError
-from intaglio.stages.state import Remembering
+from intaglio.training.callback_state import Remembering
 
 Tensor = torch.Tensor
 

@@ -10,8 +10,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from intaglio.encoder.checkpoint import from_pretrained, is_int8, is_ours
 from intaglio.errors import UserError
-from intaglio.graphs.called import OnnxModel
-from intaglio.graphs.session import MODEL, open_session
+from intaglio.onnx.runtime import OnnxModel
+from intaglio.onnx.session import MODEL, open_session
 from intaglio.store import open_artifact
 
 

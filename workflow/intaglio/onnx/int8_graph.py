@@ -1,7 +1,7 @@
 """Post-training quantization of a float graph: 8-bit weights, in the operators that ONNX Runtime is fastest with.
 
 Weights are symmetric, uint8 with zero point 128: a zero stays a zero, and products with uint8 activations are exact on
-every CPU (`intaglio.graphs.signed`). ONNX Runtime's own quantizers leave more to be desired: `quantize_dynamic` passes
+every CPU (`intaglio.onnx.signed`). ONNX Runtime's own quantizers leave more to be desired: `quantize_dynamic` passes
 over fused attention, a quarter of all products, and what `quantize_static` writes is run as products of blocks of
 weights in floating point, slower than the float graph.
 """
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio.graphs.graph import MICROSOFT
-from intaglio.graphs.linear import Linear, as_linear, replace_nodes, stored_tensors
+from intaglio.onnx.graph import MICROSOFT
+from intaglio.onnx.linear import Linear, as_linear, replace_nodes, stored_tensors
 
 if TYPE_CHECKING:
     import onnx

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from intaglio.errors import UserError
-from intaglio.graphs.signed import signed_is_exact, with_signed_weights
+from intaglio.onnx.signed import signed_is_exact, with_signed_weights
 from intaglio.store import open_artifact
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from intaglio.stages.state import Remembering
+from intaglio.training.callback_state import Remembering
 
 
 class Clock(Remembering):

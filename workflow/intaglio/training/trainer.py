@@ -12,13 +12,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import EvalPrediction, PrinterCallback, Trainer
 
-from intaglio.stages import resume
-from intaglio.stages.arguments import Steps
-from intaglio.stages.clock import Clock
-from intaglio.stages.loss import LossMeter, classification_loss
-from intaglio.stages.selection import Selection, evaluation_steps
 from intaglio.study.options import TrainingOptions
 from intaglio.tasks.metrics import primary_metric
+from intaglio.training import resume
+from intaglio.training.arguments import Steps
+from intaglio.training.clock import Clock
+from intaglio.training.loss import LossMeter, classification_loss
+from intaglio.training.selection import Selection, evaluation_steps
 
 WEIGHTS = "model.safetensors"
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from intaglio.arithmetic import layernorm, softmax, sums
 from intaglio.arithmetic.sqrt import HIGH_BITS, ITERATIONS
 from intaglio.execution.constants import NormConstants
-from intaglio.graphs.graph import Graph
+from intaglio.onnx.graph import Graph
 
 # Squares of deviations are at most 2^24: so many sum to less than 2^31.
 SQUARES = 64

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from intaglio.arithmetic.integers import real
+from intaglio.checkpoint import load_checkpoint
 from intaglio.encoder.layers import Hidden
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
-from intaglio.stages.load import load_checkpoint
-from intaglio.stages.loss import classification_loss
 from intaglio.study.options import Distillation
 from intaglio.tasks.tokenize import longest_input, read_task
+from intaglio.training.loss import classification_loss
 
 # Of the heads that relations are divided into: 48 for base-sized models, 8 wide in the narrowest (Wang et al. 2021,
 # section 4.1).

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from intaglio.errors import UserError
-from intaglio.stages.state import Remembering
+from intaglio.training.callback_state import Remembering
 
 
 class Finished(Exception):  # noqa: N818  (no error)

@@ -1,0 +1,1 @@
+"""What every training shares: transformers' Trainer, made resumable to the bit and honestly timed."""
