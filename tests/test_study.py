@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from intaglio.errors import UserError
-from intaglio.study.identity import code
 from intaglio.study.load import load
 from intaglio.study.plan import make_plan
 from intaglio.study.reference import write_reference, write_schema
@@ -183,28 +182,6 @@ def test_a_known_task_can_be_brought_in_as_files() -> None:
     assert (brought.metric, brought.text, brought.label_values) == ("matthews", ["sentence"], ["0", "1"])
     own = {"source": files, "text": ["t"], "label": "l", "labels": ["a", "b"]}
     assert load(changed(tasks={"cola": own})).tasks["cola"].metric == "accuracy"
-
-
-def test_comments_and_layout_do_not_change_a_code_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from intaglio.study import identity
-
-    monkeypatch.setattr(identity, "PACKAGE", tmp_path)
-    room = tmp_path / "stages"
-    room.mkdir()
-    (room / "__init__.py").write_text("")
-    (room / "inner.py").write_text("x = 1\n")
-
-    def hashed(text: str) -> str:
-        (room / "outer.py").write_text(text)
-        code.cache_clear()
-        return code("intaglio.stages.outer")
-
-    first = hashed("from intaglio.stages.inner import x\ny = x + 1\n")
-    assert hashed('"""Why."""\nfrom intaglio.stages.inner import x\n\n# a comment\ny = (x + 1)\n') == first
-    assert hashed("from intaglio.stages.inner import x\ny = x + 2\n") != first
-    (room / "inner.py").write_text("x = 2\n")
-    assert hashed("from intaglio.stages.inner import x\ny = x + 1\n") != first
-    code.cache_clear()
 
 
 def test_schema_and_reference_are_up_to_date(tmp_path: Path) -> None:

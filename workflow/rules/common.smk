@@ -5,9 +5,9 @@ from pathlib import Path
 WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW))
 from intaglio.errors import UserError
-from intaglio.study.identity import code as code_of
 from intaglio.study.load import load
 from intaglio.study.plan import make_plan
+from intaglio.study.versions import VERSIONS
 
 try:
     study = load(config)

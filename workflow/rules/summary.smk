@@ -47,7 +47,7 @@ rule summarize:
         runtime=growing(60),
     params:
         folder=lambda wildcards, output: Path(output[0]).parent,
-        code=code_of("intaglio.tables.runs"),
+        version=VERSIONS["summarize"],
     shell:
         "exec python -m intaglio --log {log:q} summarize --plan {input.plan:q} --output {params.folder:q}"
 
@@ -76,7 +76,7 @@ rule plot:
     params:
         summary=lambda wildcards, input: Path(input[0]).parent,
         folder=lambda wildcards, output: Path(output[0]).parent,
-        code=code_of("intaglio.tables.plots"),
+        version=VERSIONS["plot"],
     shell:
         "exec python -m intaglio --log {log:q} plot --summary {params.summary:q} --output {params.folder:q}"
 

@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from intaglio.errors import UserError
 from intaglio.study import recipes
-from intaglio.study.identity import code
-from intaglio.study.jobs import Job, Plan, dump
+from intaglio.study.jobs import Job, Plan, deciding, dump
 from intaglio.study.options import STAGES, AnyStage
 from intaglio.study.schema import StageOptions, Study, Task
 
@@ -108,12 +107,27 @@ class Chains:
         return others
 
     def _job(self, options: AnyStage, needed: Mapping[str, Job], seed: int) -> Job:
-        told = dump(options)
-        stage = told["stage"]
-        # How often a killed job can resume does not change what it makes.
-        content = {name: value for name, value in told.items() if name != "checkpoint_minutes"}
         keys = {role: job.key for role, job in needed.items()}
-        made_of = [content, self._data.key, keys, seed, self._plan.study.max_length, code(f"intaglio.stages.{stage}")]
+        made_of = [_content(options), self._data.key, keys, seed, self._plan.study.max_length]
         inputs = {"data": self._data.output, **{role: job.output for role, job in needed.items()}}
-        name = f"{self._task}.{self._model}.s{seed}"
-        return self._plan.add(stage, name, made_of, inputs=inputs, options=told, seed=seed)
+        parent = needed.get("parent")
+        before = f"{self._data.name}.{needed['model'].name}." if parent is None else f"{_unseeded(parent.name)}-"
+        name = f"{before}{options.stage}.s{seed}"
+        return self._plan.add(options.stage, name, made_of, inputs=inputs, options=dump(options), seed=seed)
+
+
+def _content(options: AnyStage) -> dict[str, Any]:
+    """Return the options that decide what a stage makes.
+
+    How often a killed job can resume decides nothing, nor do the names of teacher and student, whose keys count.
+    """
+    content = {
+        name: value for name, value in deciding(options).items() if name not in ("checkpoint_minutes", "student")
+    }
+    if content.get("distillation"):
+        content["distillation"] = {name: value for name, value in content["distillation"].items() if name != "teacher"}
+    return content
+
+
+def _unseeded(name: str) -> str:
+    return name.rpartition(".")[0]

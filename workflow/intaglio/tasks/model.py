@@ -13,24 +13,17 @@ from safetensors import SafetensorError, safe_open
 from intaglio.errors import UserError
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.schema import Encoder
-from intaglio.study.sources import FilesSource, PackageSource
+from intaglio.study.sources import (
+    CONFIG,
+    MODEL_FILES,
+    VOCABULARIES,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    FilesSource,
+    PackageSource,
+)
 from intaglio.tasks.archive import extract
 from intaglio.tasks.sources import archive_of
-
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
-# Any of these is a vocabulary that transformers can build a tokenizer from; byte-level BPE needs its merges, too.
-VOCABULARIES = (
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-)
-TOKENIZER = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-MODEL_FILES = (CONFIG, WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors", *TOKENIZER)
 
 
 def prepare_model(encoder: Encoder, source: Path | None, output: Path) -> None:
