@@ -22,6 +22,7 @@ ROOMS = [
     {"checkpoint"},
     {"study"},
     {"tasks"},
+    {"models"},
     {"training"},
     {"stages"},
     {"export"},

@@ -6,10 +6,11 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from intaglio.errors import UserError
+from intaglio.models.dropout import override_dropout
 from intaglio.schemas import TRAINING_HISTORY, read_table
 from intaglio.stages import finetune as module
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
-from intaglio.stages.finetune import finetune, override_dropout
+from intaglio.stages.finetune import finetune
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.options import FinetuneOptions, QuantizeOptions
 from intaglio.training.train import TrainingResult

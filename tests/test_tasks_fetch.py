@@ -20,12 +20,12 @@ import pandas as pd
 import pytest
 
 from intaglio.errors import UserError
+from intaglio.models.prepare import prepare_model
 from intaglio.store import open_artifact
 from intaglio.study import catalogue
 from intaglio.study.schema import Encoder, Task
 from intaglio.study.sources import FilesSource, HubSource, PackageSource
 from intaglio.tasks.fetch import fetch
-from intaglio.tasks.model import prepare_model
 from intaglio.tasks.prepare import prepare_data
 from tiny import tiny_model
 
@@ -285,8 +285,9 @@ def test_model_of_a_hub(hub, tmp_path):
     prepare_model(Encoder.model_validate({"source": source}), tmp_path / "source", tmp_path / "out")
     assert (tmp_path / "out/model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
     del hub.files["model.safetensors"]
-    message = fetch_hub({}, "model", tmp_path / "bare", HF_ENDPOINT=endpoint(hub))
-    assert f"me/mine at revision {REVISION}: no weights; model.safetensors is needed" in message
+    assert fetch_hub({}, "model", tmp_path / "bare", HF_ENDPOINT=endpoint(hub)) == ""
+    with pytest.raises(UserError, match=r"me/mine at revision [0-9a-f]*: no weights; model.safetensors is needed"):
+        prepare_model(Encoder.model_validate({"source": source}), tmp_path / "bare", tmp_path / "none")
 
 
 def test_revision_that_does_not_exist(hub, tmp_path):

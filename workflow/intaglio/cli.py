@@ -50,8 +50,8 @@ def data(arguments: Arguments) -> None:
 
 def model(arguments: Arguments) -> None:
     """Turn a source into a pretrained model's folder."""
+    from intaglio.models.prepare import prepare_model
     from intaglio.study.schema import Encoder
-    from intaglio.tasks.model import prepare_model
 
     prepare_model(Encoder.model_validate(arguments.options), arguments.source, arguments.output)
 

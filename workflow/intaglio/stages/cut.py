@@ -21,8 +21,8 @@ from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.cutting import Kept, cut_out, multiply_adds
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
+from intaglio.models.dropout import override_dropout
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
-from intaglio.stages.finetune import override_dropout
 from intaglio.stages.importance import Units, choose, gated, importance
 from intaglio.study.options import PruneOptions
 from intaglio.training.distillation import taught_by

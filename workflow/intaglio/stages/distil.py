@@ -13,8 +13,9 @@ from intaglio.checkpoint import load_checkpoint
 from intaglio.encoder.checkpoint import is_ours
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
+from intaglio.models.classifier import pretrained_classifier
+from intaglio.models.dropout import override_dropout
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
-from intaglio.stages.finetune import override_dropout, pretrained_classifier
 from intaglio.study.options import DistilOptions
 from intaglio.tasks.tokenize import read_task
 from intaglio.training.distillation import evenly, taught_by

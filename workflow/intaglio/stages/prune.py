@@ -19,8 +19,8 @@ from intaglio.checkpoint import load_model, load_tokenizer
 from intaglio.encoder.checkpoint import is_quantized, read_config, save_pretrained
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
+from intaglio.models.dropout import override_dropout
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
-from intaglio.stages.finetune import override_dropout
 from intaglio.stages.masks import HeldMasks, choose_masks, cubic_sparsity, linear_layers, set_to_zero, sparsity_rows
 from intaglio.study.options import PruneOptions
 from intaglio.training.distillation import taught_by

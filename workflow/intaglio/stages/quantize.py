@@ -21,8 +21,8 @@ from intaglio.checkpoint import load_model
 from intaglio.encoder.checkpoint import from_pretrained, is_quantized, read_config, save_pretrained
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
+from intaglio.models.dropout import override_dropout
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
-from intaglio.stages.finetune import override_dropout
 from intaglio.stages.masks import held_masks, sparsity_rows
 from intaglio.study.options import QuantizeOptions
 from intaglio.training.distillation import taught_by

@@ -17,7 +17,6 @@ from huggingface_hub import HfApi, snapshot_download
 from intaglio.errors import UserError
 from intaglio.store import new_artifact
 from intaglio.study.sources import MODEL_FILES, FilesSource, HubSource, PackageSource, Source
-from intaglio.tasks.model import check_model
 
 What = Literal["data", "model"]
 
@@ -79,9 +78,7 @@ def _fetch_hub(source: HubSource, what: What, folder: Path) -> None:
         if not _copy_from_cache(source, kind, patterns, folder):
             raise UserError(_unreachable(source, kind, patterns, error)) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the library's notes on the download
-    if what == "model":
-        check_model(folder, f"{source.repo} at revision {source.revision}")
-    elif not any(folder.rglob("*.parquet")):
+    if what == "data" and not any(folder.rglob("*.parquet")):
         config = f" of configuration {source.config!r}" if source.config else ""
         raise UserError(
             f"source: {source.repo} at revision {source.revision} has no Parquet files{config}; check `config`, or"

@@ -15,9 +15,9 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from intaglio.errors import UserError
+from intaglio.models.prepare import prepare_model
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.schema import Encoder
-from intaglio.tasks.model import prepare_model
 from tiny import tiny_model
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")

@@ -1,0 +1,31 @@
+"""Dropout of a model's configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from intaglio.errors import UserError
+from intaglio.study.options import TrainingOptions
+
+# Names that transformers' encoders give to the two kinds of dropout in their configurations.
+_HIDDEN = ("hidden_dropout_prob", "classifier_dropout", "classifier_dropout_prob", "dropout", "seq_classif_dropout")
+_ATTENTION = ("attention_probs_dropout_prob", "attention_dropout")
+
+
+def override_dropout(config: Any, options: TrainingOptions) -> None:
+    """Set the dropout that the options name in a configuration; what is null in them stays as the model has it.
+
+    Raises:
+        UserError: the architecture has no dropout under a name known here.
+    """
+    wanted = {"dropout": (options.dropout, _HIDDEN), "attention_dropout": (options.attention_dropout, _ATTENTION)}
+    for option, (value, names) in wanted.items():
+        if value is None:
+            continue
+        known = [name for name in names if hasattr(config, name)]
+        if not known:
+            raise UserError(
+                f"{option}: a model of type {config.model_type!r} has none that is known here; leave it out"
+            )
+        for name in known:
+            setattr(config, name, value)
