@@ -28,13 +28,14 @@ from intaglio.execution.constants import (
     constants_of,
 )
 from intaglio.execution.powers import bits_of, floor_shift, power_of_two
-from intaglio.execution.products import product
+from intaglio.execution.products import IntegerProduct, product
 from intaglio.execution.program import run_embeddings, run_layer
 
 # Tokens at a time: what lies between two operations then stays in the caches, and below the size from which the C
 # library gives memory back to the system after every use.
 TOKENS = 1024
-SHAPES = 64
+# Shapes that the compiler keeps programs for: as many as a grid of measurements may have.
+COMPILED_SHAPES = 64
 # A float32 so large that adding a score does not change it.
 ABSORBING = -(2.0**60)
 
@@ -43,7 +44,7 @@ ABSORBING = -(2.0**60)
 class _Prepared(LinearConstants):
     """A linear layer and the kernel for it."""
 
-    product: Any = None
+    product: IntegerProduct | None = None
 
 
 def _prepare(constants: Any, device: torch.device) -> Any:
@@ -102,7 +103,7 @@ class TorchOperations:
 
     def linear(self, x8: Tensor, constants: LinearConstants) -> Tensor:
         """See Operations."""
-        assert isinstance(constants, _Prepared)
+        assert isinstance(constants, _Prepared) and constants.product is not None
         rows: Tensor = constants.product(x8.flatten(0, -2))
         return rows.view(*x8.shape[:-1], -1)
 
@@ -237,10 +238,19 @@ class IntegerModel(nn.Module):
         self.head = deepcopy(constants.head).eval()
         self.run_embeddings, self.run_layer = run_embeddings, run_layer
 
+    def kernels(self) -> list[str]:
+        """Return the names of the kernels that multiply int8 weights in its layers, sorted."""
+        products = (
+            part.product
+            for layer in self.layers
+            for part in vars(layer).values()
+            if isinstance(part, _Prepared) and part.product is not None
+        )
+        return sorted({found.name for found in products})
+
     def compile(self, *_: Any, **__: Any) -> None:
         """Compile the model in place: one layer for all of the same sizes, for each shape that it meets."""
-        # As many shapes as a grid of measurements has, rather than the default's few.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
         self.run_embeddings, self.run_layer = (
             torch.compile(function, dynamic=False) for function in (run_embeddings, run_layer)
         )
@@ -258,8 +268,8 @@ class IntegerModel(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> SequenceClassifierOutput:
         """Classify token sequences, int64 [batch, length]."""
-        told = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        inputs = {name: tensor for name, tensor in told.items() if tensor is not None}
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        inputs = {name: tensor for name, tensor in given.items() if tensor is not None}
         size = len(input_ids) if input_ids.is_cuda else max(1, TOKENS // input_ids.shape[1])
         parts = [
             self._encode({name: tensor[start : start + size] for name, tensor in inputs.items()})
@@ -270,7 +280,7 @@ class IntegerModel(nn.Module):
 
 
 def integer_model(encoder: Encoder) -> IntegerModel:
-    """Return what runs a calibrated encoder of ours on integers, to the bit as the encoder simulates it.
+    """Return what runs a calibrated encoder on integers, to the bit as the encoder simulates it.
 
     Raises:
         UserError: the encoder computes in floating point, or was not calibrated.

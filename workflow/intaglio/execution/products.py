@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from intaglio.arithmetic.products import Product, exact_and_faster
+from intaglio.arithmetic.products import fastest
 
-# _int_mm on CUDA wants more rows than this.
-FEWEST_ROWS = 17
+# _int_mm on CUDA takes no fewer rows.
+_FEWEST_ROWS = 17
+# torch._int_mm takes sizes that this divides.
+_ALIGNED = 8
 
 
 # An operator of its own: torch.compile would want to freeze the packed weight. Defined by a Library, since custom_op's
@@ -35,8 +38,29 @@ _LIBRARY.impl("int8_product", _int8_product, "CompositeExplicitAutograd")
 torch.library.register_fake("intaglio::int8_product", _int8_shape, lib=_LIBRARY)
 
 
-class OneDnnProduct:
-    """oneDNN's int8 product on an x86 CPU with VNNI or AMX: int32 accumulators, which it hands over as float32."""
+class IntegerProduct:
+    """A product with an int8 weight [out, in] and an int32 bias [out].
+
+    It is called with int8 [rows, in] and returns accumulators with bias, [rows, out], integers in int32 or float32.
+
+    Attributes:
+        name: of the kernel, as the tables have it.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        raise NotImplementedError
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return accumulators of [rows, in]."""
+        raise NotImplementedError
+
+
+class OneDnnProduct(IntegerProduct):
+    """oneDNN's int8 product on an x86 CPU with VNNI or AMX: int32 accumulators, returned as float32."""
+
+    name = "int8 oneDNN"
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.weight: Any = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
@@ -45,52 +69,58 @@ class OneDnnProduct:
         self.zero_points = torch.zeros(len(weight), dtype=torch.int32)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return accumulators of [rows, in]."""
+        """See IntegerProduct."""
         result: Tensor = torch.ops.intaglio.int8_product(x, self.weight, self.scales, self.zero_points, self.bias)
         return result
 
 
-class IntProduct:
-    """torch._int_mm: int8 tensor cores on CUDA."""
+class IntProduct(IntegerProduct):
+    """torch._int_mm: int8 tensor cores on CUDA, oneDNN's matrix product on a CPU."""
+
+    name = "int8 torch._int_mm"
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.weight = weight.t()
         self.bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return accumulators of [rows, in]."""
+        """See IntegerProduct."""
         rows = len(x)
-        if x.is_cuda and rows < FEWEST_ROWS:
-            x = torch.nn.functional.pad(x, (0, 0, 0, FEWEST_ROWS - rows))
+        if x.is_cuda and rows < _FEWEST_ROWS:
+            x = torch.nn.functional.pad(x, (0, 0, 0, _FEWEST_ROWS - rows))
         return torch._int_mm(x, self.weight)[:rows] + self.bias
 
 
-class FloatProduct:
+class FloatProduct(IntegerProduct):
     """float32 products of the integers, which are exact: for CPUs whose int8 instructions saturate or are missing."""
+
+    name = "float32 of integers"
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.weight = weight.float().t()
         self.bias = bias.float()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return accumulators of [rows, in]."""
+        """See IntegerProduct."""
         return torch.addmm(self.bias, x.float(), self.weight)
 
 
-def product(weight: Tensor, bias: Tensor) -> Product:
-    """Return the product with int8 `weight` [out, in] and int32 `bias` [out] that is fastest here.
-
-    It takes int8 [rows, in] and returns accumulators with bias [rows, out], integers in int32 or float32.
-    """
-    if weight.is_cuda:
-        aligned = all(size % 8 == 0 for size in weight.shape)
-        return IntProduct(weight, bias) if aligned else FloatProduct(weight, bias)
-    return fastest_on_cpu()(weight, bias)
+def product(weight: Tensor, bias: Tensor) -> IntegerProduct:
+    """Return the product with int8 `weight` [out, in] and int32 `bias` [out] that is fastest where they are."""
+    kind = IntProduct if weight.is_cuda else fastest_on_cpu()
+    if kind is IntProduct and any(size % _ALIGNED for size in weight.shape):
+        kind = FloatProduct
+    return kind(weight, bias)
 
 
 @cache
-def fastest_on_cpu() -> type[OneDnnProduct] | type[FloatProduct]:
-    """Return the kind of product that is faster on this CPU, of those that are exact on it."""
-    bias = torch.zeros(1, dtype=torch.int32)
-    taken = exact_and_faster(lambda w: OneDnnProduct(w, bias.expand(len(w))), lambda w: FloatProduct(w, bias))
-    return OneDnnProduct if taken else FloatProduct
+def fastest_on_cpu() -> type[IntegerProduct]:
+    """Return the kind of product that is fastest on this CPU, of those that are exact on it."""
+    kinds: list[type[IntegerProduct]] = [FloatProduct, OneDnnProduct, IntProduct]
+    makers = {kind: _without_bias(kind) for kind in kinds}
+    taken = fastest(list(makers.values()))
+    return next(kind for kind, maker in makers.items() if maker is taken)
+
+
+def _without_bias(kind: type[IntegerProduct]) -> Callable[[Tensor], IntegerProduct]:
+    return lambda weight: kind(weight, torch.zeros(len(weight), dtype=torch.int32))
