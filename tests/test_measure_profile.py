@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from transformers import BertConfig, BertForSequenceClassification
 from intaglio.errors import UserError
 from intaglio.export.export import export
 from intaglio.machine import device_name, fingerprint, machine_id
-from intaglio.measure import inputs, memory, profile, resident
+from intaglio.measure import disturbance, inputs, memory, profile, resident
 from intaglio.measure.backends import Opened, Place
+from intaglio.measure.disturbance import Usage, Watch, share_of_others
 from intaglio.measure.latency import latency_rows, summary, time_calls
 from intaglio.measure.models import load_checkpoint
 from intaglio.measure.operators import onnx_operators, operator_rows
@@ -90,6 +92,8 @@ def test_latency_table(profiled):
     assert json.loads(table.schema.metadata[b"machine"]) == fingerprint()
     about = open_artifact(profiled, "profile")
     assert about["devices"] == ["cpu"]
+    busiest = max(row["busy"] for row in rows)
+    assert about["disturbed"] == (busiest if busiest > 20 else None)
     assert about["differences"] == {
         "torch on cpu": 0.0,
         "onnxruntime on cpu": rows[-1]["max_difference"],
@@ -275,7 +279,36 @@ def test_latency_is_that_of_the_call():
 
 def test_warm_up_is_not_timed():
     slow = iter([0.2, 0.2, 0.0, 0.0])
-    assert max(time_calls(lambda: time.sleep(next(slow)), "cpu", warmup=2, calls=2)) < 150
+    assert max(time_calls(lambda: time.sleep(next(slow)), "cpu", 2, 2, Watch())) < 150
+
+
+def test_the_share_of_others_by_hand():
+    # Two cores for a second, one of them ours, the other taken for half of it; and another second without anybody.
+    assert share_of_others([Usage(2.0, 1.5, 1.0)]) == 25
+    assert share_of_others([Usage(2.0, 1.5, 1.0), Usage(2.0, 0.0, 0.0)]) == 12.5
+    # The kernel counts in ticks, the process exactly.
+    assert share_of_others([Usage(2.0, 0.99, 1.0)]) == 0
+
+
+def test_a_short_piece_is_measured_with_its_neighbours():
+    pieces = [Usage(1.0, 1.0, 0.0), Usage(0.1, 0.1, 0.1), Usage(3.0, 0.0, 0.0), Usage(0.2, 0.0, 0.0)]
+    joined = list(disturbance._joined(pieces, 1.0))
+    assert joined == [pieces[:1], pieces[:2], pieces[2:3], pieces[2:]]
+
+
+def test_processes_that_compute_beside_are_seen():
+    command = [sys.executable, "-c", "while True: pass"]
+    running = [subprocess.Popen(command) for _ in os.sched_getaffinity(0)]
+    watch = Watch()
+    try:
+        with watch.timing():
+            time.sleep(1)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    (share,) = watch.shares()
+    assert 80 < share <= 100
 
 
 def test_a_hook_counts(checkpoint):

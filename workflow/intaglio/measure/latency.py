@@ -14,6 +14,7 @@ import torch
 
 from intaglio.machine import device_name, fingerprint
 from intaglio.measure.backends import Opened
+from intaglio.measure.disturbance import Watch
 from intaglio.measure.inputs import Point, random_inputs
 from intaglio.schemas import machine_columns
 
@@ -36,21 +37,25 @@ def latency_rows(opened: Opened, points: Sequence[Point], warmup: int, calls: in
         **machine_columns(fingerprint()),
     }
     rows = []
+    watch = Watch()
     for batch_size, length in points:
         inputs = random_inputs(opened.tokenizer, (batch_size, length), device)
-        times = time_calls(partial(opened.model, **inputs), device, warmup, calls)
+        times = time_calls(partial(opened.model, **inputs), device, warmup, calls, watch)
         rows.append({**where, "batch_size": batch_size, "length": length, **summary(times, batch_size)})
-    return rows
+    return [{**row, "busy": share} for row, share in zip(rows, watch.shares(), strict=True)]
 
 
 @torch.inference_mode()
-def time_calls(call: Callable[[], Any], device: str, warmup: int, calls: int) -> list[float]:
-    """Return the wall time of each call in ms, from its start until its result is there, with nothing else queued."""
+def time_calls(call: Callable[[], Any], device: str, warmup: int, calls: int, watch: Watch) -> list[float]:
+    """Return the wall time of each call in ms, from its start until its result is there, with nothing else queued.
+
+    `watch` measures what other processes use during the timed calls.
+    """
     wait: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else lambda: None
     for _ in range(warmup):
         call()
     times = []
-    with _no_garbage_collection():
+    with _no_garbage_collection(), watch.timing():
         for _ in range(calls):
             wait()
             start = time.perf_counter_ns()

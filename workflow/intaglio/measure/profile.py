@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
-
 from intaglio.errors import UserError
 from intaglio.machine import fingerprint
 from intaglio.measure.agreement import agreeing
 from intaglio.measure.backends import Opened, Place, places_of
+from intaglio.measure.disturbance import DISTURBED
 from intaglio.measure.inputs import cpu_threads, grid
 from intaglio.measure.latency import latency_rows
 from intaglio.measure.memory import cpu_memory, cuda_peaks
@@ -25,9 +24,7 @@ from intaglio.store import new_artifact, open_artifact
 from intaglio.study.schema import Profile
 
 Row = dict[str, Any]
-log = logging.getLogger(__name__)
-# Percent of all cores that others may take while we measure.
-BUSY = 20.0
+_log = logging.getLogger(__name__)
 # Batch size and length at which logits are compared; shorter where the study is.
 CHECKED = (4, 128)
 
@@ -40,7 +37,8 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
         export: the [export] artifact made of it: what ONNX Runtime executes, and whose size counts.
         options: what is measured; a device that the machine does not have is left out, and so is torch.compile where
             nothing can compile.
-        output: where the artifact shall stand.
+        output: where the artifact shall stand; its manifest's `disturbed` is the largest percentage of the cores that
+            other processes took while something was timed, null where that is at most `DISTURBED`.
 
     Raises:
         UserError: an artifact is damaged, a length is beyond the model's positions, nothing that was asked for is
@@ -62,6 +60,7 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
             operators += table
             agreed[model.place] = difference
             del model
+    about["disturbed"] = _disturbed(latency)
     about["differences"] = {f"{place.backend} on {place.device}": value for place, value in agreed.items()}
     sizes = size_rows(checkpoint, export, None if is_int8(checkpoint) else load_model(checkpoint))
     with new_artifact(output, "profile", about) as folder:
@@ -86,8 +85,6 @@ def _models(
     with cpu_memory(on_cpu, checkpoint, export, load_tokenizer(checkpoint), points, threads) as memory:
         for model, difference in agreeing(wanted, checkpoint, export, compared, threads):
             memory.wait()
-            if not found:
-                _warn_if_busy()
             found = True
             yield model, difference, memory.peaks(model.place.backend) if model.place.device == "cpu" else None
             del model
@@ -97,11 +94,16 @@ def _models(
         raise UserError(f"profile.backends: {asked} asked for, of which nothing is there; add {missing}")
 
 
-def _warn_if_busy() -> None:
-    """Say so when others compute on this machine: with fewer cores than threads, a latency can be tenfold."""
-    busy = psutil.cpu_percent(interval=0.5)
-    if busy > BUSY:
-        log.warning("other processes take %.0f %% of this machine: these latencies are not to be trusted", busy)
+def _disturbed(latency: list[Row]) -> float | None:
+    """Return the largest share of the cores that others took while a row was timed; None where it does not matter."""
+    busiest = max(latency, key=lambda row: float(row["busy"]))
+    if busiest["busy"] <= DISTURBED:
+        return None
+    _log.warning(
+        "other processes took %.0f %% of the cores while %s was timed: its times are not to be trusted",
+        *(busiest["busy"], busiest["backend"]),
+    )
+    return float(busiest["busy"])
 
 
 def _measured(model: Opened, options: Profile, peaks: Peaks | None) -> tuple[list[Row], list[Row]]:

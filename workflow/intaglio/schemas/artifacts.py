@@ -55,6 +55,12 @@ LATENCY = schema(
         field("p90_ms", FLOAT, "90th percentile, ms."),
         field("p99_ms", FLOAT, "99th percentile, ms."),
         field("throughput", FLOAT, "Examples per second: batch size / mean."),
+        field(
+            "busy",
+            FLOAT,
+            "Percent of the process's cores that others took during the timed calls (with those of points beside it "
+            "where these took less than half a second); above 20 the times are not to be trusted.",
+        ),
         field("peak_memory_mb", FLOAT, "Peak of model and activations, MB: resident on a CPU, or a GPU's.", True),
         field(
             "max_difference",
