@@ -1,4 +1,7 @@
-"""The machine's fingerprint: what a measured number must carry, so that nobody compares it with one from elsewhere."""
+"""The machine's fingerprint: what a measured number must carry, so that nobody compares it with one from elsewhere.
+
+It keys the profiles of a study too, so reading it imports no torch: planning would wait for seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,20 @@ import json
 import os
 import platform
 import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil  # type: ignore[import-untyped]
-import torch
 
 import intaglio
+
+if TYPE_CHECKING:
+    import torch
 
 Fingerprint = dict[str, str | int | None]
 
@@ -26,10 +33,15 @@ _EXTENSIONS = (
     *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "avx_vnni_int8", "amx_bf16", "amx_int8"),
     *("asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
-_LIBRARIES = ("torch", "transformers", "datasets", "numpy")
-# Times may be compared where these agree, and the versions of torch and transformers. Neither the node's name nor its
-# exact memory or kernel: the nodes of one partition differ in them.
-_IDENTITY = ("cpu", "cpu_id", "cores", "instructions", "gpu", "gpu_memory_mb", "driver", "cuda")
+# What executes models; triton runs what torch.compile makes for a GPU.
+EXECUTING = ("torch", "onnxruntime", "transformers", "triton")
+_LIBRARIES = (*EXECUTING, "datasets", "numpy")
+_NO_GPU: Fingerprint = dict.fromkeys(("gpu", "gpu_count", "gpu_memory_mb", "driver"))
+# NVIDIA's and AMD's, where Linux has them loaded.
+_GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/kfd")
+# Times may be compared where these agree, and the versions of what executes. Neither the node's name nor its exact
+# memory or kernel: the nodes of one partition differ in them.
+_IDENTITY = ("cpu", "cpu_id", "cores", "instructions", "gpu", "gpu_memory_mb", "driver")
 
 
 def fingerprint() -> Fingerprint:
@@ -44,13 +56,18 @@ def fingerprint() -> Fingerprint:
     return dict(_fingerprint())
 
 
+@cache
 def machine_id() -> str:
     """Return eight hexadecimal digits, the same on machines whose times may be compared."""
-    return str(_fingerprint()["id"])
+    facts = {**_cpu(), **_gpu()}
+    text = "\n".join([*(str(facts[key]) for key in _IDENTITY), *(str(_version(name)) for name in EXECUTING)])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def device_name(device: str | torch.device) -> str:
     """Return the name of a device for people: the GPU's, or the CPU's model."""
+    import torch
+
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -59,11 +76,10 @@ def device_name(device: str | torch.device) -> str:
 
 @cache
 def _fingerprint() -> Fingerprint:
-    facts: Fingerprint = {"host": socket.gethostname(), **_cpu(), **_gpu(), **_software()}
-    text = "\n".join([*(str(facts[key]) for key in _IDENTITY), str(_version("torch")), str(_version("transformers"))])
-    return {"id": hashlib.sha256(text.encode()).hexdigest()[:8], **facts}
+    return {"id": machine_id(), "host": socket.gethostname(), **_cpu(), **_gpu(), **_software()}
 
 
+@cache
 def _cpu() -> Fingerprint:
     path = Path("/proc/cpuinfo")
     info = _cpuinfo(path.read_text() if path.is_file() else "")
@@ -86,37 +102,62 @@ def _cpuinfo(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in fields}
 
 
-def _gpu() -> Fingerprint:
+def _gpu_of_torch() -> Fingerprint:
+    """Return the GPU that torch uses: of another make, or where the driver's program is missing."""
+    import torch
+
     if not torch.cuda.is_available():
-        return {**dict.fromkeys(("gpu", "gpu_count", "gpu_memory_mb", "driver")), "cuda": torch.version.cuda}
+        return dict(_NO_GPU)
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    module = Path("/proc/driver/nvidia/version")
+    found = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", module.read_text()) if module.is_file() else None
     return {
         "gpu": properties.name,
         "gpu_count": torch.cuda.device_count(),
         "gpu_memory_mb": properties.total_memory // 10**6,
-        "driver": _driver(),
-        "cuda": torch.version.cuda,
+        "driver": found.group() if found else None,
     }
 
 
-def _driver() -> str | None:
-    """Return the NVIDIA driver's version, as its kernel module or else nvidia-smi tells it."""
-    module = Path("/proc/driver/nvidia/version")
-    if module.is_file():
-        found = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", module.read_text())
-        if found:
-            return found.group()
-    told = _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
-    return told.splitlines()[0].strip() if told else None
+@cache
+def _gpu() -> Fingerprint:
+    """Return the first GPU that CUDA_VISIBLE_DEVICES leaves, by NVIDIA's driver; memory in 10^6 bytes."""
+    visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "all").split(",") if part not in ("", "-1")]
+    rows = _driver_rows(visible) if visible else []
+    if not rows:
+        return _gpu_of_torch() if visible and any(Path(path).exists() for path in _GPU_DRIVERS) else dict(_NO_GPU)
+    name, memory, driver = (part.strip() for part in rows[0].rsplit(",", 2))
+    return {
+        "gpu": name,
+        "gpu_count": len(rows),
+        "gpu_memory_mb": int(memory) * 2**20 // 10**6 if memory.isdigit() else None,
+        "driver": driver,
+    }
+
+
+def _driver_rows(visible: list[str]) -> list[str]:
+    """Return "name, MiB, driver" of each of these GPUs, named by index or UUID; of all for ["all"]."""
+    chosen = [] if visible == ["all"] else ["-i", ",".join(visible)]
+    query = ["nvidia-smi", *chosen, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    printed = _output(query) if shutil.which("nvidia-smi") else None
+    return [line for line in (printed or "").splitlines() if line.count(",") >= 2]
 
 
 def _software() -> Fingerprint:
     return {
         "system": platform.platform(),
         "python": platform.python_version(),
+        "cuda": _cuda(),
         "libraries": json.dumps({**{name: _version(name) for name in _LIBRARIES}, "intaglio": intaglio.__version__}),
         "commit": _git_commit(Path(__file__).resolve().parent),
     }
+
+
+def _cuda() -> str | None:
+    """Return the CUDA version that torch was built for."""
+    import torch
+
+    return torch.version.cuda
 
 
 def _version(distribution: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from intaglio.study.identity import digest
 from intaglio.study.schema import Study
+from intaglio.study.start import Start
 from intaglio.study.versions import decided_by
 
 STORE = Path("results/store")
@@ -74,6 +75,7 @@ class Plan:
     """All jobs by rule and by folder name, and the runs they make."""
 
     study: Study
+    start: Start
     jobs: dict[str, dict[str, Job]] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
 
@@ -88,9 +90,11 @@ class Plan:
             rest: the job's other attributes.
         """
         key = digest([decided_by(rule, *libraries), content])
-        folder = f"{name}.{key}"
-        job = Job(key=key, name=name, output=str(STORE / rule / folder), work=str(WORK / f"{rule}-{key}"), **rest)
-        return self.jobs.setdefault(rule, {}).setdefault(folder, job)
+        output = STORE / rule / f"{name}.{key}"
+        if rule == "profile":
+            output = self.start.profile(output)
+        job = Job(key=key, name=name, output=str(output), work=str(WORK / f"{rule}-{key}"), **rest)
+        return self.jobs.setdefault(rule, {}).setdefault(output.name, job)
 
 
 def dump(model: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+from intaglio.machine import EXECUTING
 from intaglio.store import new_file
 from intaglio.study import catalogue, recipes
 from intaglio.study.chains import Chains
@@ -14,6 +15,7 @@ from intaglio.study.identity import digest, file_digest, folder_digest
 from intaglio.study.jobs import Job, Plan, Run, deciding, dump
 from intaglio.study.schema import Encoder, Study, Task
 from intaglio.study.sources import MODEL_FILES, FilesSource, HubSource, PackageSource
+from intaglio.study.start import Start
 
 # Of a source's name, in the names of folders.
 _SHORT = 24
@@ -86,18 +88,21 @@ def _evaluation(plan: Plan, checkpoint: Job, data: Job) -> Job:
 
 def _profile(plan: Plan, checkpoint: Job, export: Job) -> Job:
     options = plan.study.profile
-    made_of = [export.key, deciding(options)]
+    # What is called by a name is known by it; the versions of what executes count in any case.
+    machine, executing = (plan.start.machine, ()) if options.machine is None else (options.machine, EXECUTING)
+    content = {name: value for name, value in deciding(options).items() if name != "machine"}
+    made_of = [export.key, content, machine]
     inputs = {"checkpoint": checkpoint.output, "export": export.output}
-    return plan.add("profile", checkpoint.name, made_of, inputs=inputs, options=dump(options))
+    return plan.add("profile", checkpoint.name, made_of, executing, inputs=inputs, options=dump(options))
 
 
 def make_plan(study: Study) -> Plan:
-    """Lay out every job of a study.
+    """Lay out every job of a study, as of the start of the Snakemake run that this process belongs to.
 
     Raises:
         UserError: options of a stage do not fit together, or a variant has itself for a teacher.
     """
-    plan = Plan(study)
+    plan = Plan(study, Start.here())
     data = {name: _data(plan, task) for name, task in study.tasks.items()}
     models = {name: _model(plan, encoder) for name, encoder in _encoders(study).items()}
     for task in study.tasks:

@@ -131,6 +131,14 @@ class Profile(Model):
         "Runtime (on the CPU). The tables' latency is that of the fastest.",
     )
 
+    machine: str | None = Field(
+        None,
+        min_length=1,
+        description="Name of the hardware that measures, where that is not the machine on which Snakemake runs, as on "
+        "clusters: profiles are made again when it changes. Null is this machine, known by its processor, its GPU and "
+        "the versions of what executes models.",
+    )
+
     @field_validator("devices", "backends")
     @classmethod
     def _named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
