@@ -5,6 +5,8 @@ from pathlib import Path
 WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW))
 from intaglio.errors import UserError
+from snakemake.settings.types import RerunTrigger
+from intaglio.study.identity import digest
 from intaglio.study.load import load
 from intaglio.study.plan import make_plan
 from intaglio.study.versions import VERSIONS
@@ -14,6 +16,11 @@ try:
     plan_ = make_plan(study)
 except UserError as error:
     raise WorkflowError(f"Mistakes in the study file:\n{error}") from None
+
+
+wildcard_constraints:
+    job=r"[^/]+",
+
 
 RESULTS = f"results/{study.study}"
 ENVIRONMENT = "../../envs/environment.yaml"
@@ -35,19 +42,42 @@ os.environ.update(
         "INTAGLIO_OFFLINE", environment.get("HF_HUB_OFFLINE", "0")
     ),
     HF_HUB_OFFLINE="1",
+    # Jobs on a cluster plan again, elsewhere and later; they shall plan the same.
+    **plan_.start.environment(),
 )
+
+# A folder's name holds all that decides what is in it, so one that is there need not be made again, whatever became of
+# rules, environments and times since. What a study makes of them (plan, tables, plots) depends on params that name it.
+if workflow.dag_settings is not None:
+    workflow.dag_settings.rerun_triggers &= {RerunTrigger.MTIME, RerunTrigger.PARAMS}
+
+
+def planned(phase, name):
+    """Return the job of this study that makes a folder."""
+    try:
+        return plan_.jobs[phase][name]
+    except KeyError:
+        raise WorkflowError(
+            f"results/store/{phase}/{name} is no part of the study {study.study!r} as its file is now"
+        ) from None
 
 
 def job(phase):
-    """Input function: what the job that makes this folder needs, by role."""
-    return lambda wildcards: dict(plan_.jobs[phase][wildcards.job].inputs)
+    """Input function: what the job that makes this folder needs, by role; that it exists is all that counts."""
+    return lambda wildcards: {
+        role: ancient(path)
+        for role, path in planned(phase, wildcards.job).inputs.items()
+    }
 
 
 def of_job(phase, attribute):
-    """Params function: an attribute of the job, as text for the command line."""
+    """Params function: an attribute of the job, as text for the command line.
 
-    def value(wildcards):
-        found = getattr(plan_.jobs[phase][wildcards.job], attribute)
+    It takes the output, for Snakemake makes nothing again where such a param changes: the folder's name tells enough.
+    """
+
+    def value(wildcards, output):
+        found = getattr(planned(phase, wildcards.job), attribute)
         return found if isinstance(found, str) else json.dumps(found)
 
     return value
@@ -58,9 +88,9 @@ def by_role(wildcards, input):
     return " ".join(f"--{role} {path}" for role, path in input.items())
 
 
-def jobs(phase):
-    """Names of the folders that a phase makes in this study, as a pattern; one that matches nothing if there is none."""
-    return "|".join(plan_.jobs.get(phase, {})) or "none"
+def gpus(phase):
+    """Resource: whether the job that makes a folder uses a GPU."""
+    return lambda wildcards: int(planned(phase, wildcards.job).gpu)
 
 
 def growing(amount):

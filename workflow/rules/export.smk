@@ -8,8 +8,6 @@ rule export:
         directory("results/store/export/{job}"),
     log:
         "logs/export/{job}.log",
-    wildcard_constraints:
-        job=jobs("export"),
     conda:
         ENVIRONMENT
     threads: study.resources.cpus

@@ -8,13 +8,11 @@ rule evaluate:
         directory("results/store/evaluate/{job}"),
     log:
         "logs/evaluate/{job}.log",
-    wildcard_constraints:
-        job=jobs("evaluate"),
     conda:
         ENVIRONMENT
     threads: study.resources.cpus
     resources:
-        gpu=1,
+        gpu=gpus("evaluate"),
         mem_mb=growing(study.resources.memory_mb),
         runtime=growing(study.resources.measure_minutes),
     params:
@@ -31,14 +29,12 @@ rule profile:
         directory("results/store/profile/{job}"),
     log:
         "logs/profile/{job}.log",
-    wildcard_constraints:
-        job=jobs("profile"),
     conda:
         ENVIRONMENT
     # On a machine without a scheduler the profiles give it all cores, so that nothing runs beside it.
     threads: study.resources.cpus
     resources:
-        gpu=1,
+        gpu=gpus("profile"),
         mem_mb=growing(study.resources.memory_mb),
         runtime=growing(study.resources.measure_minutes),
     params:

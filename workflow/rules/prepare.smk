@@ -6,8 +6,6 @@ rule fetch:
         directory("results/store/fetch/{job}"),
     log:
         "logs/fetch/{job}.log",
-    wildcard_constraints:
-        job=jobs("fetch"),
     priority: 100
     conda:
         ENVIRONMENT
@@ -25,8 +23,6 @@ rule data:
         directory("results/store/data/{job}"),
     log:
         "logs/data/{job}.log",
-    wildcard_constraints:
-        job=jobs("data"),
     priority: 100
     conda:
         ENVIRONMENT
@@ -46,8 +42,6 @@ rule model:
         directory("results/store/model/{job}"),
     log:
         "logs/model/{job}.log",
-    wildcard_constraints:
-        job=jobs("model"),
     priority: 100
     conda:
         ENVIRONMENT

@@ -3,6 +3,9 @@ from intaglio.tables.files import COMPRESSION, PLOTS, SHOWN, SUMMARY_FILES
 
 EVALUATIONS = [folder for run in plan_.runs for folder in (run.evaluation, run.teacher)]
 PROFILES = [run.profile for run in plan_.runs]
+# What the tables are of. It stands among their params, so that another study or other results make them again.
+STUDY = json.dumps(study.model_dump(mode="json", exclude_unset=True))
+OF = digest([STUDY, EVALUATIONS, PROFILES])
 
 
 rule plan:
@@ -13,16 +16,17 @@ rule plan:
     conda:
         ENVIRONMENT
     params:
-        options=json.dumps(study.model_dump(mode="json", exclude_unset=True)),
+        options=STUDY,
+        of=OF,
     shell:
         "exec python -m intaglio --log {log:q} plan --options {params.options:q} --output {output:q}"
 
 
 rule summarize:
     input:
-        EVALUATIONS,
-        PROFILES,
-        plan=f"{RESULTS}/plan.json",
+        ancient(EVALUATIONS),
+        ancient(PROFILES),
+        plan=ancient(f"{RESULTS}/plan.json"),
     output:
         [
             f"{RESULTS}/summary/{name}"
@@ -47,6 +51,7 @@ rule summarize:
         runtime=growing(60),
     params:
         folder=lambda wildcards, output: Path(output[0]).parent,
+        of=OF,
         version=VERSIONS["summarize"],
     shell:
         "exec python -m intaglio --log {log:q} summarize --plan {input.plan:q} --output {params.folder:q}"

@@ -14,13 +14,11 @@ for stage in STAGES:
             directory(f"results/store/{stage}/{{job}}"),
         log:
             f"logs/{stage}/{{job}}.log",
-        wildcard_constraints:
-            job=jobs(stage),
         conda:
             ENVIRONMENT
         threads: study.resources.cpus
         resources:
-            gpu=1,
+            gpu=gpus(stage),
             mem_mb=growing(study.resources.memory_mb),
             runtime=growing(study.resources.train_minutes),
         params:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from intaglio.errors import UserError
 from intaglio.study import recipes
 from intaglio.study.jobs import Job, Plan, deciding, dump
-from intaglio.study.options import STAGES, AnyStage
+from intaglio.study.options import STAGES, AnyStage, TrainingOptions
 from intaglio.study.schema import StageOptions, Study, Task
 
 
@@ -113,7 +113,8 @@ class Chains:
         parent = needed.get("parent")
         before = f"{self._data.name}.{needed['model'].name}." if parent is None else f"{_unseeded(parent.name)}-"
         name = f"{before}{options.stage}.s{seed}"
-        return self._plan.add(options.stage, name, made_of, inputs=inputs, options=dump(options), seed=seed)
+        gpu = isinstance(options, TrainingOptions)
+        return self._plan.add(options.stage, name, made_of, inputs=inputs, options=dump(options), seed=seed, gpu=gpu)
 
 
 def _content(options: AnyStage) -> dict[str, Any]:

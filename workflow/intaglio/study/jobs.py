@@ -35,6 +35,7 @@ class Job:
         options: what is written on the command line, as JSON.
         seed: of a training job.
         work: where a training job keeps its own checkpoints.
+        gpu: whether it uses a GPU where there is one.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Job:
     options: Mapping[str, Any]
     seed: int = 0
     work: str = ""
+    gpu: bool = False
 
 
 @dataclass(frozen=True)

@@ -80,10 +80,11 @@ def _export(plan: Plan, checkpoint: Job) -> Job:
 
 
 def _evaluation(plan: Plan, checkpoint: Job, data: Job) -> Job:
-    executes = ("onnxruntime",) if checkpoint.options["stage"] == "int8" else ()
+    on_cpu = checkpoint.options["stage"] == "int8"
+    executes = ("onnxruntime",) if on_cpu else ()
     made_of = [checkpoint.key, data.key, plan.study.max_length]
     inputs = {"checkpoint": checkpoint.output, "data": data.output}
-    return plan.add("evaluate", checkpoint.name, made_of, executes, inputs=inputs, options={})
+    return plan.add("evaluate", checkpoint.name, made_of, executes, inputs=inputs, options={}, gpu=not on_cpu)
 
 
 def _profile(plan: Plan, checkpoint: Job, export: Job) -> Job:
@@ -92,8 +93,10 @@ def _profile(plan: Plan, checkpoint: Job, export: Job) -> Job:
     machine, executing = (plan.start.machine, ()) if options.machine is None else (options.machine, EXECUTING)
     content = {name: value for name, value in deciding(options).items() if name != "machine"}
     made_of = [export.key, content, machine]
+    # One that runs on CPUs only is measured where the others are.
+    gpu = "cuda" in options.devices
     inputs = {"checkpoint": checkpoint.output, "export": export.output}
-    return plan.add("profile", checkpoint.name, made_of, executing, inputs=inputs, options=dump(options))
+    return plan.add("profile", checkpoint.name, made_of, executing, inputs=inputs, options=dump(options), gpu=gpu)
 
 
 def make_plan(study: Study) -> Plan:
