@@ -48,10 +48,10 @@ def write_study(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def snakemake(folder: Path, *arguments: str, check: bool = True) -> str:
+def snakemake(folder: Path, *arguments: str, check: bool = True, snakefile: Path | None = None) -> str:
     """Run the workflow in `folder` on its study file and return what it printed."""
     program = Path(sys.executable).parent / "snakemake"
-    command = [program, "--snakefile", ROOT / "Snakefile", "--directory", folder, *arguments]
+    command = [program, "--snakefile", snakefile or ROOT / "Snakefile", "--directory", folder, *arguments]
     command += ["--configfile", folder / "study.yaml"]
     done = subprocess.run(
         [str(part) for part in command], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -60,9 +60,10 @@ def snakemake(folder: Path, *arguments: str, check: bool = True) -> str:
     return done.stdout
 
 
-def planned(folder: Path) -> dict[str, int]:
+def planned(folder: Path, snakefile: Path | None = None, *arguments: str) -> dict[str, int]:
     """Return how many jobs of each rule `snakemake -n` would run."""
-    table = re.search(r"^job +count\n[- ]+\n(.*?)\n\n", snakemake(folder, "-n"), re.MULTILINE | re.DOTALL)
+    printed = snakemake(folder, "-n", *arguments, snakefile=snakefile)
+    table = re.search(r"^job +count\n[- ]+\n(.*?)\n\n", printed, re.MULTILINE | re.DOTALL)
     if table is None:
         return {}
     counts = {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()}

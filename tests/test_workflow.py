@@ -1,8 +1,12 @@
 """The workflow as a user runs it: end to end on a tiny study, and what a second run would do."""
 
+import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +29,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     write_study(folder)
     snakemake(folder, "--cores", "2")
+    # Other tests may have computed beside the measurements, which is no matter here.
+    for manifest in manifests(folder, "profile"):
+        disturb(manifest, None)
     return folder
+
+
+def manifests(folder: Path, rule: str) -> list[Path]:
+    return sorted(folder.glob(f"results/store/{rule}/*/manifest.json"))
+
+
+def disturb(manifest: Path, percent: float | None) -> None:
+    content = json.loads(manifest.read_text())
+    content["about"]["disturbed"] = percent
+    manifest.write_text(json.dumps(content))
 
 
 @pytest.fixture
@@ -139,6 +156,118 @@ def test_changed_data_runs_everything_again(study: Path, tmp_path: Path) -> None
     finally:
         shutil.copy2(kept, train)
     assert planned(study) == {}
+
+
+def test_what_decides_no_result_makes_nothing_again(study: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    # As cp does, which leaves no file the time it had.
+    shutil.copytree(study, copy, copy_function=shutil.copyfile)
+    later = time.time() + 60
+    for name in ("train.csv", "test.csv", "model", "model/config.json"):
+        os.utime(copy / name, (later, later))
+    (copy / "model" / "notes.txt").write_text("not read")
+    assert planned(copy) == {}
+
+
+def test_names_and_places_decide_no_result(study: Path) -> None:
+    (study / "elsewhere").mkdir()
+    for name in ("train", "test"):
+        shutil.copy(study / f"{name}.csv", study / "elsewhere" / f"my-{name}.csv")
+    shutil.copytree(study / "model", study / "elsewhere" / "my-model")
+    write_study(
+        study,
+        study="other",
+        description="The same under other names.",
+        models={"mine": {"source": {"kind": "files", "path": "elsewhere/my-model"}}},
+        tasks={
+            "renamed": {
+                "source": {"kind": "files", "train": "elsewhere/my-train.csv", "test": "elsewhere/my-test.csv"},
+                "text": ["text"],
+                "label": "label",
+                "labels": ["negative", "positive"],
+            }
+        },
+        variants={"plain": [], "whole": [{"stage": "quantize"}]},
+        stages={
+            "finetune": {"epochs": 1, "learning_rate": 1e-3, "checkpoint_minutes": 3, "max_grad_norm": 1.0},
+            "quantize": {"epochs": 1},
+        },
+        resources={"cpus": 2, "memory_mb": 3000, "train_minutes": 6, "measure_minutes": 6},
+        bootstrap=120,
+    )
+    assert planned(study) == TABLES
+
+
+def repository(folder: Path, file: str, pattern: str, by: str) -> Path:
+    """Copy what runs a study, with a file changed; return its Snakefile."""
+    for name in ("workflow", "profiles", "envs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", folder)
+    changed = folder / file
+    text, count = re.subn(pattern, by, changed.read_text())
+    assert count
+    changed.write_text(text)
+    return folder / "Snakefile"
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "by", "again"),
+    [
+        # An update that words a command otherwise, or pins other versions, ...
+        ("workflow/rules/train.smk", "exec python -m intaglio", "exec python -P -m intaglio", {}),
+        ("envs/environment.yaml", "numpy==.*", "numpy==0.0.0", {}),
+        # ... and one that declares other results.
+        (
+            "workflow/intaglio/study/versions.py",
+            '"quantize": 1',
+            '"quantize": 2',
+            {"quantize": 1, "evaluate": 1, "export": 1, "profile": 1, **TABLES},
+        ),
+        (
+            "workflow/intaglio/study/versions.py",
+            '"summarize": ([0-9]+)',
+            r'"summarize": 1\1',
+            {"summarize": 1, "plot": 1},
+        ),
+    ],
+)
+def test_an_update_makes_again_what_it_declares(
+    study: Path, tmp_path: Path, file: str, pattern: str, by: str, again: dict[str, int]
+) -> None:
+    assert planned(study, repository(tmp_path, file, pattern, by)) == again
+
+
+def test_a_disturbed_profile_is_measured_again_but_not_for_ever(study: Path) -> None:
+    first = manifests(study, "profile")[0]
+    names = [first.parent.name, *(f"{first.parent.name}-{number}" for number in (2, 3))]
+    disturb(first, 40.0)
+    try:
+        for name in names[1:]:
+            assert planned(study) == {"profile": 1, **TABLES}
+            assert f"results/store/profile/{name}\n" in snakemake(study, "-n")
+            shutil.copytree(first.parent, first.parent.parent / name)
+        # The tables are still of the first.
+        assert planned(study) == {}
+        disturb(first, 50.0)
+        assert planned(study) == TABLES
+    finally:
+        disturb(first, None)
+        for name in names[1:]:
+            shutil.rmtree(first.parent.parent / name, ignore_errors=True)
+
+
+def test_profiles_made_again_by_hand_make_the_tables_again(study: Path) -> None:
+    assert planned(study, None, "--forcerun", "profile") == {"profile": 2, "summarize": 1, "plot": 1}
+
+
+def test_another_machine_measures_anew(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTAGLIO_MACHINE", "another1")
+    assert planned(study) == {"profile": 2, **TABLES}
+
+
+def test_a_target_that_is_not_of_the_study_is_named(study: Path) -> None:
+    printed = snakemake(study, "-n", "results/store/finetune/unknown.s1.0", check=False)
+    assert "results/store/finetune/unknown.s1.0" in printed and "study 'tiny'" in printed
 
 
 def test_the_default_study_plans_without_network() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW))
 from intaglio.errors import UserError
-from snakemake.settings.types import RerunTrigger
 from intaglio.study.identity import digest
 from intaglio.study.load import load
 from intaglio.study.plan import make_plan
@@ -46,11 +45,6 @@ os.environ.update(
     **plan_.start.environment(),
 )
 
-# A folder's name holds all that decides what is in it, so one that is there need not be made again, whatever became of
-# rules, environments and times since. What a study makes of them (plan, tables, plots) depends on params that name it.
-if workflow.dag_settings is not None:
-    workflow.dag_settings.rerun_triggers &= {RerunTrigger.MTIME, RerunTrigger.PARAMS}
-
 
 def planned(phase, name):
     """Return the job of this study that makes a folder."""
@@ -68,6 +62,19 @@ def job(phase):
         role: ancient(path)
         for role, path in planned(phase, wildcards.job).inputs.items()
     }
+
+
+RESULTS_OF_RUNS = [
+    folder
+    for run in plan_.runs
+    for folder in (run.evaluation, run.teacher, run.profile)
+]
+
+
+def results_of_runs(wildcards):
+    """Input function: evaluations and profiles; when they were made counts only where the user has some made again."""
+    forced = workflow.dag_settings.forcerun
+    return RESULTS_OF_RUNS if forced else ancient(RESULTS_OF_RUNS)
 
 
 def of_job(phase, attribute):

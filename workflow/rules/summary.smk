@@ -1,11 +1,9 @@
 # From the results of every run to tables and plots.
 from intaglio.tables.files import COMPRESSION, PLOTS, SHOWN, SUMMARY_FILES
 
-EVALUATIONS = [folder for run in plan_.runs for folder in (run.evaluation, run.teacher)]
-PROFILES = [run.profile for run in plan_.runs]
 # What the tables are of. It stands among their params, so that another study or other results make them again.
 STUDY = json.dumps(study.model_dump(mode="json", exclude_unset=True))
-OF = digest([STUDY, EVALUATIONS, PROFILES])
+OF = digest([STUDY, RESULTS_OF_RUNS])
 
 
 rule plan:
@@ -24,9 +22,8 @@ rule plan:
 
 rule summarize:
     input:
-        ancient(EVALUATIONS),
-        ancient(PROFILES),
-        plan=ancient(f"{RESULTS}/plan.json"),
+        results_of_runs,
+        plan=f"{RESULTS}/plan.json",
     output:
         [
             f"{RESULTS}/summary/{name}"
