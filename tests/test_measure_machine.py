@@ -2,9 +2,11 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy
+import pytest
 import torch
 
 from intaglio import machine
@@ -72,3 +74,45 @@ def test_commit_of_the_tree_that_holds_the_package(tmp_path):
     assert machine._git_commit(package) == commit, "a study is not the code"
     (package / "new.py").write_text("")
     assert machine._git_commit(package) == f"{commit}-dirty"
+
+
+def test_planning_needs_no_torch() -> None:
+    program = """
+import sys
+from intaglio.machine import machine_id
+from intaglio.study.plan import make_plan
+machine_id()
+assert "torch" not in sys.modules, "torch"
+assert "pandas" not in sys.modules, "pandas"
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(machine.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("visible", "name", "count", "memory"),
+    [(None, "NVIDIA H100 80GB HBM3", 2, 85520), ("1", "NVIDIA A30", 1, 25769), ("", None, None, None)],
+)
+def test_a_gpu_is_known_without_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, name: str | None, count: int, memory: int
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        '#!/bin/sh\n[ "$1" = -i ] || echo "NVIDIA H100 80GB HBM3, 81559, 570.1"\necho "NVIDIA A30, 24576, 570.1"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    facts = machine._gpu.__wrapped__()
+    assert (facts["gpu"], facts["gpu_count"], facts["gpu_memory_mb"]) == (name, count, memory)
+
+
+@pytest.mark.parametrize("library", ["torch", "onnxruntime", "transformers"])
+def test_what_executes_models_is_part_of_the_id(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    machine_id, installed = machine.machine_id.__wrapped__, machine._version
+    before = machine_id()
+    assert before == machine.fingerprint()["id"]
+    monkeypatch.setattr(machine, "_version", lambda name: "0.1" if name == library else installed(name))
+    assert machine_id() != before

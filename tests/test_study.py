@@ -1,6 +1,13 @@
 """The study file: what it accepts, what it says of mistakes, and the plan that it makes."""
 
+import ast
+import importlib.metadata
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +15,9 @@ import pytest
 import yaml
 
 from intaglio.errors import UserError
+from intaglio.study import versions
+from intaglio.study.catalogue import MODELS, TASKS
+from intaglio.study.identity import file_digest
 from intaglio.study.load import load
 from intaglio.study.plan import make_plan
 from intaglio.study.reference import write_reference, write_schema
@@ -156,6 +166,113 @@ def test_how_often_a_job_can_resume_is_no_reason_to_train_again() -> None:
     assert jobs(other) == jobs(SMALL)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"study": "other", "description": "Other words.", "bootstrap": 500, "resources": {"cpus": 2}},
+        {"variants": {"plain": [], "whole": [{"stage": "quantize"}], "int-linear": None}},
+        {"tasks": {"mine": dict(TASKS["movie"])}},
+        {"models": {"mine": dict(MODELS["minilm"])}},
+        {"tasks": {"movie": {"metric": "accuracy", "split_seed": 0}}, "max_length": 128},
+        {"stages": {"finetune": {"learning_rate": 2e-5}, "int8": {"tolerance": 0.1}}},
+        {"profile": {"batch_sizes": [1, 8, 32], "calls": 30}},
+    ],
+)
+def test_names_and_defaults_are_no_part_of_a_key(change: dict[str, Any]) -> None:
+    assert jobs(changed(**change)) == jobs(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        ({"max_length": 64}, {"finetune", "quantize", "evaluate", "export", "profile"}),
+        ({"tasks": {"movie": {"metric": "f1"}}}, {"data", "finetune", "quantize", "evaluate", "export", "profile"}),
+        ({"stages": {"quantize": {"epochs": 1}}}, {"quantize", "evaluate", "export", "profile"}),
+        ({"profile": {"calls": 31}}, {"profile"}),
+        ({"profile": {"machine": "a100"}}, {"profile"}),
+    ],
+)
+def test_what_decides_a_result_is_part_of_its_key(change: dict[str, Any], again: set[str]) -> None:
+    before, after = jobs(SMALL), jobs(changed(**change))
+    assert {rule for rule in before if before[rule] != after[rule]} == again
+
+
+def test_a_teacher_and_a_student_count_by_what_they_are() -> None:
+    def taught(teacher: str, student: str) -> dict[str, set[str]]:
+        distil = {"stage": "distil", "student": student, "distillation": {"teacher": teacher}}
+        models = {"minilm": {}, student: dict(MODELS["distilroberta-base"])}
+        variants = {teacher: [{"stage": "finetune", "epochs": 9}], "small": [distil]}
+        return jobs(changed(variants=variants, models=models))
+
+    assert taught("long", "pupil") == taught("teacher", "other")
+
+
+def test_a_named_machine_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, named = [], []
+    for machine in ("login1", "login2"):
+        monkeypatch.setenv("INTAGLIO_MACHINE", machine)
+        here.append(jobs(SMALL)["profile"])
+        named.append(jobs(changed(profile={"machine": "a100"}))["profile"])
+    assert here[0].isdisjoint(here[1])
+    assert named[0] == named[1]
+
+
+@pytest.mark.parametrize(
+    ("version", "kept"), [("2.13.9", True), ("2.13.0+cu130", True), ("2.14.0", False), ("3.13.0", False)]
+)
+def test_minor_versions_of_libraries_count(monkeypatch: pytest.MonkeyPatch, version: str, kept: bool) -> None:
+    installed = importlib.metadata.version
+
+    def trained(torch: str) -> set[str]:
+        monkeypatch.setattr(importlib.metadata, "version", lambda name: torch if name == "torch" else installed(name))
+        versions._minor.cache_clear()
+        return jobs(SMALL)["finetune"]
+
+    try:
+        assert (trained("2.13.0") == trained(version)) is kept
+    finally:
+        versions._minor.cache_clear()
+
+
+def test_keys_do_not_come_from_the_code(tmp_path: Path) -> None:
+    """A copy of the package whose functions stand in another order, under other names, finds the same folders."""
+    copy = tmp_path / "intaglio"
+    shutil.copytree(ROOT / "workflow" / "intaglio", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for room in ("arithmetic", "training", "stages", "export", "measure", "onnx"):
+        for file in (copy / room).rglob("*.py"):
+            tree = ast.parse(file.read_text())
+            helpers = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name[0] == "_"}
+            text = ast.unparse(tree)
+            for name in helpers:
+                text = re.sub(rf"\b{name}\b", f"{name}_renamed", text)
+            body = ast.parse(text).body
+            functions = [node for node in body if isinstance(node, ast.FunctionDef)]
+            order = [node for node in body if node not in functions] + functions[::-1]
+            file.write_text(ast.unparse(ast.Module(order, [])))
+    program = (
+        "import json, sys; from intaglio.study.load import load; from intaglio.study.plan import make_plan\n"
+        "plan = make_plan(load(json.loads(sys.argv[1])))\n"
+        "print(json.dumps({rule: sorted(named) for rule, named in plan.jobs.items()}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", program, json.dumps(SMALL)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert {rule: set(named) for rule, named in json.loads(done.stdout).items()} == jobs(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("read", "patterns"), [("config.json", True), ("model.safetensors", True), ("README.md", False), (".git", False)]
+)
+def test_only_files_that_are_read_count(tmp_path: Path, read: str, patterns: bool) -> None:
+    for name in ("config.json", "model.safetensors", "vocab.txt"):
+        (tmp_path / name).write_text(name)
+    config = changed(models={"own": {"source": {"kind": "files", "path": str(tmp_path)}}})
+    before = jobs(config)["model"]
+    (tmp_path / read).write_text("another content")
+    file_digest.cache_clear()
+    assert (jobs(config)["model"] != before) is patterns
+
+
 def test_an_archive_is_fetched_once_for_all_its_sets() -> None:
     plan = jobs(changed(tasks={"movie": {}, "nyt": {}, "tweets": {}}))
     assert len(plan["fetch"]) == 2
@@ -168,8 +285,6 @@ def test_files_of_the_user_are_known_by_their_content(tmp_path: Path) -> None:
     config = changed(tasks={"own": {"source": source, "text": ["t"], "label": "l", "labels": ["a", "b"]}})
     keys = []
     for content in ("t,l\nx,a\n", "t,l\ny,a\n"):
-        from intaglio.study.identity import file_digest
-
         file_digest.cache_clear()
         file.write_text(content)
         keys.append(jobs(config)["data"])
