@@ -19,7 +19,7 @@ $(READY): envs/requirements.lock envs/requirements-dev.lock
 demo: $(READY)
 	$(BIN)/snakemake --profile profiles/demo --cores $(CORES)
 	$(BIN)/snakemake --profile profiles/demo --cores $(CORES) --report report.html
-	@cat results/demo/summary/variants.md
+	@cat results/demo/pages/variants.md
 	@echo; echo "Report: $(CURDIR)/report.html"
 
 test: $(READY) check

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import fakes
+from intaglio.plots.draw import draw, write_plots
+from intaglio.plots.files import PLOT_FILES, PLOTS
+from intaglio.plots.style import RC, Look
+from intaglio.plots.tradeoffs import pareto
 from intaglio.store import open_artifact
-from intaglio.tables.files import PLOT_FILES, PLOTS
-from intaglio.tables.plots import draw, plot
-from intaglio.tables.runs import summarize
-from intaglio.tables.style import RC, Look
-from intaglio.tables.summary import Summary, read_summary
-from intaglio.tables.tradeoffs import pareto
+from intaglio.summary.read import Summary, read_summary
+from intaglio.summary.summarize import write_summary
 
 OWN = {"stage": "quantize", "integer": ["linear"]}
 STUDIES: dict[str, dict[str, Any]] = {
@@ -45,7 +45,7 @@ STUDIES: dict[str, dict[str, Any]] = {
 
 def _summary(root: Path, gpu: bool = False, **study: Any) -> Summary:
     root.mkdir(exist_ok=True)
-    summarize(fakes.results(root, fakes.study(**study), gpu=gpu), root / "summary")
+    write_summary(fakes.results(root, fakes.study(**study), gpu=gpu), root / "summary")
     return read_summary(root / "summary")
 
 
@@ -82,13 +82,13 @@ def _said(figure: Figure) -> str:
 
 def test_the_files_are_those_that_the_dag_knows_and_always_the_same(tmp_path: Path) -> None:
     _summary(tmp_path, variants=("float", "int"))
-    plot(tmp_path / "summary", tmp_path / "plots")
+    write_plots(tmp_path / "summary", tmp_path / "plots")
     open_artifact(tmp_path / "plots", "plots")
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {*PLOT_FILES, "manifest.json"}
     svg = (tmp_path / "plots/accuracy.svg").read_bytes()
     assert svg.lstrip().startswith(b"<?xml")
     assert (tmp_path / "plots/accuracy.png").read_bytes().startswith(b"\x89PNG")
-    plot(tmp_path / "summary", tmp_path / "plots")
+    write_plots(tmp_path / "summary", tmp_path / "plots")
     assert (tmp_path / "plots/accuracy.svg").read_bytes() == svg
 
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_drawn_says_so(tmp_path: Path) -> None:
     root.mkdir()
     plan = fakes.results(root)
     shutil.rmtree(root / "evaluation")
-    summarize(plan, root / "summary", partial=True)
+    write_summary(plan, root / "summary")
     for name in PLOTS:
         assert "no run of this study has ended well" in _said(draw(name, read_summary(root / "summary")))
 

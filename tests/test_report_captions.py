@@ -4,14 +4,15 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from intaglio.tables.files import PLOTS, SHOWN
+from intaglio.plots.files import PLOTS
+from intaglio.report.files import PAGES
 
 REPORT = Path(__file__).parents[1] / "workflow" / "report"
 CONFIGS = [*sorted(REPORT.parents[1].glob("config/*.yaml")), REPORT.parents[1] / "config.yaml"]
 
 
 def test_every_table_and_plot_has_a_caption_and_no_caption_is_left_over() -> None:
-    assert {path.stem for path in REPORT.glob("*.rst")} == {"workflow", *PLOTS, *SHOWN}
+    assert {path.stem for path in REPORT.glob("*.rst")} == {"workflow", *PLOTS, *PAGES}
 
 
 @pytest.mark.filterwarnings("ignore:Argument .writer_name.")

@@ -23,7 +23,7 @@ PROGRAM = Path(sys.executable).parent / "snakemake"
 _ALONE = ["unshare", "-rn"]
 OFFLINE = _ALONE if shutil.which("unshare") and subprocess.run([*_ALONE, "true"]).returncode == 0 else []
 # What every change of the study makes anew.
-TABLES = {"plan": 1, "summarize": 1, "plot": 1}
+TABLES = {"plan": 1, "summarize": 1, "pages": 1, "plot": 1}
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,7 @@ def test_a_new_seed_trains_only_itself(study: Path) -> None:
         "profile": 2,
         "plan": 1,
         "summarize": 1,
+        "pages": 1,
         "plot": 1,
     }
 
@@ -144,6 +145,7 @@ def test_a_new_task_trains_only_itself(study: Path) -> None:
         "profile": 2,
         "plan": 1,
         "summarize": 1,
+        "pages": 1,
         "plot": 1,
     }
 

@@ -149,16 +149,23 @@ def plan(arguments: Arguments) -> None:
 
 def summarize(arguments: Arguments) -> None:
     """Gather the results of a study into tables."""
-    from intaglio.tables.runs import summarize as run
+    from intaglio.summary.summarize import write_summary
 
-    run(arguments.plan, arguments.output, partial=arguments.partial)
+    write_summary(arguments.plan, arguments.output)
+
+
+def pages(arguments: Arguments) -> None:
+    """Write a study's tables for people, as Markdown and HTML."""
+    from intaglio.report.pages import write_pages
+
+    write_pages(arguments.summary, arguments.output)
 
 
 def plot(arguments: Arguments) -> None:
     """Draw the plots of a study from its tables."""
-    from intaglio.tables.plots import plot as run
+    from intaglio.plots.draw import write_plots
 
-    run(arguments.summary, arguments.output)
+    write_plots(arguments.summary, arguments.output)
 
 
 def schema(arguments: Arguments) -> None:
@@ -204,8 +211,9 @@ def _parser() -> argparse.ArgumentParser:
     verb(export, "checkpoint", "output")
     verb(profile, "checkpoint", "export", "options", "output")
     verb(plan, "options", "output")
-    verb(summarize, "plan", "output").add_argument("--partial", action="store_true", help="take what there is")
-    verb(plot, "summary", "output")
+    verb(summarize, "plan", "output")
+    for run in (pages, plot):
+        verb(run, "summary", "output")
     verb(schema, "schema", "reference")
     _add_submit(verb(submit))
     return parser

@@ -1,5 +1,7 @@
 # From the results of every run to tables and plots.
-from intaglio.tables.files import COMPRESSION, PLOTS, SHOWN, SUMMARY_FILES
+from intaglio.plots.files import PLOTS
+from intaglio.report.files import COMPRESSION, PAGES
+from intaglio.summary.files import SUMMARY_FILES
 
 # What the tables are of. It stands among their params, so that another study or other results make them again.
 STUDY = json.dumps(study.model_dump(mode="json", exclude_unset=True))
@@ -25,20 +27,7 @@ rule summarize:
         results_of_runs,
         plan=f"{RESULTS}/plan.json",
     output:
-        [
-            f"{RESULTS}/summary/{name}"
-            for name in SUMMARY_FILES
-            if not name.endswith(".html")
-        ],
-        [
-            report(
-                f"{RESULTS}/summary/{name}.html",
-                caption=f"../report/{name}.rst",
-                category="Compression" if name in COMPRESSION else "Tables",
-                labels={"shows": name},
-            )
-            for name in SHOWN
-        ],
+        [f"{RESULTS}/summary/{name}" for name in SUMMARY_FILES],
     log:
         f"logs/{study.study}/summarize.log",
     conda:
@@ -52,6 +41,35 @@ rule summarize:
         version=VERSIONS["summarize"],
     shell:
         "exec python -m intaglio --log {log:q} summarize --plan {input.plan:q} --output {params.folder:q}"
+
+
+rule pages:
+    input:
+        f"{RESULTS}/summary/runs.parquet",
+    output:
+        [f"{RESULTS}/pages/{name}.md" for name in PAGES],
+        [
+            report(
+                f"{RESULTS}/pages/{name}.html",
+                caption=f"../report/{name}.rst",
+                category="Compression" if name in COMPRESSION else "Tables",
+                labels={"shows": name},
+            )
+            for name in PAGES
+        ],
+    log:
+        f"logs/{study.study}/pages.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(30),
+    params:
+        summary=lambda wildcards, input: Path(input[0]).parent,
+        folder=lambda wildcards, output: Path(output[0]).parent,
+        version=VERSIONS["pages"],
+    shell:
+        "exec python -m intaglio --log {log:q} pages --summary {params.summary:q} --output {params.folder:q}"
 
 
 rule plot:
@@ -94,4 +112,4 @@ rule partial:
     params:
         folder=lambda wildcards, input: Path(input.plan).parent / "partial",
     shell:
-        "exec python -m intaglio --log {log:q} summarize --partial --plan {input.plan:q} --output {params.folder:q}"
+        "exec python -m intaglio --log {log:q} summarize --plan {input.plan:q} --output {params.folder:q}"

@@ -6,7 +6,7 @@ types of the schema, or one line that says which file and column are wrong.
 
 from intaglio.schemas.artifacts import LATENCY, METRICS, OPERATORS, PREDICTIONS, SIZES, TRAINING_HISTORY
 from intaglio.schemas.fields import KEYS, MACHINE, describe, keyed, machine_columns
-from intaglio.schemas.summary import BACKENDS, CONVERSIONS, RUNS, SPARSITY, VARIANTS
+from intaglio.schemas.summary import BACKENDS, CONVERSIONS, PUBLISHED, RUNS, SPARSITY, VARIANTS
 from intaglio.schemas.tables import conform, read_table, write_table
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "METRICS",
     "OPERATORS",
     "PREDICTIONS",
+    "PUBLISHED",
     "RUNS",
     "SIZES",
     "SPARSITY",

@@ -175,3 +175,21 @@ SPARSITY = schema(
         field("zeros", INT, "Those that are zero."),
     ],
 )
+
+PUBLISHED = schema(
+    "published",
+    [
+        *KEYS[1:4],
+        field("quantity", STRING, "Column of runs.parquet that it compares with."),
+        field("unit", STRING, "s or share."),
+        field("source", STRING, "Who published it."),
+        field("published", FLOAT, "The published figure."),
+        *nullable(
+            ("measured_mean", FLOAT, "Mean over seeds of the runs' own."),
+            ("measured_sd", FLOAT, "Its standard deviation over seeds (n - 1); null for one seed."),
+        ),
+        field("n", INT, "Runs (seeds) behind the measured figure."),
+        field("published_conditions", STRING, "How the published figure was come by."),
+        field("measured_conditions", STRING, "How the measured one was."),
+    ],
+)

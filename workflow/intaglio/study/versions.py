@@ -25,6 +25,7 @@ VERSIONS: Mapping[str, int] = {
     "evaluate": 1,
     "profile": 1,
     "summarize": 1,
+    "pages": 1,
     "plot": 1,
 }
 

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from intaglio.tables.said import pair
-from intaglio.tables.style import Look, panels, statement
-from intaglio.tables.summary import Panel, Summary
+from intaglio.plots.captions import pair
+from intaglio.plots.style import Look, panels, statement
+from intaglio.summary.read import Panel, Summary
 
 _LOSSES = {"loss": "training loss", "validation_loss": "validation loss"}
 # More classes than this leave no room for numbers in a confusion matrix.
@@ -27,8 +27,8 @@ def loss_curves(summary: Summary, look: Look) -> Figure:
     drawn = [(panel, name) for name in _LOSSES for panel in summary.panels]
     if history.empty:
         return statement(title, "No loss was recorded.")
-    said = "Of the variant's last stage: mean over seeds, and the range of seeds."
-    figure, axes = panels(len(drawn), (2.75, 2.3), title, said, legend=look.handles(summary.variants, line=True))
+    caption = "Of the variant's last stage: mean over seeds, and the range of seeds."
+    figure, axes = panels(len(drawn), (2.75, 2.3), title, caption, legend=look.handles(summary.variants, line=True))
     for ax, (panel, name) in zip(axes, drawn, strict=True):
         mine = history[(history.task == panel.task) & (history.model == panel.model) & (history.name == name)]
         for variant in summary.variants:
@@ -61,8 +61,8 @@ def confusion(summary: Summary, look: Look) -> Figure:  # noqa: ARG001 (all plot
     ]
     if table.empty or not drawn:
         return statement(title, "No confusion matrix was recorded.")
-    said = "Test set. Percent of each true class, mean over seeds; in brackets the mean count of examples."
-    figure, axes = panels(len(drawn), (2.6, 2.9), title, said)
+    caption = "Test set. Percent of each true class, mean over seeds; in brackets the mean count of examples."
+    figure, axes = panels(len(drawn), (2.6, 2.9), title, caption)
     for ax, (panel, variant, (names, counts)) in zip(axes, drawn, strict=True):
         _heat(ax, names, counts)
         ax.set_title(f"{panel.title} · {variant}")

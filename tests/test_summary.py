@@ -14,20 +14,29 @@ from sklearn import metrics as sk
 import fakes
 from intaglio import schemas
 from intaglio.errors import UserError
+from intaglio.report import display, formatting
+from intaglio.report.files import PAGE_FILES, PAGES
+from intaglio.report.pages import write_pages
+from intaglio.report.published import show_published
 from intaglio.store import new_artifact, open_artifact
-from intaglio.tables import display, published
-from intaglio.tables.files import SHOWN
-from intaglio.tables.runs import SUMMARY_FILES, summarize
+from intaglio.summary.files import SUMMARY_FILES
+from intaglio.summary.published import published_rows
+from intaglio.summary.summarize import write_summary
 
 DEMO = fakes.study(variants=("float", "int", "int-linear"))
 # Which backend is the faster one for a variant of the fakes.
 FASTEST = {"float": "torch", "int": "onnxruntime", "int-linear": "onnxruntime"}
 
 
+def _summarize(plan: Path, output: Path) -> None:
+    write_summary(plan, output)
+    write_pages(output, output.parent / "pages")
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("demo")
-    summarize(fakes.results(root, DEMO), root / "summary")
+    _summarize(fakes.results(root, DEMO), root / "summary")
     return root
 
 
@@ -40,6 +49,7 @@ def test_it_holds_exactly_the_files_that_the_dag_knows(demo: Path) -> None:
     open_artifact(demo / "summary", "summary")
     found = {path.name for path in (demo / "summary").iterdir()}
     assert found == {*SUMMARY_FILES, "manifest.json"}
+    assert {path.name for path in (demo / "pages").iterdir()} == {*PAGE_FILES, "manifest.json"}
 
 
 def test_a_row_of_runs_says_what_the_artifacts_say(demo: Path) -> None:
@@ -119,15 +129,15 @@ def test_a_row_of_backends_is_over_seeds_beside_the_fastest_float(demo: Path) ->
     for name, backend in FASTEST.items():
         assert variants[name]["backend"] == backend
         assert variants[name]["speedup"] == pytest.approx(rows[name, backend]["speedup"])
-    line = next(row for row in (demo / "summary/backends.md").read_text().splitlines() if "| int-linear | CPU" in row)
+    line = next(row for row in (demo / "pages/backends.md").read_text().splitlines() if "| int-linear | CPU" in row)
     row = rows["int-linear", "torch"]
-    assert f"| {display.measured(row['latency_ms_mean'], row['latency_ms_sd'])} |" in re.sub(" +", " ", line)
+    assert f"| {formatting.measured(row['latency_ms_mean'], row['latency_ms_sd'])} |" in re.sub(" +", " ", line)
 
 
 def test_backends_of_a_gpu_stand_beside_float_there(tmp_path: Path) -> None:
     profile = {"backends": ["torch.compile", "onnxruntime", "torch"]}
     content = fakes.study(variants=("float", "int"), seeds=(3,), profile=profile)
-    summarize(fakes.results(tmp_path, content, gpu=True), tmp_path / "summary")
+    _summarize(fakes.results(tmp_path, content, gpu=True), tmp_path / "summary")
     rows = {
         (row["variant"], row["device"], row["backend"]): row for row in _rows(tmp_path, "backends", schemas.BACKENDS)
     }
@@ -139,7 +149,7 @@ def test_backends_of_a_gpu_stand_beside_float_there(tmp_path: Path) -> None:
         row = rows["int", device, "torch"]
         assert row["speedup"] == pytest.approx(base["latency_ms_mean"] / row["latency_ms_mean"])
         assert row["latency_ms_sd"] is None
-    page = (tmp_path / "summary/backends.html").read_text()
+    page = (tmp_path / "pages/backends.html").read_text()
     assert "GPU: NVIDIA H100 80GB HBM3" in page
     assert '<td class="number">3 × 10⁻⁷</td>' in page
 
@@ -166,7 +176,7 @@ def test_csv_is_complete_and_markdown_readable(demo: Path) -> None:
     parquet = _rows(demo, "runs", schemas.RUNS)
     assert [float(row["latency_ms_p99"]) for row in rows] == [row["latency_ms_p99"] for row in parquet]
     assert rows[0]["cuda_latency_ms_mean"] == rows[0]["error"] == ""
-    markdown = (demo / "summary/variants.md").read_text()
+    markdown = (demo / "pages/variants.md").read_text()
     line = next(line for line in markdown.splitlines() if "| int " in line)
     assert re.search(r"\| +\d\d\.\d ± \d\.\d \|", line)
     assert re.search(r"[−+]?\d\.\d \[[−+]\d\.\d, [−+]?\d\.\d\]", line)
@@ -176,18 +186,18 @@ def test_csv_is_complete_and_markdown_readable(demo: Path) -> None:
 
 def test_the_same_runs_make_the_same_files_and_another_variant_changes_no_interval(tmp_path: Path, demo: Path) -> None:
     plan = fakes.results(tmp_path, fakes.study())
-    summarize(plan, tmp_path / "summary")
+    _summarize(plan, tmp_path / "summary")
     more = {row["variant"]: row for row in _rows(tmp_path, "variants", schemas.VARIANTS)}
     for row in _rows(demo, "variants", schemas.VARIANTS):
         assert row == more[row["variant"]]
     first = (tmp_path / "summary/variants.parquet").read_bytes()
-    summarize(plan, tmp_path / "summary")
+    _summarize(plan, tmp_path / "summary")
     assert (tmp_path / "summary/variants.parquet").read_bytes() == first
 
 
 def test_several_test_sets_metrics_and_a_gpu(tmp_path: Path) -> None:
     content = fakes.study(tasks=("cola", "mnli"), variants=("float", "int"), seeds=(3,))
-    summarize(fakes.results(tmp_path, content, gpu=True), tmp_path / "summary")
+    _summarize(fakes.results(tmp_path, content, gpu=True), tmp_path / "summary")
     rows = _rows(tmp_path, "runs", schemas.RUNS)
     assert [row["primary_metric"] for row in rows] == ["matthews", "matthews", "accuracy", "accuracy"]
     assert rows[0]["primary_value"] == rows[0]["matthews"]
@@ -204,8 +214,7 @@ def test_several_test_sets_metrics_and_a_gpu(tmp_path: Path) -> None:
     assert variants[1]["primary_sd"] is None
     assert variants[1]["cuda_speedup"] == pytest.approx(1 / 1.69, rel=0.05)
     assert (
-        "One seed: its interval speaks of the choice of examples only."
-        in (tmp_path / "summary/variants.md").read_text()
+        "One seed: its interval speaks of the choice of examples only." in (tmp_path / "pages/variants.md").read_text()
     )
 
 
@@ -223,20 +232,8 @@ def _break(root: Path) -> Path:
     return plan
 
 
-def test_gaps_are_refused_in_one_line(tmp_path: Path) -> None:
-    plan = _break(tmp_path)
-    with pytest.raises(UserError, match="study fake: 3 of 6 runs are not complete") as caught:
-        summarize(plan, tmp_path / "summary")
-    said = str(caught.value)
-    assert "movie/minilm/int/0 pending (not there yet: profile)" in said
-    assert "movie/minilm/int/1 failed (training: the loss became nan at step 12" in said
-    assert "damaged, metrics.parquet has 5 bytes" in said
-    assert "\n" not in said
-    assert not (tmp_path / "summary").exists()
-
-
-def test_partial_shows_failed_as_failed(tmp_path: Path) -> None:
-    summarize(_break(tmp_path), tmp_path / "summary", partial=True)
+def test_what_failed_is_shown_as_failed(tmp_path: Path) -> None:
+    _summarize(_break(tmp_path), tmp_path / "summary")
     rows = {(row["variant"], row["seed"]): row for row in _rows(tmp_path, "runs", schemas.RUNS)}
     assert {key: row["status"] for key, row in rows.items()} == {
         ("float", 0): "ok",
@@ -246,14 +243,16 @@ def test_partial_shows_failed_as_failed(tmp_path: Path) -> None:
         ("int-linear", 0): "failed",
         ("int-linear", 1): "ok",
     }
+    assert rows["int", 0]["error"] == "not there yet: profile"
+    assert "damaged, metrics.parquet has 5 bytes" in rows["int-linear", 0]["error"]
     assert rows["int", 0]["accuracy"] is not None
     assert rows["int", 0]["latency_ms_mean"] is None
     assert rows["int", 1]["train_seconds"] is None
     variants = {row["variant"]: row for row in _rows(tmp_path, "variants", schemas.VARIANTS)}
     assert (variants["int"]["n"], variants["int"]["planned"], variants["int"]["primary_mean"]) == (0, 2, None)
     assert (variants["int-linear"]["n"], variants["int-linear"]["difference_n"]) == (1, 1)
-    assert "| 1 of 2 |" in re.sub(" +", " ", (tmp_path / "summary/variants.md").read_text())
-    page = (tmp_path / "summary/runs.html").read_text()
+    assert "| 1 of 2 |" in re.sub(" +", " ", (tmp_path / "pages/variants.md").read_text())
+    page = (tmp_path / "pages/runs.html").read_text()
     assert "step 12 &lt;b&gt;" in page
     assert "<b>" not in page
 
@@ -261,11 +260,11 @@ def test_partial_shows_failed_as_failed(tmp_path: Path) -> None:
 def test_nothing_at_all_is_still_a_table(tmp_path: Path) -> None:
     plan = fakes.results(tmp_path, DEMO)
     shutil.rmtree(tmp_path / "data")
-    summarize(plan, tmp_path / "summary", partial=True)
+    _summarize(plan, tmp_path / "summary")
     assert {row["status"] for row in _rows(tmp_path, "runs", schemas.RUNS)} == {"failed"}
     for kind in ("checkpoint", "evaluation", "profile"):
         shutil.rmtree(tmp_path / kind)
-    summarize(plan, tmp_path / "summary", partial=True)
+    _summarize(plan, tmp_path / "summary")
     assert {row["status"] for row in _rows(tmp_path, "runs", schemas.RUNS)} == {"pending"}
 
 
@@ -274,7 +273,7 @@ def test_a_failure_that_was_made_good_is_forgotten(tmp_path: Path) -> None:
     work = tmp_path / "work/movie-minilm-int-1"
     work.mkdir(parents=True)
     (work / "failure.json").write_text('{"error": "out of memory"}')
-    summarize(plan, tmp_path / "summary")
+    _summarize(plan, tmp_path / "summary")
 
 
 def test_other_examples_are_not_compared(tmp_path: Path) -> None:
@@ -287,7 +286,7 @@ def test_other_examples_are_not_compared(tmp_path: Path) -> None:
         schemas.write_table(draft / "predictions.parquet", rows, schemas.PREDICTIONS)
         schemas.write_table(draft / "metrics.parquet", metrics, schemas.METRICS)
     with pytest.raises(UserError, match=r"movie-minilm-int-1: not the examples of .*movie-minilm-float-0"):
-        summarize(plan, tmp_path / "summary")
+        _summarize(plan, tmp_path / "summary")
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"study": {}, "runs": []}'])
@@ -295,7 +294,7 @@ def test_a_bad_plan_is_one_line(tmp_path: Path, content: str) -> None:
     plan = tmp_path / "plan.json"
     plan.write_text(content)
     with pytest.raises(UserError, match=r"plan\.json: (no readable plan|plans no run)"):
-        summarize(plan, tmp_path / "summary")
+        _summarize(plan, tmp_path / "summary")
 
 
 def test_times_of_other_hardware_are_left_out_of_means(tmp_path: Path) -> None:
@@ -316,14 +315,14 @@ def test_times_of_other_hardware_are_left_out_of_means(tmp_path: Path) -> None:
     with new_artifact(tmp_path / f"profile/{name}", "profile") as draft:
         for key, of in tables.items():
             schemas.write_table(draft / f"{key}.parquet", slow if key == "latency" else found[key], of)
-    summarize(plan, tmp_path / "summary")
+    _summarize(plan, tmp_path / "summary")
     rows = {row["variant"]: row for row in _rows(tmp_path, "variants", schemas.VARIANTS)}
     assert (rows["float"]["n"], rows["float"]["train_n"], rows["float"]["latency_n"]) == (3, 2, 2)
     assert rows["float"]["train_seconds_mean"] < 1000
     fastest = {name: 2 + 0.06 * 128 * fakes.takes(name, backend) for name, backend in FASTEST.items()}
     assert rows["int"]["relative_latency"] == pytest.approx(fastest["int"] / fastest["float"], rel=0.05)
     assert rows["int"]["relative_train_seconds"] == pytest.approx(1.63, rel=0.05)
-    assert "Times on other hardware than most are left out" in (tmp_path / "summary/variants.md").read_text()
+    assert "Times on other hardware than most are left out" in (tmp_path / "pages/variants.md").read_text()
     backends = {(row["variant"], row["backend"]): row for row in _rows(tmp_path, "backends", schemas.BACKENDS)}
     assert (backends["float", "torch"]["n"], backends["int", "torch"]["n"]) == (2, 3)
     assert backends["float", "torch"]["device_name"] == "Intel(R) Xeon(R) Platinum 8480+"
@@ -335,7 +334,7 @@ def test_times_of_other_hardware_are_left_out_of_means(tmp_path: Path) -> None:
 
 def test_published_figures_stand_beside_measured_ones(tmp_path: Path) -> None:
     content = fakes.study(tasks=("cola", "mnli"), variants=("float", "int", "int-linear"))
-    summarize(fakes.results(tmp_path, content, gpu=True), tmp_path / "summary")
+    _summarize(fakes.results(tmp_path, content, gpu=True), tmp_path / "summary")
     with (tmp_path / "summary/published.csv").open(encoding="utf-8") as file:
         rows = {(row["source"], row["task"], row["variant"], row["quantity"]): row for row in csv.DictReader(file)}
     students = rows["Students' study of I-BERT", "cola", "int", "accuracy"]
@@ -352,7 +351,7 @@ def test_published_figures_stand_beside_measured_ones(tmp_path: Path) -> None:
     assert "T4" in seconds["published_conditions"]
     assert seconds["measured_conditions"] == "NVIDIA H100 80GB HBM3"
     assert {row["task"] for row in rows.values()} == {"cola", "mnli"}
-    assert "| 62.5 |" in re.sub(" +", " ", (tmp_path / "summary/published.md").read_text())
+    assert "| 62.5 |" in re.sub(" +", " ", (tmp_path / "pages/published.md").read_text())
 
 
 @pytest.mark.parametrize("change", ["model", "data"])
@@ -362,8 +361,8 @@ def test_another_model_or_data_has_no_counterpart(change: str) -> None:
         content["models"]["roberta-base"]["source"]["repo"] = "someone/else"
     else:
         content["tasks"]["cola"]["source"]["repo"] = "someone/else"
-    assert published.compare(content, []) == []
-    said = display.to_markdown(published.show(content, []))
+    assert published_rows(content, []) == []
+    said = display.to_markdown(show_published("fake", []))
     assert "no published counterpart" in said
     assert "|" not in said
 
@@ -377,25 +376,25 @@ def test_another_model_or_data_has_no_counterpart(change: str) -> None:
      (48243.7, "48244"), (-1.5, "−1.50")],
 )  # fmt: skip
 def test_numbers_keep_three_digits_and_never_an_exponent(value: float | None, text: str) -> None:
-    assert display.number(value) == text
+    assert formatting.number(value) == text
 
 
 def test_percent_has_a_sign_where_wanted_and_no_negative_zero() -> None:
-    assert display.percent(-0.0123, sign=True) == "−1.2"
-    assert display.percent(0.0123, sign=True) == "+1.2"
-    assert display.percent(-0.0001, sign=True) == "0.0"
+    assert formatting.percent(-0.0123, sign=True) == "−1.2"
+    assert formatting.percent(0.0123, sign=True) == "+1.2"
+    assert formatting.percent(-0.0001, sign=True) == "0.0"
 
 
 def test_a_rounding_error_is_never_shown_as_nothing() -> None:
-    assert display.magnitude(0.0) == "0"
-    assert display.magnitude(2.98e-7) == "3 × 10⁻⁷"
-    assert display.magnitude(0.0204) == "2 × 10⁻²"
+    assert formatting.magnitude(0.0) == "0"
+    assert formatting.magnitude(2.98e-7) == "3 × 10⁻⁷"
+    assert formatting.magnitude(0.0204) == "2 × 10⁻²"
 
 
 def test_a_deviation_is_never_shown_as_nothing() -> None:
-    assert display.measured(14.69, 0.02) == "14.69 ± 0.02"
-    assert display.measured(14.69, 0.2) == "14.7 ± 0.2"
-    assert display.measured(14.69, None) == "14.7"
+    assert formatting.measured(14.69, 0.02) == "14.69 ± 0.02"
+    assert formatting.measured(14.69, 0.2) == "14.7 ± 0.2"
+    assert formatting.measured(14.69, None) == "14.7"
 
 
 class _Tags(HTMLParser):
@@ -413,9 +412,9 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", PAGES)
 def test_pages_are_well_formed_and_need_no_network(demo: Path, name: str) -> None:
-    page = (demo / f"summary/{name}.html").read_text()
+    page = (demo / f"pages/{name}.html").read_text()
     tags = _Tags()
     tags.feed(page)
     assert tags.open == []

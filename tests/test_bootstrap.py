@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from intaglio.errors import UserError
-from intaglio.tables.bootstrap import interval, metric_of, resampled
+from intaglio.summary.bootstrap import interval, metric_of, resampled
 
 
 def _confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_runs_share_their_resamples_and_blocks_do_not_matter(monkeypatch: pytest
     alone = resampled("accuracy", labels, variant, 2, 300)
     together = resampled("accuracy", labels, np.concatenate([baseline, variant]), 2, 300)
     assert np.array_equal(alone, together[3:])
-    monkeypatch.setattr("intaglio.tables.bootstrap._BLOCK", 400 * 7)
+    monkeypatch.setattr("intaglio.summary.bootstrap._BLOCK", 400 * 7)
     assert np.array_equal(alone, resampled("accuracy", labels, variant, 2, 300))
 
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from intaglio.tables.display import NOTHING, Display, measured, number, percent, spread
-from intaglio.tables.hardware import comparable
-from intaglio.tables.variants import mean_sd
+from intaglio.summary.hardware import comparable
+from intaglio.summary.variants import mean_sd
 
 MODEL, DATA = "FacebookAI/roberta-base", "nyu-mll/glue"
-COLUMNS = [
-    *("task", "variant", "quantity", "unit", "source", "published", "measured_mean", "measured_sd", "n", "model"),
-    *("published_conditions", "measured_conditions"),
-]
 
 
-class Figure(NamedTuple):
+class PublishedFigure(NamedTuple):
     """One published number: GLUE task, variant, column of runs.parquet, value in that column's unit."""
 
     task: str
@@ -32,16 +27,16 @@ class Publication(NamedTuple):
     scores: str
     of_task: Mapping[str, str]
     seconds: str
-    figures: tuple[Figure, ...]
+    figures: tuple[PublishedFigure, ...]
 
-    def conditions(self, figure: Figure) -> str:
+    def conditions(self, figure: PublishedFigure) -> str:
         """Say what a figure is."""
         if figure.column == "train_seconds":
             return self.seconds
         return "; ".join(filter(None, [self.of_task.get(figure.task), self.scores]))
 
 
-def _students() -> tuple[Figure, ...]:
+def _students() -> tuple[PublishedFigure, ...]:
     table = {
         "mnli": (87.6, 10348.4, 86.6, 48243.7),
         "sst2": (95.0, 2362.5, 94.3, 15238.0),
@@ -49,7 +44,7 @@ def _students() -> tuple[Figure, ...]:
         "rte": (78.0, 607.3, 66.8, 1553.5),
     }
     return tuple(
-        Figure(task, variant, column, value)
+        PublishedFigure(task, variant, column, value)
         for task, (f_accuracy, f_seconds, i_accuracy, i_seconds) in table.items()
         for variant, column, value in (
             ("float", "accuracy", f_accuracy / 100),
@@ -60,9 +55,9 @@ def _students() -> tuple[Figure, ...]:
     )
 
 
-def _scores(variant: str, accuracy: Mapping[str, float], cola: float) -> tuple[Figure, ...]:
-    scores = [Figure(task, variant, "accuracy", value / 100) for task, value in accuracy.items()]
-    return (*scores, Figure("cola", variant, "matthews", cola / 100))
+def _scores(variant: str, accuracy: Mapping[str, float], cola: float) -> tuple[PublishedFigure, ...]:
+    scores = [PublishedFigure(task, variant, "accuracy", value / 100) for task, value in accuracy.items()]
+    return (*scores, PublishedFigure("cola", variant, "matthews", cola / 100))
 
 
 PUBLICATIONS = (
@@ -93,7 +88,7 @@ PUBLICATIONS = (
 )
 
 
-def compare(study: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def published_rows(study: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a row for every published figure that the study has a counterpart to, whatever its tasks are called.
 
     Args:
@@ -113,7 +108,7 @@ def compare(study: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list
 
 
 def _row(
-    task: str, model: str, publication: Publication, figure: Figure, runs: Sequence[Mapping[str, Any]]
+    task: str, model: str, publication: Publication, figure: PublishedFigure, runs: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     wanted = {"task": task, "model": model, "variant": figure.variant, "status": "ok"}
     mine = comparable([run for run in runs if all(run[key] == value for key, value in wanted.items())])
@@ -133,58 +128,3 @@ def _row(
         "published_conditions": publication.conditions(figure),
         "measured_conditions": devices if seconds else f"GLUE development set ({test_sets}), never selected on",
     }
-
-
-_QUANTITIES = {
-    "accuracy": "accuracy, %",
-    "matthews": "Matthews correlation × 100",
-    "train_seconds": "training, s",
-}
-
-
-def show(study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Display:
-    """Return the comparison as a table to be read, or a sentence where there is nothing to compare."""
-    title = f"Published figures beside those of {study['study']}"
-    if not rows:
-        return Display(
-            title,
-            [],
-            [],
-            frozenset(),
-            [f"This study has no published counterpart: figures are known for {MODEL} on GLUE."],
-        )
-    columns = ["task", "variant", "quantity", "published", "measured", "seeds", "source", "what was published"]
-    cells = [
-        [
-            row["task"],
-            row["variant"],
-            _QUANTITIES[row["quantity"]],
-            _value(row, row["published"]),
-            _measured(row),
-            str(row["n"]) if row["n"] else NOTHING,
-            row["source"],
-            row["published_conditions"],
-        ]
-        for row in rows
-    ]
-    notes = [
-        "Measured: mean ± standard deviation over seeds, on the official development set, on which nothing was chosen: "
-        "weights are chosen on a validation split cut from the training data. I-BERT's scores were chosen on the very "
-        "set that they report, so they are expected to be higher.",
-        "Training times compare the recipes' cost only roughly: hardware, epochs and precision differ.",
-        *(f"Measured on: {devices}." for devices in _devices(rows)),
-    ]
-    return Display(title, columns, cells, frozenset({"published", "measured", "seeds"}), notes)
-
-
-def _devices(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return sorted({row["measured_conditions"] for row in rows if row["unit"] == "s"} - {""})
-
-
-def _value(row: Mapping[str, Any], value: float | None) -> str:
-    return number(value) if row["unit"] == "s" else percent(value)
-
-
-def _measured(row: Mapping[str, Any]) -> str:
-    mean, sd = row["measured_mean"], row["measured_sd"]
-    return measured(mean, sd) if row["unit"] == "s" else spread(percent(mean), percent(sd))

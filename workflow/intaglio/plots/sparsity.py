@@ -8,10 +8,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from intaglio.tables.lineage import NOTHING_DONE
-from intaglio.tables.said import metric_name
-from intaglio.tables.style import FAINT, GREY, Look, panels, statement
-from intaglio.tables.summary import Panel, Summary
+from intaglio.plots.captions import metric_name
+from intaglio.plots.style import FAINT, GREY, Look, panels, statement
+from intaglio.summary.read import Panel, Summary
+from intaglio.summary.recipes import NOTHING_DONE
 
 # Where a recipe's words tell its sparsity; what is left of the words names the line.
 _PRUNED, _PATTERN = "pruned ", "pruned 2:4"
@@ -27,10 +27,10 @@ def accuracy_vs_sparsity(summary: Summary, look: Look) -> Figure:
     names = [name for name in summary.variants if name in shown]
     handles = look.handles(names)
     handles.append(Line2D([], [], color=GREY, lw=1.2, label="sparsity alone differs"))
-    said = (
+    caption = (
         "Zeros among the weights of the linear layers; 0 is the same recipe without pruning. Marks: means over seeds."
     )
-    figure, axes = panels(len(drawn), (4.4, 3.2), title, said, legend=handles)
+    figure, axes = panels(len(drawn), (4.4, 3.2), title, caption, legend=handles)
     for ax, (panel, lines) in zip(axes, drawn, strict=True):
         for line in lines:
             ax.plot(

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from intaglio.tables.display import number
-from intaglio.tables.lines import rows_of_variants
-from intaglio.tables.said import conditions, timed
-from intaglio.tables.style import GREY, INK, Look, statement
-from intaglio.tables.summary import Summary
-from intaglio.tables.variants import BASELINE
+from intaglio.plots.bars import rows_of_variants
+from intaglio.plots.captions import conditions, timed
+from intaglio.plots.style import GREY, INK, Look, statement
+from intaglio.report.formatting import number
+from intaglio.summary.read import Summary
+from intaglio.summary.variants import BASELINE
 
 # Colors tell variants, so fillings tell backends.
 _FILLINGS: dict[str, dict[str, Any]] = {
@@ -36,15 +36,15 @@ def inference_time_backends(summary: Summary, look: Look) -> Figure:
     found = {row["backend"] for panel in summary.panels for row in panel.backends}
     backends = [name for name in _FILLINGS if name in found]
     columns = dict.fromkeys(column for _, column, _ in drawn)
-    said = " ".join(conditions(summary, column) for column in columns)
+    caption = " ".join(conditions(summary, column) for column in columns)
     if any(row["n"] > 1 for panel in summary.panels for row in panel.backends):
-        said += " Bars: mean ± standard deviation over seeds."
+        caption += " Bars: mean ± standard deviation over seeds."
     if BASELINE in summary.variants:
-        said += f" ×: time / that of {BASELINE} in its fastest backend."
+        caption += f" ×: time / that of {BASELINE} in its fastest backend."
     legend = [Patch(facecolor=GREY, edgecolor=GREY, lw=1.2, label=name, **_FILLINGS[name]) for name in backends]
     names = list(summary.variants)
     height = 0.12 + 0.16 * len(backends)
-    figure, axes = rows_of_variants(len(drawn), names, title, said, height=height, legend=legend)
+    figure, axes = rows_of_variants(len(drawn), names, title, caption, height=height, legend=legend)
     for ax, (panel, column, heading) in zip(axes, drawn, strict=True):
         rows = [row for row in panel.backends if row["device"] == _DEVICES[column]]
         _groups(ax, rows, names, backends, look)

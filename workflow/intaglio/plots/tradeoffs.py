@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from intaglio.tables.said import conditions, fastest_said, metric_name, seeds_said, timed
-from intaglio.tables.style import FAINT, GREY, INK, Look, panels, statement
-from intaglio.tables.summary import Panel, Summary
-from intaglio.tables.variants import mean_sd
+from intaglio.plots.captions import conditions, fastest_backends, metric_name, seeds_shown, timed
+from intaglio.plots.style import FAINT, GREY, INK, Look, panels, statement
+from intaglio.summary.read import Panel, Summary
+from intaglio.summary.variants import mean_sd
 
 # More variants than these are hard to find by their marks alone.
 CROWD = 9
@@ -20,9 +20,9 @@ CROWD = 9
 
 def accuracy_vs_training_time(summary: Summary, look: Look) -> Figure:
     """Draw the primary metric against training time."""
-    said = f"Time of the variant's last stage. {conditions(summary, 'train_seconds')} {seeds_said(summary)}"
+    caption = f"Time of the variant's last stage. {conditions(summary, 'train_seconds')} {seeds_shown(summary)}"
     drawn = [(panel, "train_seconds", panel.title) for panel in summary.panels]
-    return _scatter(summary, look, drawn, "Accuracy against training time", said, "training time, s", front=False)
+    return _scatter(summary, look, drawn, "Accuracy against training time", caption, "training time, s", front=False)
 
 
 def accuracy_vs_inference_time(summary: Summary, look: Look) -> Figure:
@@ -33,9 +33,9 @@ def accuracy_vs_inference_time(summary: Summary, look: Look) -> Figure:
         return statement(title, "Nothing was timed: the study's runs have no latency.")
     columns = dict.fromkeys(column for _, column, _ in drawn)
     at = [conditions(summary, column) for column in columns]
-    said = " ".join([*at, fastest_said(summary), seeds_said(summary)])
-    said += " Ringed: the Pareto front of the means (no variant is both faster and better)."
-    return _scatter(summary, look, drawn, title, said, "time of a call, ms", front=True)
+    caption = " ".join([*at, fastest_backends(summary), seeds_shown(summary)])
+    caption += " Ringed: the Pareto front of the means (no variant is both faster and better)."
+    return _scatter(summary, look, drawn, title, caption, "time of a call, ms", front=True)
 
 
 def accuracy_vs_size(summary: Summary, look: Look) -> Figure:
@@ -44,9 +44,9 @@ def accuracy_vs_size(summary: Summary, look: Look) -> Figure:
     drawn = [(panel, "size_mb", panel.title) for panel in summary.panels if any(run["size_mb"] for run in panel.runs)]
     if not drawn:
         return statement(title, "Nothing was measured: the study's runs have no exported files.")
-    said = f"Size of the exported file. {seeds_said(summary)}"
-    said += " Ringed: the Pareto front of the means (no variant is both smaller and better)."
-    return _scatter(summary, look, drawn, title, said, "file, MB", front=True)
+    caption = f"Size of the exported file. {seeds_shown(summary)}"
+    caption += " Ringed: the Pareto front of the means (no variant is both smaller and better)."
+    return _scatter(summary, look, drawn, title, caption, "file, MB", front=True)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -67,7 +67,7 @@ def _scatter(
     look: Look,
     drawn: Sequence[tuple[Panel, str, str]],
     title: str,
-    said: str,
+    caption: str,
     label: str,
     front: bool,
 ) -> Figure:
@@ -76,7 +76,7 @@ def _scatter(
         handles.append(Line2D([], [], color=GREY, lw=1.2, ls=(0, (4, 2)), label="Pareto front"))
     # Many variants want room.
     size = (2.75, 2.6) if len(summary.variants) <= CROWD else (4.4, 3.6)
-    figure, axes = panels(len(drawn), size, title, said, legend=handles)
+    figure, axes = panels(len(drawn), size, title, caption, legend=handles)
     for ax, (panel, column, heading) in zip(axes, drawn, strict=True):
         means, names = [], []
         for name in summary.variants:

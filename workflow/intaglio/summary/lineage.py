@@ -1,9 +1,9 @@
-"""What a run's recipe left on its way: its words, its sparsity, agreement with its teacher, parity of conversions."""
+"""What a run's recipe left on its way: its sparsity, agreement with its teacher, parity of conversions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +12,10 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from intaglio import schemas
-from intaglio.arithmetic.operations import OPERATIONS
 from intaglio.errors import UserError
 from intaglio.store import open_artifact
-from intaglio.study.options import DEFAULT_SPARSITY
 
-Row = dict[str, Any]
-NOTHING_DONE = "fine-tuned"
-
-
-def said(recipe: Sequence[Mapping[str, Any]]) -> str:
-    """Return a recipe in words, its stages joined by `+`: `distilled to 3 layers + pruned 35 %`."""
-    words = [_SAID[options["stage"]](options) for options in recipe if options["stage"] != "finetune"]
-    return " + ".join(words) or NOTHING_DONE
-
-
-def _distilled(options: Mapping[str, Any]) -> str:
-    if options["student"]:
-        return f"distilled to {options['student']}"
-    return f"distilled to {options['layers']} layers" if options["layers"] else "distilled to half the layers"
-
-
-def _pruned(options: Mapping[str, Any]) -> str:
-    if options["structure"] == "2:4":
-        return "pruned 2:4"
-    cut = options["structure"] == "heads-and-neurons"
-    if options["speedup"]:
-        return f"cut for {options['speedup']:g}×"
-    return f"{'cut' if cut else 'pruned'} {100 * (options['sparsity'] or DEFAULT_SPARSITY):g} %"
-
-
-def _quantized(options: Mapping[str, Any]) -> str:
-    chosen = options["integer"]
-    return "int" if len(chosen) == len(OPERATIONS) else "-".join(["int", *chosen])
-
-
-_SAID: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "distil": _distilled,
-    "prune": _pruned,
-    "quantize": _quantized,
-    "int8": lambda options: f"int8 {options['method']}",
-}
+_Row = dict[str, Any]
 
 
 def trained_seconds(stages: Sequence[str]) -> dict[str, float]:
@@ -60,13 +23,13 @@ def trained_seconds(stages: Sequence[str]) -> dict[str, float]:
     return {folder: float(_record(Path(folder))["train_seconds"]) for folder in stages}
 
 
-def conversions(stages: Sequence[str]) -> list[Row]:
+def conversions(stages: Sequence[str]) -> list[_Row]:
     """Return the conversions among the stages of a recipe, as they record them, from the folders of checkpoints."""
     records = [_record(Path(folder)) for folder in stages]
     return [{"stage": record["stage"], **record["conversion"]} for record in records if record.get("conversion")]
 
 
-def exported(facts: Mapping[str, Any]) -> list[Row]:
+def exported(facts: Mapping[str, Any]) -> list[_Row]:
     """Return the conversion that export is, from what a profile's manifest says of the exported file."""
     if "difference" not in facts:
         return []
@@ -74,9 +37,9 @@ def exported(facts: Mapping[str, Any]) -> list[Row]:
     return [{"stage": "export", "measure": "largest difference of a logit", **measured}]
 
 
-def sparsity(checkpoint: Path) -> list[Row]:
+def sparsity(checkpoint: Path) -> list[_Row]:
     """Return how many weights every linear layer has, and how many are zero; nothing where none were pruned."""
-    rows: list[Row] = _record(checkpoint).get("sparsity", [])
+    rows: list[_Row] = _record(checkpoint).get("sparsity", [])
     return rows
 
 
@@ -85,7 +48,7 @@ def share_of_zeros(rows: Sequence[Mapping[str, Any]]) -> float | None:
     return sum(row["zeros"] for row in rows) / sum(row["weights"] for row in rows) if rows else None
 
 
-def agreement(evaluation: Path, teacher: Path, test_set: str) -> Row:
+def agreement(evaluation: Path, teacher: Path, test_set: str) -> _Row:
     """Return how far predictions are those of the teacher: columns teacher_agreement and teacher_kl.
 
     Nothing is known of a run that is its own teacher, or whose teacher's predictions are not there, not sound, or of
@@ -123,9 +86,9 @@ def _logits(evaluation: Path, test_set: str) -> tuple[Any, NDArray[np.float64]]:
     return ids[order], logits[order]
 
 
-def _record(folder: Path) -> Row:
+def _record(folder: Path) -> _Row:
     try:
-        record: Row = json.loads((folder / "training.json").read_text())
+        record: _Row = json.loads((folder / "training.json").read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(f"{folder}: no readable training.json ({error}); delete the folder and run again") from error
     return record

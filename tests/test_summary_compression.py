@@ -12,11 +12,12 @@ from scipy.special import rel_entr, softmax
 
 import fakes
 from intaglio import schemas
+from intaglio.report.pages import write_pages
 from intaglio.store import new_artifact
 from intaglio.study.load import load
 from intaglio.study.plan import make_plan
-from intaglio.tables import lineage
-from intaglio.tables.runs import summarize
+from intaglio.summary import lineage, recipes
+from intaglio.summary.summarize import write_summary
 from test_study import SMALL
 
 VARIANTS: dict[str, Any] = {
@@ -45,7 +46,7 @@ VARIANTS: dict[str, Any] = {
 )
 def test_a_recipe_in_words(recipe: list[dict[str, Any]], words: str) -> None:
     plan = make_plan(load({**SMALL, "seeds": [1], "variants": {"own": recipe}}))
-    assert lineage.said(plan.runs[0].recipe) == words
+    assert recipes.in_words(plan.runs[0].recipe) == words
 
 
 def evaluation(folder: Path, logits: np.ndarray, order: list[int]) -> Path:
@@ -85,7 +86,8 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if run["variant"] != "float":
             run["stages"] = [first[run["seed"]], run["checkpoint"]]
     plan.write_text(json.dumps(content))
-    summarize(plan, root / "summary")
+    write_summary(plan, root / "summary")
+    write_pages(root / "summary", root / "pages")
     return root / "summary"
 
 
@@ -93,7 +95,7 @@ def test_what_is_shared_is_paid_once(summary: Path) -> None:
     runs = schemas.read_table(summary / "runs.parquet", schemas.RUNS).to_pylist()
     own = sum(run["train_seconds"] for run in runs)
     shared = sum(run["train_seconds"] for run in runs if run["variant"] == "float")
-    said = (summary / "compression.md").read_text()
+    said = (summary.parent / "pages/compression.md").read_text()
     assert f"Training of the whole study: {own / 60:.1f} minutes" in said
     assert f"{(own + 2 * shared) / 60:.1f} minutes if every recipe" in said
 
@@ -123,6 +125,6 @@ def test_every_conversion_stands_beside_its_tolerance(summary: Path) -> None:
         if (row["variant"], row["seed"]) == ("both", 0)
     ]
     assert of_both == [("int8", 0.012, 0.05), ("export", 3e-7, 1e-3)]
-    shown = (summary / "conversions.md").read_text()
+    shown = (summary.parent / "pages/conversions.md").read_text()
     assert "changed predictions" in shown
     assert "3 × 10⁻⁷" in shown

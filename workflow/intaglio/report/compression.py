@@ -1,39 +1,25 @@
-"""What compression keeps and saves, a row a variant; and whether every conversion on the way kept what it should."""
+"""Tables of what compression keeps and saves, and of the conversions on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from intaglio.tables.display import (
-    METRIC_NAMES,
-    NOTHING,
-    Display,
-    difference,
-    magnitude,
-    measured,
-    number,
-    percent,
-    spread,
-    tabulate,
-    times,
-)
-from intaglio.tables.records import Record
+from intaglio.report.display import METRIC_NAMES, Display, difference, tabulate
+from intaglio.report.formatting import NOTHING, magnitude, measured, number, percent, spread, times
 
-Row = dict[str, Any]
+_Row = Mapping[str, Any]
 _KEY = ("study", "task", "model", "variant", "stage", "measure")
-COLUMNS = (
-    *("study", "task", "model", "variant", "recipe", "n"),
-    *("primary_mean", "primary_sd", "difference", "difference_low", "difference_high"),
-    *(f"{name}_{part}" for name in ("teacher_agreement", "teacher_kl") for part in ("mean", "sd")),
-    *("sparsity_mean", "nonzero_mean", "size_mb_mean", "sparse_mb_mean", "zstd_mb_mean", "size_ratio"),
-    *("latency_ms_mean", "latency_ms_sd", "backend", "speedup"),
-    *("train_seconds_mean", "total_train_seconds_mean"),
-)
 
 
-def show(study: Mapping[str, Any], rows: Sequence[Row], records: Sequence[Record]) -> Display:
-    """Return the table of what compression keeps and saves, from rows of variants.parquet."""
+def show_compression(study: str, rows: Sequence[_Row], seconds: Mapping[str, float]) -> Display:
+    """Return the table of what compression keeps and saves, from rows of variants.parquet.
+
+    Args:
+        study: its name.
+        rows: of variants.parquet.
+        seconds: training time of the study as it is (`shared`) and if nothing were shared (`alone`), s.
+    """
 
     def share(name: str) -> Any:
         return lambda row: spread(percent(row[f"{name}_mean"]), percent(row[f"{name}_sd"]))
@@ -61,7 +47,7 @@ def show(study: Mapping[str, Any], rows: Sequence[Row], records: Sequence[Record
         "whole recipe, s": lambda row: number(row["total_train_seconds_mean"]),
     }
     text = {"task", "model", "variant", "recipe", "metric", "backend"}
-    table = tabulate(f"Compression in {study['study']}", cells, rows, text)
+    table = tabulate(f"Compression in {study}", cells, rows, text)
     notes = [
         "As teacher: share of test examples with the teacher's prediction; KL: divergence of the probabilities from "
         "the teacher's, nats. The teacher is what taught the last stage, or else the recipe's fine-tuned model.",
@@ -69,39 +55,22 @@ def show(study: Mapping[str, Any], rows: Sequence[Row], records: Sequence[Record
         "file that stand for something else than zero. Sparse: the file's tensors, each stored whole or as a bit mask "
         "and its non-zero values; zstd: the file compressed at level 3. What is executed is the file as it is: zeros "
         "among dense weights save no time.",
-        _cost(records),
+        _cost(seconds),
     ]
     return Display(table.title, table.columns, table.rows, table.numbers, notes)
 
 
-def _cost(records: Sequence[Record]) -> str:
-    stages = {folder: seconds for record in records for folder, seconds in record.trained.items()}
-    alone = sum(seconds for record in records for seconds in record.trained.values())
-    shared = sum(stages.values())
+def _cost(seconds: Mapping[str, float]) -> str:
     return (
-        f"Training of the whole study: {number(shared / 60)} minutes, stages that several recipes begin with counted "
-        f"once; {number(alone / 60)} minutes if every recipe had been trained for itself."
+        f"Training of the whole study: {number(seconds['shared'] / 60)} minutes, stages that several recipes begin "
+        f"with counted once; {number(seconds['alone'] / 60)} minutes if every recipe had been trained for itself."
     )
 
 
-def conversion_rows(records: Sequence[Record]) -> list[Row]:
-    """Return the rows of conversions.parquet: one a run and conversion."""
-    return [{**_run(record), **row} for record in records for row in record.conversions]
-
-
-def sparsity_rows(records: Sequence[Record]) -> list[Row]:
-    """Return the rows of sparsity.parquet: one a run and linear layer, of runs that prune weights."""
-    return [{**_run(record), **row} for record in records for row in record.sparsity]
-
-
-def _run(record: Record) -> Row:
-    return {name: record.row[name] for name in ("study", "task", "model", "variant", "seed")}
-
-
-def show_conversions(study: Mapping[str, Any], rows: Sequence[Row]) -> Display:
+def show_conversions(study: str, rows: Sequence[_Row]) -> Display:
     """Return the table of parity gates: the largest difference of all seeds beside what was allowed."""
-    title = f"Conversions in {study['study']}"
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    title = f"Conversions in {study}"
+    groups: dict[tuple[Any, ...], list[_Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in _KEY), []).append(row)
     merged = [

@@ -8,21 +8,19 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from intaglio.plots import backends, bars, curves, pairs, sparsity, tradeoffs
+from intaglio.plots.files import PLOTS
+from intaglio.plots.style import RC, Look, statement
 from intaglio.store import new_artifact
-from intaglio.tables import comparisons, curves, execution, lines, sparsity, tradeoffs
-from intaglio.tables.files import PLOT_FILES, PLOTS
-from intaglio.tables.style import RC, Look, statement
-from intaglio.tables.summary import Summary, read_summary
-
-__all__ = ["PLOTS", "PLOT_FILES", "draw", "plot"]
+from intaglio.summary.read import Summary, read_summary
 
 _DRAW: dict[str, Callable[[Summary, Look], Figure]] = {
-    "accuracy": comparisons.accuracy,
-    "training-time": comparisons.training_time,
-    "differences": lines.differences,
-    "training-time-variants": lines.training_time_variants,
-    "inference-time-variants": lines.inference_time_variants,
-    "inference-time-backends": execution.inference_time_backends,
+    "accuracy": pairs.accuracy,
+    "training-time": pairs.training_time,
+    "differences": bars.differences,
+    "training-time-variants": bars.training_time_variants,
+    "inference-time-variants": bars.inference_time_variants,
+    "inference-time-backends": backends.inference_time_backends,
     "accuracy-vs-training-time": tradeoffs.accuracy_vs_training_time,
     "accuracy-vs-inference-time": tradeoffs.accuracy_vs_inference_time,
     "accuracy-vs-size": tradeoffs.accuracy_vs_size,
@@ -32,8 +30,8 @@ _DRAW: dict[str, Callable[[Summary, Look], Figure]] = {
 }
 
 
-def plot(summary: Path, output: Path) -> None:
-    """Draw a study's summary into the artifact `output` [plots], which holds `PLOT_FILES`.
+def write_plots(summary: Path, output: Path) -> None:
+    """Draw a study's summary into the artifact `output` [plots], which holds `files.PLOT_FILES`.
 
     Raises:
         UserError: the summary is not complete.

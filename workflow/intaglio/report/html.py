@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from intaglio.tables.display import NOTHING, Display
+from intaglio.report.display import Display
+from intaglio.report.formatting import NOTHING
 
 _STYLE = """
 :root { color-scheme: light; }

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from intaglio.tables.display import number, percent
-from intaglio.tables.said import conditions, fastest_said, metric_name, seeds_said, timed, values
-from intaglio.tables.style import INK, Look, panels, statement
-from intaglio.tables.summary import Panel, Summary
-from intaglio.tables.variants import BASELINE, mean_sd
+from intaglio.plots.captions import conditions, fastest_backends, metric_name, seeds_shown, timed, values
+from intaglio.plots.style import INK, Look, panels, statement
+from intaglio.report.formatting import number, percent
+from intaglio.summary.read import Panel, Summary
+from intaglio.summary.variants import BASELINE, mean_sd
 
 
 def differences(summary: Summary, look: Look) -> Figure:
@@ -26,10 +26,10 @@ def differences(summary: Summary, look: Look) -> Figure:
         return statement(
             title, "Nothing to compare: the study has no finished float runs beside those of other variants."
         )
-    said = "Mean over seeds and 95\u00a0% interval (bootstrap paired over test examples and seeds), in points."
+    caption = "Mean over seeds and 95\u00a0% interval (bootstrap paired over test examples and seeds), in points."
     if any(row["difference_n"] == 1 for panel in drawn for row in panel.variants):
-        said += " Where there is one seed, the interval speaks of the choice of examples only."
-    figure, axes = rows_of_variants(len(drawn), names, title, said)
+        caption += " Where there is one seed, the interval speaks of the choice of examples only."
+    figure, axes = rows_of_variants(len(drawn), names, title, caption)
     for ax, panel in zip(axes, drawn, strict=True):
         ax.axvline(0, color=look.color(BASELINE), lw=1.2, zorder=1)
         for place, row in _placed(panel, names):
@@ -48,12 +48,12 @@ def differences(summary: Summary, look: Look) -> Figure:
 
 
 def rows_of_variants(
-    count: int, names: Sequence[str], title: str, said: str, *, height: float = 0.27, legend: Sequence[Artist] = ()
+    count: int, names: Sequence[str], title: str, caption: str, *, height: float = 0.27, legend: Sequence[Artist] = ()
 ) -> tuple[Figure, list[Axes]]:
     """Make panels with a line a variant, so many inches high, from top to bottom, named on the left."""
     left = 0.075 * max(map(len, names))
     size = (2.55, height * len(names) + 0.85)
-    figure, axes = panels(count, size, title, said, left=left, legend=legend, sharey=True)
+    figure, axes = panels(count, size, title, caption, left=left, legend=legend, sharey=True)
     for ax in axes:
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.4, -0.6)
@@ -69,9 +69,9 @@ def _placed(panel: Panel, names: Sequence[str]) -> list[tuple[int, dict[str, Any
 
 def training_time_variants(summary: Summary, look: Look) -> Figure:
     """Draw training time of every variant."""
-    said = f"Of the variant's last stage. {conditions(summary, 'train_seconds')} {seeds_said(summary, 'Bars')}"
+    caption = f"Of the variant's last stage. {conditions(summary, 'train_seconds')} {seeds_shown(summary, 'Bars')}"
     drawn = [(panel, "train_seconds", panel.title) for panel in summary.panels]
-    return _bars(summary, look, drawn, "Training time of every variant", said, "training time, s")
+    return _bars(summary, look, drawn, "Training time of every variant", caption, "training time, s")
 
 
 def inference_time_variants(summary: Summary, look: Look) -> Figure:
@@ -82,18 +82,18 @@ def inference_time_variants(summary: Summary, look: Look) -> Figure:
         return statement(title, "Nothing was timed: the study's runs have no latency.")
     columns = dict.fromkeys(column for _, column, _ in drawn)
     at = [conditions(summary, column) for column in columns]
-    said = " ".join([*at, fastest_said(summary), seeds_said(summary, "Bars")])
-    return _bars(summary, look, drawn, title, said, "time of a call, ms")
+    caption = " ".join([*at, fastest_backends(summary), seeds_shown(summary, "Bars")])
+    return _bars(summary, look, drawn, title, caption, "time of a call, ms")
 
 
 def _bars(
-    summary: Summary, look: Look, drawn: Sequence[tuple[Panel, str, str]], title: str, said: str, label: str
+    summary: Summary, look: Look, drawn: Sequence[tuple[Panel, str, str]], title: str, caption: str, label: str
 ) -> Figure:
     """Draw a horizontal bar a variant, with its seeds, deviation, number and ratio to float."""
     names = list(summary.variants)
     if BASELINE in names and len(names) > 1:
-        said += f" ×: ratio to {BASELINE}."
-    figure, axes = rows_of_variants(len(drawn), names, title, said)
+        caption += f" ×: ratio to {BASELINE}."
+    figure, axes = rows_of_variants(len(drawn), names, title, caption)
     for ax, (panel, column, heading) in zip(axes, drawn, strict=True):
         top = max(run[column] for run in panel.runs if run[column] is not None)
         for place, row in _placed(panel, names):

@@ -7,21 +7,22 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from intaglio.tables.display import METRIC_NAMES, difference, measured, percent, spread, times
-from intaglio.tables.said import INTEGER, conditions, metric_name, pair, seeds_said, values
-from intaglio.tables.style import INK, Look, panels
-from intaglio.tables.summary import Panel, Summary
-from intaglio.tables.variants import BASELINE, mean_sd
+from intaglio.plots.captions import INTEGER, conditions, metric_name, pair, seeds_shown, values
+from intaglio.plots.style import INK, Look, panels
+from intaglio.report.display import METRIC_NAMES, difference
+from intaglio.report.formatting import measured, percent, spread, times
+from intaglio.summary.read import Panel, Summary
+from intaglio.summary.variants import BASELINE, mean_sd
 
 
 def accuracy(summary: Summary, look: Look) -> Figure:
     """Draw accuracy, and the primary metric where that is another, of float against end-to-end integer."""
     shown = pair(summary)
     drawn = [(panel, column) for panel in summary.panels for column in _scores(panel)]
-    said = f"Test set. {seeds_said(summary)} Lines join the same seed."
+    caption = f"Test set. {seeds_shown(summary)} Lines join the same seed."
     if len(shown) == 2:
-        said += " Below: difference with its 95\u00a0% interval, paired over examples and seeds."
-    figure, axes = panels(len(drawn), (2.45, 2.75), _against("Accuracy", shown), said, columns=5)
+        caption += " Below: difference with its 95\u00a0% interval, paired over examples and seeds."
+    figure, axes = panels(len(drawn), (2.45, 2.75), _against("Accuracy", shown), caption, columns=5)
     for ax, (panel, column) in zip(axes, drawn, strict=True):
         label = METRIC_NAMES["accuracy"] + ", %" if column == "accuracy" else metric_name(panel)
         _slopes(ax, panel, shown, column, look, scale=100, text=lambda mean, sd: spread(percent(mean), percent(sd)))
@@ -47,8 +48,8 @@ def _against(what: str, shown: Sequence[str]) -> str:
 def training_time(summary: Summary, look: Look) -> Figure:
     """Draw training time of float against end-to-end integer."""
     shown = pair(summary)
-    said = f"Of the variant's last stage. {conditions(summary, 'train_seconds')} {seeds_said(summary)}"
-    figure, axes = panels(len(summary.panels), (2.45, 2.75), _against("Training time", shown), said)
+    caption = f"Of the variant's last stage. {conditions(summary, 'train_seconds')} {seeds_shown(summary)}"
+    figure, axes = panels(len(summary.panels), (2.45, 2.75), _against("Training time", shown), caption)
     for ax, panel in zip(axes, summary.panels, strict=True):
         _slopes(ax, panel, shown, "train_seconds", look, text=measured)
         ax.set(title=panel.title, ylabel="training time, s")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from intaglio.tables.display import METRIC_NAMES
-from intaglio.tables.summary import Panel, Summary
-from intaglio.tables.variants import BASELINE
+from intaglio.report.display import METRIC_NAMES
+from intaglio.summary.read import Panel, Summary
+from intaglio.summary.variants import BASELINE
 
 INTEGER = "int"
 Values = list[float]
@@ -22,7 +22,7 @@ def values(panel: Panel, variant: str, column: str) -> Values:
     return [run[column] for run in panel.of(variant) if run[column] is not None]
 
 
-def seeds_said(summary: Summary, marks: str = "Large marks") -> str:
+def seeds_shown(summary: Summary, marks: str = "Large marks") -> str:
     """Say what marks mean, by how many seeds there are."""
     seeds = {run["seed"] for panel in summary.panels for run in panel.runs}
     if len(seeds) == 1:
@@ -54,7 +54,7 @@ def conditions(summary: Summary, column: str) -> str:
     return f"{'GPU' if column.startswith('cuda') else 'CPU'}: {names}, {at}."
 
 
-def fastest_said(summary: Summary) -> str:
+def fastest_backends(summary: Summary) -> str:
     """Say what executed the models where a run's time is that of its fastest backend."""
     runs = [run for panel in summary.panels for run in panel.runs]
     names = sorted({run[column] for run in runs for column in ("backend", "cuda_backend") if run[column]})

@@ -1,17 +1,24 @@
-"""A summary read back, for whoever draws it."""
+"""A summary read back, for pages and plots."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from intaglio import schemas
 from intaglio.store import open_artifact
-from intaglio.tables.hardware import comparable
+from intaglio.summary.hardware import comparable
 
-Rows = list[dict[str, Any]]
+_Rows = list[dict[str, Any]]
+_TABLES = {
+    "runs": schemas.RUNS,
+    "variants": schemas.VARIANTS,
+    "backends": schemas.BACKENDS,
+    "conversions": schemas.CONVERSIONS,
+    "published": schemas.PUBLISHED,
+}
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,11 @@ class Panel:
     task: str
     model: str
     title: str
-    runs: Rows
-    variants: Rows
-    backends: Rows
+    runs: _Rows
+    variants: _Rows
+    backends: _Rows
 
-    def of(self, variant: str) -> Rows:
+    def of(self, variant: str) -> _Rows:
         """Return the runs of one variant."""
         return [run for run in self.runs if run["variant"] == variant]
 
@@ -43,6 +50,8 @@ class Summary:
 
     Attributes:
         study: its name.
+        facts: the facts of its manifest: `resamples` of the bootstrap, `train_seconds` of the study.
+        rows: those of its own tables, by name: runs, variants, backends, conversions, published.
         panels: one a task and model that has results, in the study's order.
         variants: names of all variants, in the study's order.
         metrics: table metrics.parquet with the runs' keys.
@@ -50,6 +59,8 @@ class Summary:
     """
 
     study: str
+    facts: Mapping[str, Any]
+    rows: Mapping[str, _Rows]
     panels: Sequence[Panel]
     variants: Sequence[str]
     metrics: Any
@@ -63,9 +74,8 @@ def read_summary(folder: Path) -> Summary:
         UserError: it is not complete, or a table is not of its schema.
     """
     about = open_artifact(folder, "summary")
-    runs = schemas.read_table(folder / "runs.parquet", schemas.RUNS).to_pylist()
-    variants = schemas.read_table(folder / "variants.parquet", schemas.VARIANTS).to_pylist()
-    backends = schemas.read_table(folder / "backends.parquet", schemas.BACKENDS).to_pylist()
+    rows = {name: schemas.read_table(folder / f"{name}.parquet", of).to_pylist() for name, of in _TABLES.items()}
+    runs, variants, backends = rows["runs"], rows["variants"], rows["backends"]
     several = len({row["model"] for row in variants}) > 1
     panels = []
     for task, model in dict.fromkeys((row["task"], row["model"]) for row in variants):
@@ -77,6 +87,8 @@ def read_summary(folder: Path) -> Summary:
             panels.append(Panel(task, model, title, comparable(done), mine, executed))
     return Summary(
         study=about["study"],
+        facts=about,
+        rows=rows,
         panels=panels,
         variants=list(dict.fromkeys(row["variant"] for row in variants)),
         metrics=schemas.read_table(folder / "metrics.parquet", schemas.keyed(schemas.METRICS)),

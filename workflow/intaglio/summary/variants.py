@@ -10,9 +10,9 @@ import numpy as np
 
 from intaglio import schemas
 from intaglio.errors import UserError
-from intaglio.tables import bootstrap
-from intaglio.tables.hardware import comparable
-from intaglio.tables.records import Record
+from intaglio.summary import bootstrap
+from intaglio.summary.hardware import comparable
+from intaglio.summary.runs import Record
 
 BASELINE = "float"
 _OVER_SEEDS = {

@@ -11,7 +11,7 @@ from typing import Any
 from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.store import MANIFEST, open_artifact
-from intaglio.tables import lineage
+from intaglio.summary import lineage, recipes
 
 KEY = ("task", "model", "variant", "seed")
 _MB = 1e6
@@ -60,7 +60,7 @@ def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
     failure.json in one of its work folders, else `pending`.
     """
     key = {name: run[name] for name in KEY}
-    facts = {"checkpoint": str(run["checkpoint"]), "recipe": lineage.said(run["recipe"])}
+    facts = {"checkpoint": str(run["checkpoint"]), "recipe": recipes.in_words(run["recipe"])}
     record = Record({"study": study["study"], **key, **facts})
     missing, damaged = [], []
     for kind, read in _READERS.items():

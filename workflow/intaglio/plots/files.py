@@ -1,18 +1,6 @@
-"""The files of a summary and of its plots: every study has the same ones, so the DAG knows them. Imports nothing."""
+"""The plots of a study: every study has the same ones, so the DAG knows them. Imports nothing."""
 
 from __future__ import annotations
-
-# Tables of the study's own, tables gathered from all runs as they are, and tables for people.
-SUMMARIZED = ("runs", "variants", "backends", "conversions", "sparsity")
-GATHERED = ("metrics", "history", "latency", "sizes", "operators")
-SHOWN = ("runs", "variants", "compression", "conversions", "backends", "published")
-SUMMARY_FILES = (
-    *(f"{name}.parquet" for name in (*SUMMARIZED, *GATHERED)),
-    *(f"{name}.{suffix}" for name in SHOWN for suffix in ("csv", "md", "html")),
-)
-
-# What stands in the report on a page of its own.
-COMPRESSION = ("compression", "conversions", "accuracy-vs-inference-time", "accuracy-vs-size", "accuracy-vs-sparsity")
 
 # File stem, and what the plot shows.
 PLOTS: dict[str, str] = {

@@ -1,0 +1,1 @@
+"""Figures of a study, from the tables of its summary."""

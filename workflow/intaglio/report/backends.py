@@ -1,0 +1,61 @@
+"""The table of backends: what executes every variant, how fast and on what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from intaglio.report.display import Display, tabulate
+from intaglio.report.formatting import NOTHING, magnitude, measured, number, times
+from intaglio.summary.variants import BASELINE
+
+_DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+
+
+def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
+    """Return the backends as a table to be read, or a sentence where nothing was timed."""
+    title = f"Backends of {study}"
+    if not rows:
+        return Display(title, [], [], frozenset(), ["Nothing to show yet: no run of this study has ended well."])
+    cells = {
+        "task": lambda row: row["task"],
+        "model": lambda row: row["model"],
+        "variant": lambda row: row["variant"],
+        "device": lambda row: _DEVICES[row["device"]],
+        "backend": lambda row: row["backend"],
+        "seeds": lambda row: str(row["n"]),
+        "latency, ms": lambda row: measured(row["latency_ms_mean"], row["latency_ms_sd"]),
+        "speed-up": lambda row: times(row["speedup"]),
+        "examples/s": lambda row: number(row["throughput_mean"]),
+        "peak memory, MB": lambda row: number(row["peak_memory_mb_mean"]),
+        "file, MB": lambda row: number(row["size_mb_mean"]),
+        "smaller": lambda row: times(row["size_ratio"]),
+        "kernels": lambda row: row["kernels"] or NOTHING,
+        "difference of logits": lambda row: magnitude(row["max_difference"]),
+    }
+    table = tabulate(title, cells, rows, {"task", "model", "variant", "device", "backend", "kernels"})
+    first = rows[0]
+    notes = [
+        f"An inference call of batch {first['latency_batch_size']} × {first['latency_length']} tokens. Latency: mean ± "
+        f"standard deviation over seeds. Speed-up: over {BASELINE} in its fastest backend on the same device.",
+        "File: the exported model, which onnxruntime executes. Peak memory: model and activations, resident on a CPU, "
+        "allocated on a GPU.",
+        "Kernels: the operators that took most of the time in the backend's own profiler, with their shares of it.",
+        "Difference of logits: the largest on a padded batch, to torch on the CPU. Integers are the same everywhere; "
+        "what is left in floating point rounds. int8 is compared with itself.",
+        *(f"{_DEVICES[device]}: {names}." for device, names in _names(rows)),
+    ]
+    return Display(table.title, table.columns, table.rows, table.numbers, notes)
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return device and model names of it, with the threads of a CPU."""
+    named = []
+    for device in dict.fromkeys(row["device"] for row in rows):
+        mine = [row for row in rows if row["device"] == device]
+        names = "; ".join(sorted({row["device_name"] for row in mine}))
+        threads = ", ".join(str(count) for count in sorted({row["threads"] for row in mine}))
+        instructions = "; ".join(sorted({row["instructions"] for row in mine}))
+        on_cpu = f"{names}, {threads} threads, instruction sets {instructions or 'not known'}"
+        named.append((device, on_cpu if device == "cpu" else names))
+    return named

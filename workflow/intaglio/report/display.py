@@ -1,0 +1,73 @@
+"""A table to be read: few columns, rounded, with units; as Markdown here, as HTML in `html`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from intaglio.report.formatting import NOTHING, percent
+
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "f1_macro": "macro F1",
+    "f1": "F1",
+    "balanced_accuracy": "balanced accuracy",
+    "matthews": "Matthews correlation",
+    "cohen_kappa": "Cohen's kappa",
+}
+
+
+@dataclass(frozen=True)
+class Display:
+    """A table to be read.
+
+    Attributes:
+        title: what it shows.
+        columns: headings, with units.
+        rows: cells, formatted.
+        numbers: headings whose cells are numbers, to be aligned right.
+        notes: sentences below it.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: frozenset[str]
+    notes: Sequence[str] = ()
+
+
+def difference(row: Mapping[str, Any]) -> str:
+    """Format difference and interval, in points; the baseline itself has none."""
+    if row.get("difference") is None or row["variant"] == "float":
+        return NOTHING
+    low, high = (percent(row[name], sign=True) for name in ("difference_low", "difference_high"))
+    return f"{percent(row['difference'], sign=True)} [{low}, {high}]"
+
+
+def tabulate(title: str, cells: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: Iterable[str]) -> Display:
+    """Format rows, leaving out columns that say nothing."""
+    formatted = {name: [cell(row) for row in rows] for name, cell in cells.items()}
+    if len(set(formatted["model"])) == 1:
+        del formatted["model"]
+    if set(formatted.get("metric", ())) == {"accuracy"}:
+        # The metric is accuracy everywhere: its column would stand there twice.
+        del formatted["metric"], formatted["accuracy, %"]
+        formatted = {"accuracy, %" if name == "value, %" else name: column for name, column in formatted.items()}
+    kept = {name: column for name, column in formatted.items() if set(column) != {NOTHING}}
+    return Display(title, list(kept), list(zip(*kept.values(), strict=True)), frozenset(kept) - frozenset(text))
+
+
+def to_markdown(table: Display) -> str:
+    """Return the table as a Markdown document."""
+    lines = [f"# {table.title}", ""]
+    if table.rows:
+        frame = pd.DataFrame(list(table.rows), columns=list(table.columns))
+        align = ["right" if name in table.numbers else "left" for name in table.columns]
+        frame = frame.map(lambda cell: str(cell).replace("|", "\\|"))
+        lines += [frame.to_markdown(index=False, disable_numparse=True, colalign=align), ""]
+    for note in table.notes:
+        lines += [note, ""]
+    return "\n".join(lines)

@@ -1,0 +1,9 @@
+"""The pages of a study's tables: every study has the same ones, so the DAG knows them. Imports nothing."""
+
+from __future__ import annotations
+
+PAGES = ("runs", "variants", "compression", "conversions", "backends", "published")
+PAGE_FILES = tuple(f"{name}.{suffix}" for name in PAGES for suffix in ("md", "html"))
+
+# Tables and plots of the report's category Compression; the others are under Tables and Plots.
+COMPRESSION = ("compression", "conversions", "accuracy-vs-inference-time", "accuracy-vs-size", "accuracy-vs-sparsity")

@@ -1,0 +1,54 @@
+"""Numbers for people: rounded, with a true minus sign, never in scientific notation."""
+
+from __future__ import annotations
+
+NOTHING = "–"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Format to so many significant digits, never in scientific notation, with a true minus sign."""
+    if value is None:
+        return NOTHING
+    decimals = digits - 1
+    for bound in (1, 10, 100, 1000):
+        decimals -= abs(value) >= bound
+    text = f"{value:.{max(0, min(decimals + 1, digits))}f}"
+    return text.replace("-", "−")
+
+
+def percent(value: float | None, decimals: int = 1, sign: bool = False) -> str:
+    """Format a share as percent (or points, for a correlation), without the sign."""
+    if value is None:
+        return NOTHING
+    text = f"{100 * value:{'+' if sign else ''}.{decimals}f}"
+    if float(text) == 0:
+        text = f"{0:.{decimals}f}"
+    return text.replace("-", "−")
+
+
+def spread(mean: str, sd: str) -> str:
+    """Join a mean and its standard deviation, where there is one."""
+    return mean if NOTHING in (mean, sd) else f"{mean} ± {sd}"
+
+
+def measured(mean: float | None, sd: float | None) -> str:
+    """Format a mean with its standard deviation, to the same decimals, one more where the deviation needs it."""
+    if mean is None or sd is None:
+        return number(mean)
+    decimals = len(number(mean).partition(".")[2])
+    decimals += 0 < sd < 0.5 * 10**-decimals
+    return f"{mean:.{decimals}f} ± {sd:.{decimals}f}".replace("-", "−")
+
+
+def magnitude(value: float) -> str:
+    """Format what matters by its power of ten, such as a rounding error; nothing but 0 is shown as 0."""
+    if value == 0:
+        return "0"
+    digits, _, power = f"{value:.0e}".partition("e")
+    return f"{digits} × 10{str(int(power)).translate(_RAISED)}"
+
+
+def times(value: float | None) -> str:
+    """Format a factor."""
+    return NOTHING if value is None else f"{number(value)}×"

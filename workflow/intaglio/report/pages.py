@@ -1,0 +1,40 @@
+"""The pages of a study's tables, from its summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from intaglio.report.backends import show_backends
+from intaglio.report.compression import show_compression, show_conversions
+from intaglio.report.display import Display, to_markdown
+from intaglio.report.html import to_html
+from intaglio.report.published import show_published
+from intaglio.report.results import show_runs, show_variants
+from intaglio.store import new_artifact
+from intaglio.summary.read import Summary, read_summary
+
+
+def write_pages(summary: Path, output: Path) -> None:
+    """Write a study's tables for people into the artifact `output` [pages], which holds `files.PAGE_FILES`.
+
+    Raises:
+        UserError: the summary is not complete.
+    """
+    content = read_summary(summary)
+    with new_artifact(output, "pages", {"study": content.study}) as folder:
+        for name, table in _tables(content).items():
+            (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
+            (folder / f"{name}.html").write_text(to_html(table), encoding="utf-8")
+
+
+def _tables(summary: Summary) -> dict[str, Display]:
+    """Return the tables by the name of their page, one for each of `files.PAGES`."""
+    study, rows = summary.study, summary.rows
+    return {
+        "runs": show_runs(study, rows["runs"]),
+        "variants": show_variants(study, rows["variants"], summary.facts["resamples"]),
+        "compression": show_compression(study, rows["variants"], summary.facts["train_seconds"]),
+        "conversions": show_conversions(study, rows["conversions"]),
+        "backends": show_backends(study, rows["backends"]),
+        "published": show_published(study, rows["published"]),
+    }

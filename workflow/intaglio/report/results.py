@@ -1,0 +1,106 @@
+"""The tables of all runs and of all variants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from intaglio.report.display import METRIC_NAMES, Display, difference, tabulate
+from intaglio.report.formatting import NOTHING, measured, number, percent, spread, times
+
+_FASTEST = "The backend named is the fastest, and latency is its own; all of them are in the table of backends."
+
+
+def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
+    """Return the table of all runs."""
+    cells = {
+        "task": lambda row: row["task"],
+        "model": lambda row: row["model"],
+        "variant": lambda row: row["variant"],
+        "seed": lambda row: str(row["seed"]),
+        "status": lambda row: row["status"],
+        "metric": lambda row: METRIC_NAMES.get(row.get("primary_metric"), row.get("primary_metric") or NOTHING),
+        "value, %": lambda row: percent(row.get("primary_value")),
+        "accuracy, %": lambda row: percent(row.get("accuracy")),
+        "macro F1, %": lambda row: percent(row.get("f1_macro")),
+        "training, s": lambda row: number(row.get("train_seconds")),
+        "latency, ms": lambda row: measured(row.get("latency_ms_mean"), row.get("latency_ms_std")),
+        "backend": lambda row: row.get("backend") or NOTHING,
+        "p99, ms": lambda row: number(row.get("latency_ms_p99")),
+        "GPU latency, ms": lambda row: measured(row.get("cuda_latency_ms_mean"), row.get("cuda_latency_ms_std")),
+        "GPU backend": lambda row: row.get("cuda_backend") or NOTHING,
+        "size, MB": lambda row: number(row.get("size_mb")),
+    }
+    text = {"task", "model", "variant", "status", "metric", "backend", "GPU backend"}
+    table = tabulate(f"Runs of {study}", cells, rows, text)
+    failed = [
+        f"{row['task']}/{row['model']}/{row['variant']}/{row['seed']}: {row['error']}"
+        for row in rows
+        if row.get("error")
+    ]
+    latency = f"Latency: mean ± standard deviation over the calls of one run. {_FASTEST}"
+    return Display(table.title, table.columns, table.rows, table.numbers, [latency, *_conditions(rows), *failed])
+
+
+def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int) -> Display:
+    """Return the table of all variants over seeds."""
+
+    def over_seeds(name: str) -> Any:
+        return lambda row: measured(row[f"{name}_mean"], row[f"{name}_sd"])
+
+    def share(name: str) -> Any:
+        return lambda row: spread(percent(row[f"{name}_mean"]), percent(row[f"{name}_sd"]))
+
+    cells = {
+        "task": lambda row: row["task"],
+        "model": lambda row: row["model"],
+        "variant": lambda row: row["variant"],
+        "seeds": lambda row: str(row["n"]) if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}",
+        "metric": lambda row: METRIC_NAMES.get(row["primary_metric"], row["primary_metric"] or NOTHING),
+        "value, %": share("primary"),
+        "difference to float [95 %]": difference,
+        "accuracy, %": share("accuracy"),
+        "macro F1, %": share("f1_macro"),
+        "training, s": over_seeds("train_seconds"),
+        "training, × float": lambda row: times(row.get("relative_train_seconds")),
+        "latency, ms": over_seeds("latency_ms"),
+        "backend": lambda row: row.get("backend") or NOTHING,
+        "speed-up": lambda row: times(row.get("speedup")),
+        "GPU latency, ms": over_seeds("cuda_latency_ms"),
+        "GPU backend": lambda row: row.get("cuda_backend") or NOTHING,
+        "GPU speed-up": lambda row: times(row.get("cuda_speedup")),
+        "size, MB": lambda row: number(row["size_mb_mean"]),
+        "smaller": lambda row: times(row.get("size_ratio")),
+    }
+    text = {"task", "model", "variant", "metric", "backend", "GPU backend"}
+    table = tabulate(f"Variants of {study}", cells, rows, text)
+    left_out = any(
+        row[name] not in (0, row["n"]) for row in rows for name in ("train_n", "latency_n", "cuda_latency_n")
+    )
+    lonely = any(row.get("difference_n") == 1 for row in rows)
+    notes = [
+        "Mean ± standard deviation over seeds. Difference: value minus that of float with the same seeds, in points, "
+        f"with its 95 % interval from {resamples} bootstrap resamples, paired over test examples and seeds.",
+        "Training: of the variant's last stage, without set-up and evaluation.",
+        f"{_FASTEST} Size: of the exported file.",
+        *(["Times on other hardware than most are left out of the means; runs.csv has them."] if left_out else []),
+        *(["One seed: its interval speaks of the choice of examples only."] if lonely else []),
+        *_conditions(rows),
+    ]
+    return Display(table.title, table.columns, table.rows, table.numbers, notes)
+
+
+def _conditions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say on what hardware the times were taken."""
+
+    def names(column: str) -> str:
+        return "; ".join(sorted({row[column] for row in rows if row.get(column)}))
+
+    points = sorted({(r["latency_batch_size"], r["latency_length"]) for r in rows if r.get("latency_batch_size")})
+    at = ", ".join(f"batch {batch} × {length} tokens" for batch, length in points)
+    found = [
+        ("Trained on", names("device"), ""),
+        ("Latency on the CPU", names("latency_device_name"), at),
+        ("Latency on the GPU", names("cuda_device_name"), at),
+    ]
+    return [f"{what}: {', '.join(filter(None, [where, how]))}." for what, where, how in found if where]

@@ -1,0 +1,1 @@
+"""The summary of a study: its runs gathered into tables, with statistics over seeds and test examples."""

@@ -1,0 +1,24 @@
+"""What the conversions of every run changed, and how many weights its layers have at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from intaglio.summary.runs import Record
+
+_Row = dict[str, Any]
+
+
+def conversion_rows(records: Sequence[Record]) -> list[_Row]:
+    """Return the rows of conversions.parquet: one a run and conversion."""
+    return [{**_run(record), **row} for record in records for row in record.conversions]
+
+
+def sparsity_rows(records: Sequence[Record]) -> list[_Row]:
+    """Return the rows of sparsity.parquet: one a run and linear layer, of runs that prune weights."""
+    return [{**_run(record), **row} for record in records for row in record.sparsity]
+
+
+def _run(record: Record) -> _Row:
+    return {name: record.row[name] for name in ("study", "task", "model", "variant", "seed")}

@@ -1,0 +1,123 @@
+"""The summary of a study: everything that its runs left, gathered into tables that a program can read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from intaglio import schemas
+from intaglio.errors import UserError
+from intaglio.store import new_artifact
+from intaglio.summary.backends import backend_rows
+from intaglio.summary.conversions import conversion_rows, sparsity_rows
+from intaglio.summary.published import published_rows
+from intaglio.summary.runs import Record, read_run
+from intaglio.summary.variants import variant_rows
+
+_SUMMARIZED = {
+    "runs": schemas.RUNS,
+    "variants": schemas.VARIANTS,
+    "backends": schemas.BACKENDS,
+    "conversions": schemas.CONVERSIONS,
+    "sparsity": schemas.SPARSITY,
+    "published": schemas.PUBLISHED,
+}
+_GATHERED = {
+    "metrics": schemas.METRICS,
+    "history": schemas.TRAINING_HISTORY,
+    "latency": schemas.LATENCY,
+    "sizes": schemas.SIZES,
+    "operators": schemas.OPERATORS,
+}
+# Columns of variants.parquet that say what compression keeps and saves.
+_COMPRESSION = (
+    *("study", "task", "model", "variant", "recipe", "n"),
+    *("primary_mean", "primary_sd", "difference", "difference_low", "difference_high"),
+    *(f"{name}_{part}" for name in ("teacher_agreement", "teacher_kl") for part in ("mean", "sd")),
+    *("sparsity_mean", "nonzero_mean", "size_mb_mean", "sparse_mb_mean", "zstd_mb_mean", "size_ratio"),
+    *("latency_ms_mean", "latency_ms_sd", "backend", "speedup"),
+    *("train_seconds_mean", "total_train_seconds_mean"),
+)
+
+
+def write_summary(plan: Path, output: Path) -> None:
+    """Gather a study's runs into the artifact `output` [summary], which holds `files.SUMMARY_FILES`.
+
+    Runs that failed or are pending stand in runs.parquet as such, with the reason.
+
+    Args:
+        plan: plan.json; its paths are relative to the working folder.
+        output: the folder.
+
+    Raises:
+        UserError: no plan can be read, or evaluations that belong together differ in their examples.
+    """
+    content = _read_plan(plan)
+    study: dict[str, Any] = content["study"]
+    records = [read_run(study, run) for run in content["runs"]]
+    runs = [record.row for record in records]
+    rows: dict[str, Sequence[Mapping[str, Any]]] = {
+        "runs": runs,
+        "variants": variant_rows(records, int(study["bootstrap"])),
+        "backends": backend_rows(records),
+        "conversions": conversion_rows(records),
+        "sparsity": sparsity_rows(records),
+        "published": published_rows(study, runs),
+    }
+    about = {
+        "study": study["study"],
+        "description": study.get("description", ""),
+        "resamples": int(study["bootstrap"]),
+        "train_seconds": _training(records),
+    }
+    with new_artifact(output, "summary", about) as folder:
+        for name, schema in _SUMMARIZED.items():
+            schemas.write_table(folder / f"{name}.parquet", rows[name], schema)
+            if name != "sparsity":
+                _write_csv(folder / f"{name}.csv", rows[name], list(schema.names))
+        _write_csv(folder / "compression.csv", rows["variants"], _COMPRESSION)
+        for name, schema in _GATHERED.items():
+            schemas.write_table(folder / f"{name}.parquet", _gather(name, schema, records), schemas.keyed(schema))
+
+
+def _read_plan(plan: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(plan.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{plan}: no readable plan ({error}); make it anew from the study file") from error
+    if not content.get("runs"):
+        raise UserError(f"{plan}: plans no run; make it anew from the study file")
+    return content
+
+
+def _training(records: Sequence[Record]) -> dict[str, float]:
+    """Return the training time of the study as it is (`shared`), and if no recipes shared a stage (`alone`), s."""
+    stages = {folder: seconds for record in records for folder, seconds in record.trained.items()}
+    alone = sum(seconds for record in records for seconds in record.trained.values())
+    return {"shared": sum(stages.values()), "alone": alone}
+
+
+def _gather(name: str, schema: Any, records: Sequence[Record]) -> Any:
+    """Concatenate a table of all runs that have it, each row behind its run's key."""
+    parts = [_with_key(record.row, record.tables[name]) for record in records if name in record.tables]
+    return pa.concat_tables(parts) if parts else schemas.keyed(schema).empty_table()
+
+
+def _with_key(row: Mapping[str, Any], table: Any) -> Any:
+    for position, field in enumerate(schemas.KEYS):
+        column = pa.repeat(pa.scalar(row[field.name], field.type), table.num_rows)
+        table = table.add_column(position, field, column)
+    return table
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Write these columns in full precision; what is null is empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
