@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 from intaglio.errors import UserError
 from intaglio.models.prepare import prepare_model
 from intaglio.store import new_artifact, open_artifact
-from intaglio.study.schema import Encoder
+from intaglio.study.schema import Pretrained
 from tiny import tiny_model
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
@@ -41,8 +41,8 @@ def own(original, tmp_path) -> Path:
     return folder
 
 
-def encoder(folder: Path) -> Encoder:
-    return Encoder.model_validate({"source": {"kind": "files", "path": str(folder)}})
+def encoder(folder: Path) -> Pretrained:
+    return Pretrained.model_validate({"source": {"kind": "files", "path": str(folder)}})
 
 
 def refusal(folder: Path, output: Path) -> str:
@@ -94,12 +94,12 @@ def test_package_and_hub(own, original, tmp_path, nested):
             wheel.write(shutil.make_archive(str(tmp_path / "inner"), "gztar", own.parent, own.name), "m/inner.tar.gz")
     path = "m/inner.tar.gz::own" if nested else "m/model"
     source = {"kind": "package", "requirement": "m==1", "sha256": "0" * 64, "path": path}
-    prepare_model(Encoder.model_validate({"source": source}), tmp_path / "source", tmp_path / "out")
+    prepare_model(Pretrained.model_validate({"source": source}), tmp_path / "source", tmp_path / "out")
     same_model(tmp_path / "out", original)
     assert not (tmp_path / "out/work").exists()
     with new_artifact(tmp_path / "hub", "source") as draft:
         shutil.copytree(own, draft, dirs_exist_ok=True)
-    hub = Encoder.model_validate({"source": {"kind": "hub", "repo": "me/mine", "revision": "0" * 40}})
+    hub = Pretrained.model_validate({"source": {"kind": "hub", "repo": "me/mine", "revision": "0" * 40}})
     prepare_model(hub, tmp_path / "hub", tmp_path / "hub-model")
     same_model(tmp_path / "hub-model", original)
     with pytest.raises(UserError, match="must be fetched first"):

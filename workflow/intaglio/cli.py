@@ -51,9 +51,9 @@ def data(arguments: Arguments) -> None:
 def model(arguments: Arguments) -> None:
     """Turn a source into a pretrained model's folder."""
     from intaglio.models.prepare import prepare_model
-    from intaglio.study.schema import Encoder
+    from intaglio.study.schema import Pretrained
 
-    prepare_model(Encoder.model_validate(arguments.options), arguments.source, arguments.output)
+    prepare_model(Pretrained.model_validate(arguments.options), arguments.source, arguments.output)
 
 
 def finetune(arguments: Arguments) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 from intaglio.errors import UserError
 from intaglio.models.folder import check_model
 from intaglio.store import new_artifact, open_artifact
-from intaglio.study.schema import Encoder
+from intaglio.study.schema import Pretrained
 from intaglio.study.sources import MODEL_FILES, FilesSource, PackageSource
 from intaglio.tasks.archive import extract
 from intaglio.tasks.sources import archive_of
 
 
-def prepare_model(encoder: Encoder, source: Path | None, output: Path) -> None:
+def prepare_model(encoder: Pretrained, source: Path | None, output: Path) -> None:
     """Check a pretrained encoder and leave it as a `model` artifact, a folder that transformers loads.
 
     Args:
@@ -38,7 +38,7 @@ def prepare_model(encoder: Encoder, source: Path | None, output: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _folder(encoder: Encoder, source: Path | None, work: Path) -> tuple[Path, str]:
+def _folder(encoder: Pretrained, source: Path | None, work: Path) -> tuple[Path, str]:
     """Return the folder with the model's files, and what to call it in messages."""
     origin = encoder.source
     if isinstance(origin, FilesSource):

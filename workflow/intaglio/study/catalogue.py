@@ -47,7 +47,7 @@ def _sentiment(member: str) -> dict[str, Any]:
     }
 
 
-TASKS: Mapping[str, Mapping[str, Any]] = {
+KNOWN_TASKS: Mapping[str, Mapping[str, Any]] = {
     "cola": _glue("cola", ["sentence"], ["unacceptable", "acceptable"], "matthews", _DEV),
     "sst2": _glue("sst2", ["sentence"], ["negative", "positive"], "accuracy", _DEV),
     "rte": _glue("rte", ["sentence1", "sentence2"], _ENTAILMENT, "accuracy", _DEV),
@@ -64,7 +64,7 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     "amazon": _sentiment("amazonReviewSnippets_GroundTruth.txt"),
 }
 
-MODELS: Mapping[str, Mapping[str, Any]] = {
+KNOWN_MODELS: Mapping[str, Mapping[str, Any]] = {
     "roberta-base": {
         "source": {
             "kind": "hub",
@@ -113,14 +113,14 @@ def _compressions() -> dict[str, list[dict[str, Any]]]:
     return recipes
 
 
-VARIANTS: Mapping[str, list[dict[str, Any]]] = {**_lattice(), **_compressions()}
+KNOWN_VARIANTS: Mapping[str, list[dict[str, Any]]] = {**_lattice(), **_compressions()}
 
 
 def recipe(name: str) -> list[dict[str, Any]]:
     """Return the recipe of a known variant."""
-    if name not in VARIANTS:
-        raise UserError(f"variants: unknown variant {name!r}, {nearest(name, VARIANTS)} (or give its stages)")
-    return VARIANTS[name]
+    if name not in KNOWN_VARIANTS:
+        raise UserError(f"variants: unknown variant {name!r}, {nearest(name, KNOWN_VARIANTS)} (or give its stages)")
+    return KNOWN_VARIANTS[name]
 
 
 def complete(where: str, name: str, entry: Any, known: Mapping[str, Mapping[str, Any]]) -> Any:

@@ -7,10 +7,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from intaglio.arithmetic.operations import OPERATIONS, Operation
-from intaglio.study.sources import Model
+from intaglio.study.sources import StudyPart
 
 
-class TrainingOptions(Model):
+class TrainingOptions(StudyPart):
     """What every stage that trains has in common."""
 
     learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, decayed linearly after the warm-up.")
@@ -44,7 +44,7 @@ class FinetuneOptions(TrainingOptions):
     )
 
 
-class Distillation(Model):
+class Distillation(StudyPart):
     """What a student learns from: weights of the terms of its loss, and who teaches it."""
 
     teacher: str | None = Field(
@@ -178,7 +178,7 @@ class QuantizeOptions(TrainingOptions):
         return tuple(operation for operation in OPERATIONS if operation in value)
 
 
-class Int8Options(Model):
+class Int8Options(StudyPart):
     """Post-training quantization of linear layers and embeddings to 8 bits, run by ONNX Runtime; nothing is trained."""
 
     stage: Literal["int8"] = "int8"

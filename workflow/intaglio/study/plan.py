@@ -13,7 +13,7 @@ from intaglio.study import catalogue, recipes
 from intaglio.study.chains import Chains
 from intaglio.study.identity import digest, file_digest, folder_digest
 from intaglio.study.jobs import Job, Plan, Run, deciding, dump
-from intaglio.study.schema import Encoder, Study, Task
+from intaglio.study.schema import Pretrained, Study, Task
 from intaglio.study.sources import MODEL_FILES, FilesSource, HubSource, PackageSource
 from intaglio.study.start import Start
 
@@ -57,7 +57,7 @@ def _data_files(source: FilesSource) -> dict[str, Path]:
     return {split: Path(path).expanduser() for split, path in named.items() if path}
 
 
-def _model(plan: Plan, encoder: Encoder) -> Job:
+def _model(plan: Plan, encoder: Pretrained) -> Job:
     source, options = encoder.source, dump(encoder)
     if isinstance(source, FilesSource):
         folder = Path(source.path or "").expanduser()
@@ -117,10 +117,12 @@ def make_plan(study: Study) -> Plan:
     return plan
 
 
-def _encoders(study: Study) -> dict[str, Encoder]:
+def _encoders(study: Study) -> dict[str, Pretrained]:
     """Return the study's models, and those that are students only."""
     named = {recipes.student_of(options) for stages in study.variants.values() for options in stages} - {None}
-    students = {str(name): Encoder.model_validate(catalogue.MODELS[str(name)]) for name in named - set(study.models)}
+    students = {
+        str(name): Pretrained.model_validate(catalogue.KNOWN_MODELS[str(name)]) for name in named - set(study.models)
+    }
     return {**study.models, **students}
 
 

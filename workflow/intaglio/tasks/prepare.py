@@ -16,7 +16,7 @@ from intaglio.errors import UserError
 from intaglio.store import new_artifact
 from intaglio.study.schema import Task
 from intaglio.tasks.examples import Examples, read_examples
-from intaglio.tasks.read import Table
+from intaglio.tasks.read import RawTable
 from intaglio.tasks.sources import read_source
 from intaglio.tasks.splits import at_most, cut
 
@@ -62,7 +62,7 @@ def prepare_data(task: Task, source: Path | None, output: Path) -> None:
         about["test_texts_in_training"] = {name: _leaked(splits, name) for name in tests}
 
 
-def _examples(task: Task, tables: dict[str, Table]) -> tuple[dict[str, Examples], dict[str, dict[str, int]]]:
+def _examples(task: Task, tables: dict[str, RawTable]) -> tuple[dict[str, Examples], dict[str, dict[str, int]]]:
     """Return examples by split, with ids that are unique over all of them, and the counts of rows dropped."""
     parts, dropped = {}, {}
     for name, table in tables.items():

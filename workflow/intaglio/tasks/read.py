@@ -26,7 +26,7 @@ PARQUET = {".parquet", ".pq"}
 
 
 @dataclass(frozen=True)
-class Table:
+class RawTable:
     """The rows of a data set, column by column, numbered as whoever opens the file would count them.
 
     Attributes:
@@ -55,13 +55,13 @@ def missing(value: Any) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
-def read_table(
+def read_raw_table(
     paths: Sequence[Path],
     name: str,
     columns: list[str] | None = None,
     delimiter: str | None = None,
     quotes: bool | None = None,
-) -> Table:
+) -> RawTable:
     """Read one file, or the Parquet files that a table was cut into.
 
     Args:
@@ -100,7 +100,7 @@ def _text(path: Path, name: str) -> str:
         ) from error
 
 
-def _table(name: str, unit: str, names: Sequence[str], rows: Iterable[tuple[int, Sequence[Any]]]) -> Table:
+def _table(name: str, unit: str, names: Sequence[str], rows: Iterable[tuple[int, Sequence[Any]]]) -> RawTable:
     """Turn numbered rows into columns; rows without any value are left out and counted."""
     numbers, kept, blank = [], [], 0
     for number, row in rows:
@@ -109,10 +109,10 @@ def _table(name: str, unit: str, names: Sequence[str], rows: Iterable[tuple[int,
         else:
             numbers.append(number)
             kept.append(row)
-    return Table(name, unit, numbers, {column: [row[at] for row in kept] for at, column in enumerate(names)}, blank)
+    return RawTable(name, unit, numbers, {column: [row[at] for row in kept] for at, column in enumerate(names)}, blank)
 
 
-def _read_delimited(path: Path, name: str, columns: list[str] | None, delimiter: str, quotes: bool) -> Table:
+def _read_delimited(path: Path, name: str, columns: list[str] | None, delimiter: str, quotes: bool) -> RawTable:
     csv.field_size_limit(sys.maxsize)  # the module's default refuses texts of more than 128 KiB
     lines = io.StringIO(_text(path, name), newline="")
     try:
@@ -158,7 +158,7 @@ def _warn_of_quoting(name: str, rows: Iterable[tuple[int, list[str]]]) -> None:
             return
 
 
-def _read_json_lines(path: Path, name: str) -> Table:
+def _read_json_lines(path: Path, name: str) -> RawTable:
     records: list[tuple[int, dict[str, Any]]] = []
     for number, line in enumerate(_text(path, name).split("\n"), start=1):
         if not line.strip():
@@ -174,7 +174,7 @@ def _read_json_lines(path: Path, name: str) -> Table:
     return _table(name, "line", names, ((number, [record.get(key) for key in names]) for number, record in records))
 
 
-def _read_parquet(paths: Sequence[Path], name: str) -> Table:
+def _read_parquet(paths: Sequence[Path], name: str) -> RawTable:
     try:
         table = pa.concat_tables([pq.ParquetFile(path).read() for path in paths])
     except (pa.ArrowInvalid, OSError) as error:

@@ -10,13 +10,13 @@ from intaglio.store import open_artifact
 from intaglio.study.schema import Task
 from intaglio.study.sources import FilesSource, HubSource, PackageSource
 from intaglio.tasks.archive import extract
-from intaglio.tasks.read import Table, read_table
+from intaglio.tasks.read import RawTable, read_raw_table
 
 # Both layouts of hub repositories: `train-00000-of-00002.parquet` (older ones end in a hash) and `train/0000.parquet`.
 _SHARD = re.compile(r"(?P<split>.+?)(-\d+-of-(?P<shards>\d+)(-[0-9a-f]+)?)?\.parquet")
 
 
-def read_source(task: Task, source: Path | None, work: Path) -> dict[str, Table]:
+def read_source(task: Task, source: Path | None, work: Path) -> dict[str, RawTable]:
     """Read all the data of a task.
 
     Args:
@@ -41,8 +41,8 @@ def read_source(task: Task, source: Path | None, work: Path) -> dict[str, Table]
     return _read_hub(task, origin, source)
 
 
-def _read(task: Task, paths: list[Path], name: str) -> Table:
-    return read_table(paths, name, task.columns, task.delimiter, task.quotes)
+def _read(task: Task, paths: list[Path], name: str) -> RawTable:
+    return read_raw_table(paths, name, task.columns, task.delimiter, task.quotes)
 
 
 def _own_files(origin: FilesSource) -> dict[str, str]:
@@ -68,7 +68,7 @@ def _member(origin: PackageSource, source: Path, work: Path) -> Path:
     return member
 
 
-def _read_hub(task: Task, origin: HubSource, source: Path) -> dict[str, Table]:
+def _read_hub(task: Task, origin: HubSource, source: Path) -> dict[str, RawTable]:
     tables = {}
     for split, theirs in sorted(task.splits.items(), key=lambda item: item[0] != "train"):
         paths = _shards(origin, source, theirs)
