@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, GPT2Config
+from transformers import AutoModelForSequenceClassification, CamembertConfig, GPT2Config, XLMRobertaConfig
 
 from encoders import ARCHITECTURES, INT, INTEGER_POINTS, batch, calibrated, name, random_model
 from intaglio.encoder.checkpoint import convert, from_pretrained, is_ours, save_pretrained
@@ -222,3 +222,15 @@ def test_roberta_with_type_embeddings_of_zero_calibrates():
     assert encoder.calibrated
     with torch.no_grad():
         assert torch.isfinite(encoder(**batch(model)).logits).all()
+
+
+@pytest.mark.parametrize("config", [XLMRobertaConfig, CamembertConfig])
+def test_other_robertas(config):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    rest = {"vocab_size": 90, "max_position_embeddings": 50, "type_vocab_size": 1, "pad_token_id": 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForSequenceClassification.from_config(config(**sizes, **rest, hidden_act="gelu_python")).eval()
+        for parameter in model.parameters():
+            parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    assert _difference(model, batch(model)) <= 1e-6

@@ -1,4 +1,4 @@
-"""What tells the four architectures apart: the names of their weights, and their classification heads."""
+"""What tells the architectures apart: the names of their weights, and their classification heads."""
 
 from __future__ import annotations
 
@@ -111,6 +111,10 @@ ARCHITECTURES = {
         ),
     ),
 }
+
+
+# RoBERTa under other names, with other vocabularies.
+ARCHITECTURES |= dict.fromkeys(("xlm-roberta", "camembert"), ARCHITECTURES["roberta"])
 
 
 def our_name(model_type: str, theirs: str) -> str:

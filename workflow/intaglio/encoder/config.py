@@ -8,7 +8,7 @@ from typing import Any
 
 from intaglio.arithmetic.operations import Operation
 from intaglio.encoder.architectures import ARCHITECTURES
-from intaglio.errors import UserError, nearest
+from intaglio.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def from_transformers(
     heads: Sequence[int] | None = None,
     neurons: Sequence[int] | None = None,
 ) -> EncoderConfig:
-    """Read the shape of a BERT, RoBERTa, ELECTRA or DistilBERT.
+    """Read the shape of an encoder of one of `ARCHITECTURES`.
 
     Args:
         config: a transformers configuration.
@@ -63,10 +63,10 @@ def from_transformers(
     """
     kind = config.model_type
     if kind not in ARCHITECTURES:
-        raise UserError(f"model type {kind!r} can neither run on integers nor be cut, {nearest(kind, ARCHITECTURES)}")
+        raise UserError(f"model type {kind!r} can neither run on integers nor be cut; {', '.join(ARCHITECTURES)} can")
     distil = kind == "distilbert"
     activation = config.activation if distil else config.hidden_act
-    if activation != "gelu":
+    if activation not in ("gelu", "gelu_python"):
         raise UserError(f"activation {activation!r}: the encoder computes GELU, by erf, and no other")
     if not distil and getattr(config, "position_embedding_type", "absolute") not in (None, "absolute"):
         raise UserError("position embeddings other than absolute ones are not supported")

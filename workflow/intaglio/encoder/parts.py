@@ -11,7 +11,7 @@ from torch import nn
 
 from intaglio.encoder.architectures import ARCHITECTURES
 from intaglio.encoder.model import Encoder
-from intaglio.errors import UserError, nearest
+from intaglio.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def layer_parts(model: Any) -> list[LayerParts]:
     else:
         kind = model.config.model_type
         if kind not in ARCHITECTURES:
-            raise UserError(f"model type {kind!r}: its layers are not known here, {nearest(kind, ARCHITECTURES)}")
+            raise UserError(
+                f"model type {kind!r}: its layers are not known here, only those of {', '.join(ARCHITECTURES)}"
+            )
         architecture = ARCHITECTURES[kind]
         blocks, names = attrgetter(architecture.layers)(model.base_model), architecture.linear
     return [LayerParts(block, *(attrgetter(name)(block) for name in names)) for block in blocks]

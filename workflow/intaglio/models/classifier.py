@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
 from intaglio import store
 from intaglio.errors import UserError
 from intaglio.models.dropout import override_dropout
+from intaglio.models.weights import head_keys, read_classifier
 from intaglio.study.options import TrainingOptions
 from intaglio.tasks.tokenize import longest_input
 
+_log = logging.getLogger(__name__)
+
 
 def pretrained_classifier(model: Path, labels: list[str], options: TrainingOptions, seed: int, max_length: int) -> Any:
-    """Return a pretrained encoder with a head for these labels, which the seed draws if the model has none that fits.
+    """Return a pretrained encoder in float32 with a head for these labels.
+
+    The head of a fine-tuned classifier is kept where its labels have the same names; its rows follow the names. Any
+    other head is drawn by the seed.
 
     Args:
         model: a [model] artifact, or a folder as transformers saves it.
@@ -26,16 +36,46 @@ def pretrained_classifier(model: Path, labels: list[str], options: TrainingOptio
         max_length: tokens that it must take.
 
     Raises:
-        UserError: the model is damaged, has no weights in safetensors, or cannot take so many tokens.
+        UserError: the model is damaged, its weights do not fit its configuration, or it cannot take so many tokens.
     """
     config = _config(model, labels, options, max_length)
     set_seed(seed)
-    try:
-        return AutoModelForSequenceClassification.from_pretrained(
-            model, config=config, use_safetensors=True, ignore_mismatched_sizes=True
-        )
-    except OSError as error:
-        raise UserError(f"{model}: no weights in model.safetensors; bring a model that has them") from error
+    classifier, present = read_classifier(model, config, str(model))
+    if not present:
+        return classifier
+    former = _former_labels(model)
+    if len(present) == len(head_keys(classifier)) and sorted(former) == sorted(labels):
+        _reorder(classifier, [former.index(label) for label in labels])
+    else:
+        _log.warning("%s is a classifier of %s, the task has %s: it gets a new head", model, former, labels)
+        _draw_head(classifier, seed)
+    return classifier
+
+
+def _former_labels(model: Path) -> list[str]:
+    """Return the names of the labels that a model was saved with, in the order of their numbers."""
+    names = AutoConfig.from_pretrained(model, local_files_only=True).id2label
+    return [str(names[number]) for number in sorted(names)]
+
+
+@torch.no_grad()
+def _reorder(classifier: Any, rows: Sequence[int]) -> None:
+    """Put the rows of the head's last layer, of which each stands for a label, into another order."""
+    head = {key.rpartition(".")[0] for key in head_keys(classifier)}
+    output = [module for name, module in classifier.named_modules() if name in head and isinstance(module, nn.Linear)][
+        -1
+    ]
+    for parameter in output.parameters():
+        parameter.copy_(parameter[list(rows)])
+
+
+@torch.no_grad()
+def _draw_head(classifier: Any, seed: int) -> None:
+    """Draw the whole head as a model without one has it drawn."""
+    set_seed(seed)
+    fresh = AutoModelForSequenceClassification.from_config(classifier.config).state_dict()
+    for key in head_keys(classifier):
+        classifier.get_parameter(key).copy_(fresh[key])
 
 
 def _config(model: Path, labels: list[str], options: TrainingOptions, max_length: int) -> Any:
@@ -58,5 +98,6 @@ def _config(model: Path, labels: list[str], options: TrainingOptions, max_length
         label2id={label: index for index, label in enumerate(labels)},
         problem_type="single_label_classification",
     )
+    config.dtype = torch.float32
     override_dropout(config, options)
     return config

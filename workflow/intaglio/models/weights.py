@@ -1,0 +1,107 @@
+"""A pretrained encoder's weights, read in float32, and checked against the model that they are read into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from intaglio.errors import UserError
+
+# Of the keys or shapes that do not fit, so many are named.
+_NAMED = 3
+
+
+def read_classifier(folder: Path, config: Any, name: str) -> tuple[Any, set[str]]:
+    """Return a classifier in float32 with the weights of a folder, and the names of its head's weights that it has.
+
+    What the folder lacks of the head, or of the pooler, is drawn by torch's random numbers.
+
+    Args:
+        folder: config.json and safetensors.
+        config: of the classifier; its labels decide the shape of the head.
+        name: of the model, in messages.
+
+    Raises:
+        UserError: there are no weights, or those of the encoder are missing, of another shape, or find no place.
+    """
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            config=config,
+            use_safetensors=True,
+            # A head for other labels is replaced; all other shapes are checked here.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+            local_files_only=True,
+        )
+    except OSError as error:
+        raise UserError(f"{name}: no weights in model.safetensors; bring a model that has them") from error
+    _check(model, report, name)
+    return model, set(head_keys(model)) - set(report["missing_keys"])
+
+
+def head_keys(model: Any) -> list[str]:
+    """Return the names of a classifier's weights that are not its base model's."""
+    return [key for key in model.state_dict() if not key.startswith(f"{model.base_model_prefix}.")]
+
+
+def _check(model: Any, report: Mapping[str, Any], name: str) -> None:
+    """Refuse weights that would leave a part of the encoder untrained or unused."""
+    head = set(head_keys(model))
+    wrong = sorted(entry for entry in report["mismatched_keys"] if entry[0] not in head)
+    if wrong:
+        shapes = ", ".join(f"{key} is {list(there)}, not {list(wanted)}" for key, there, wanted in wrong[:_NAMED])
+        raise UserError(
+            f"{name}: weights do not fit config.json: {shapes}{_more(wrong)}; bring the config.json that was saved with"
+            " these weights"
+        )
+    missing = sorted(key for key in report["missing_keys"] if key not in head and "pooler" not in key.split("."))
+    unexpected = sorted(key for key in report["unexpected_keys"] if _is_encoders(key, model))
+    prefix = _prefix(report["unexpected_keys"], model)
+    if missing and prefix:
+        raise UserError(
+            f"{name}: the names of its weights begin with {prefix!r}, as a wrapper saves them; load it with that"
+            " wrapper and save the transformers model in it with save_pretrained"
+        )
+    if missing:
+        raise UserError(
+            f"{name}: weights are missing: {_list(missing)}; config.json describes another model than the weights"
+        )
+    if unexpected:
+        raise UserError(
+            f"{name}: weights have no place in the model: {_list(unexpected)}; config.json describes another model than"
+            " the weights, or transformers no longer knows this one (relative positions in BERT, for example)"
+        )
+
+
+def _list(keys: list[str]) -> str:
+    return ", ".join(keys[:_NAMED]) + _more(keys)
+
+
+def _more(found: list[Any]) -> str:
+    return f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+
+
+def _is_encoders(key: str, model: Any) -> bool:
+    """Tell whether a weight without a place is one of the encoder, rather than of some head or a buffer."""
+    parts = key.removeprefix(f"{model.base_model_prefix}.").split(".")
+    return (
+        parts[0] in {own.split(".")[0] for own in model.base_model.state_dict()}
+        and "pooler" not in parts
+        and parts[-1] != "position_ids"
+    )
+
+
+def _prefix(keys: Iterable[str], model: Any) -> str | None:
+    """Return what stands before the names of the encoder's weights; None if nothing does."""
+    own = set(model.base_model.state_dict())
+    for key in keys:
+        before, _, rest = key.partition(".")
+        if rest.removeprefix(f"{model.base_model_prefix}.") in own:
+            return f"{before}."
+    return None
