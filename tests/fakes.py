@@ -283,6 +283,7 @@ def profile(folder: Path, variant: str, about: dict[str, Any], random: np.random
                         "std_ms": calls.std(ddof=1),
                         **{f"p{q}_ms": np.percentile(calls, q) for q in (50, 90, 99)},
                         "busy": 0.0,
+                        "kernel": "float32",
                         "throughput": batch / calls.mean() * 1000,
                         "peak_memory_mb": 400 * (smaller if backend == "onnxruntime" else 1) + batch * length / 20,
                         "max_difference": 0.0 if backend == "torch" and device == "cpu" else 3e-7,

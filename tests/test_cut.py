@@ -25,7 +25,7 @@ from intaglio.errors import UserError
 from intaglio.execution.constants import constants_of
 from intaglio.execution.on_torch import integer_model
 from intaglio.export.export import export
-from intaglio.measure.backends import torch_module
+from intaglio.measure.backends.eager import torch_module
 from intaglio.measure.models import is_integer
 from intaglio.onnx.session import open_session
 from intaglio.stages.cut import KEPT, check_against_masked, cut

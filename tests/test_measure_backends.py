@@ -1,4 +1,6 @@
+import re
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import onnxruntime
@@ -10,10 +12,12 @@ from encoders import calibrated
 from intaglio.encoder.checkpoint import save_pretrained
 from intaglio.errors import UserError
 from intaglio.export.export import export
-from intaglio.measure import agreement, backends, inputs, profile
+from intaglio.measure import agreement, inputs, places, profile
 from intaglio.measure.agreement import agreeing
-from intaglio.measure.backends import Compiled, OnnxModel, Place, opened, places
+from intaglio.measure.backends import BACKENDS, backend, compiled, sparse
 from intaglio.measure.models import is_integer
+from intaglio.measure.places import Place, opened
+from intaglio.onnx.runtime import OnnxModel
 from intaglio.schemas import LATENCY, SIZES, read_table
 from intaglio.store import new_artifact
 from intaglio.study.schema import Profile
@@ -109,37 +113,54 @@ def test_logits_that_are_not_finite_are_refused(floats, tmp_path):
         differences([TORCH], tmp_path / "checkpoint", exported, POINT, 1)
 
 
+def test_every_backend_of_a_study_is_registered():
+    """The schema of profile.backends and the registry agree, in their order: the first is the reference."""
+    (names,) = (get_args(kind) for kind in get_args(Profile.model_fields["backends"].annotation) if get_args(kind))
+    assert tuple(BACKENDS) == names
+    assert len({type(backend(name)) for name in BACKENDS}) == len(BACKENDS)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_backend_names_the_kernel_of_a_float_model(name, floats):
+    executes = backend(name)
+    if "cpu" not in executes.devices or executes.missing():
+        pytest.skip("not on this machine")
+    model = executes.open(*floats[0], "cpu", 1)
+    found = executes.kernel(model, {"MatMul": 9.0, "FusedMatMul": 5.0, "Gemm": 0.1, "Softmax": 3.0})
+    assert found == ("MatMul, FusedMatMul" if name == "onnxruntime" else "float32")
+
+
 def test_onnxruntime_stays_on_the_cpu():
     wanted = ("torch", "onnxruntime")
-    assert places(wanted, ["cpu", "cuda"]) == [TORCH, ORT, Place("torch", "cuda")]
-    assert places(["onnxruntime"], ["cuda"]) == []
+    assert places.places(wanted, ["cpu", "cuda"]) == [TORCH, ORT, Place("torch", "cuda")]
+    assert places.places(["onnxruntime"], ["cuda"]) == []
 
 
 def test_without_a_compiler_one_line_says_so(monkeypatch, caplog):
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(backends.shutil, "which", lambda _: None)
-    assert places(("torch.compile", "torch"), ["cpu", "cuda"]) == [TORCH, Place("torch", "cuda")]
+    monkeypatch.setattr(compiled.shutil, "which", lambda _: None)
+    assert places.places(("torch.compile", "torch"), ["cpu", "cuda"]) == [TORCH, Place("torch", "cuda")]
     (record,) = caplog.records
     assert record.getMessage().startswith("profile.backends: no C++ compiler")
-    assert places(("torch",), ["cpu"]) == [TORCH]
+    assert places.places(("torch",), ["cpu"]) == [TORCH]
     assert len(caplog.records) == 1
 
 
 def test_every_shape_is_compiled_for_itself(monkeypatch):
-    compiled = []
+    programs = []
 
     def fake(module, dynamic):
         assert dynamic is False
-        compiled.append(module)
+        programs.append(module)
         return module
 
     monkeypatch.setattr(torch, "compile", fake)
-    model = Compiled(torch.nn.Embedding(9, 2))
+    model = compiled.CompiledModule(torch.nn.Embedding(9, 2))
     monkeypatch.setattr(model.module, "forward", lambda input_ids: input_ids.shape)
     shapes = [(1, 8), (1, 8), (4, 8), (4, 8), (1, 8)]
     for shape in shapes:
         assert model(input_ids=torch.zeros(shape, dtype=torch.int64)) == shape
-    assert len(compiled) == 3
+    assert len(programs) == 3
 
 
 def test_what_cannot_be_compiled_is_left_out(floats, monkeypatch, caplog, tmp_path):
@@ -149,7 +170,7 @@ def test_what_cannot_be_compiled_is_left_out(floats, monkeypatch, caplog, tmp_pa
         raise torch._dynamo.exc.InternalTorchDynamoError("no Python.h\nmore of it")
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
-    monkeypatch.setattr(backends.shutil, "which", lambda name: name)
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: name)
     found = differences([Place("torch.compile", "cpu"), TORCH], checkpoint, exported, POINT, 1)
     assert list(found) == [TORCH]
     assert "torch.compile fails on cpu (no Python.h); it is left out" in caplog.text
@@ -159,7 +180,7 @@ def test_what_cannot_be_compiled_is_left_out(floats, monkeypatch, caplog, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not backends._has_compiler(), reason="needs a C++ compiler")
+@pytest.mark.skipif(compiled.Compiled().missing() is not None, reason="needs a C++ compiler")
 def test_compiled(tmp_path, floats):
     checkpoint, exported = floats[0]
     options = OPTIONS.model_copy(update={"backends": ("torch.compile", "torch")})
@@ -179,7 +200,7 @@ def test_only_all_four_operations_are_integer(tmp_path):
 def test_an_integer_checkpoint_is_executed_on_integers(tmp_path):
     checkpoint = integer_checkpoint(tmp_path / "int")
     with opened(TORCH, checkpoint, tmp_path, 1) as it:
-        assert type(it.module).__name__ == "IntegerModel"
+        assert type(it.model).__name__ == "IntegerModel"
         given = inputs.padded_inputs(it.tokenizer, POINT, "cpu")
         with torch.inference_mode():
             logits = it.model(**given).logits
@@ -195,6 +216,9 @@ def test_profile_of_an_integer_checkpoint(tmp_path, integer):
     profile.profile(checkpoint, tmp_path / "export", OPTIONS, tmp_path / "profile")
     rows = read_table(tmp_path / "profile" / "latency.parquet", LATENCY).to_pylist()
     assert [row["backend"] for row in rows] == ["torch", "onnxruntime"]
+    of_torch, of_onnxruntime = (row["kernel"] for row in rows)
+    assert of_torch in {"int8 oneDNN", "int8 torch._int_mm", "float32 of integers"}
+    assert re.search("MatMulInteger|QGemm", of_onnxruntime)
     assert rows[1]["max_difference"] < (1e-6 if len(integer) == 4 else 1e-2)
     sizes = read_table(tmp_path / "profile" / "sizes.parquet", SIZES).to_pylist()
     weights = {row["dtype"]: row["count"] for row in sizes if row["component"] == "tensors"}
@@ -222,10 +246,10 @@ def test_onnxruntime_is_given_what_the_graph_takes_and_nothing_is_copied():
 def test_sparse_kernels_are_for_models_with_the_pattern_on_gpus_that_have_them(floats, monkeypatch):
     checkpoint, _ = floats[0]
     wanted = ("torch", "torch.sparse")
-    assert places(wanted, ["cpu"]) == [TORCH]
-    monkeypatch.setattr(backends, "has_sparse_cores", lambda: True)
-    sparse = Place("torch.sparse", "cuda")
-    assert places(wanted, ["cpu", "cuda"]) == [TORCH, Place("torch", "cuda"), sparse]
-    assert sparse not in backends.places_of(checkpoint, wanted, ["cpu", "cuda"])
-    monkeypatch.setattr(backends, "fitting_layers", lambda _: {"0.query": None})
-    assert sparse in backends.places_of(checkpoint, wanted, ["cpu", "cuda"])
+    assert places.places(wanted, ["cpu"]) == [TORCH]
+    monkeypatch.setattr(sparse, "has_sparse_cores", lambda: True)
+    on_gpu = Place("torch.sparse", "cuda")
+    assert places.places(wanted, ["cpu", "cuda"]) == [TORCH, Place("torch", "cuda"), on_gpu]
+    assert on_gpu not in places.places_of(checkpoint, wanted, ["cpu", "cuda"])
+    monkeypatch.setattr(sparse, "fitting_layers", lambda _: {"0.query": None})
+    assert on_gpu in places.places_of(checkpoint, wanted, ["cpu", "cuda"])

@@ -19,11 +19,12 @@ from intaglio.errors import UserError
 from intaglio.export.export import export
 from intaglio.machine import device_name, fingerprint, machine_id
 from intaglio.measure import disturbance, inputs, memory, profile, resident
-from intaglio.measure.backends import Opened, Place
+from intaglio.measure.backends.onnx_runtime import recorded_operators
 from intaglio.measure.disturbance import Usage, Watch, share_of_others
 from intaglio.measure.latency import latency_rows, summary, time_calls
 from intaglio.measure.models import load_checkpoint
-from intaglio.measure.operators import onnx_operators, operator_rows
+from intaglio.measure.operators import operator_rows
+from intaglio.measure.places import Opened, Place
 from intaglio.measure.sizes import size_rows
 from intaglio.onnx.session import open_session
 from intaglio.schemas import LATENCY, OPERATORS, SIZES, read_table
@@ -87,6 +88,7 @@ def test_latency_table(profiled):
         for percent in (50, 90, 99):
             assert row[f"p{percent}_ms"] == pytest.approx(np.percentile(calls, percent))
         assert row["throughput"] == pytest.approx(row["batch_size"] / (calls.mean() / 1000))
+        assert row["kernel"] == "float32" if row["backend"] == "torch" else "MatMul" in row["kernel"]
         assert row["peak_memory_mb"] is None or row["peak_memory_mb"] >= 0
         assert row["max_difference"] == 0 if row["backend"] == "torch" else 0 < row["max_difference"] < 1e-5
     assert json.loads(table.schema.metadata[b"machine"]) == fingerprint()
@@ -365,7 +367,7 @@ def test_operators_of_onnxruntime_in_a_record_by_hand():
             {"cat": "Node", "name": "b_kernel_time", "ts": start + 20, "dur": 30, "args": {"op_name": "If"}},
             {"cat": "Node", "name": "d_kernel_time", "ts": start + 50, "dur": 2, "args": {"op_name": "Add"}},
         ]
-    found = onnx_operators(events, passes=2)
+    found = recorded_operators(events, passes=2)
     assert {name: calls for name, (calls, _) in found.items()} == {"MatMul": 4, "If": 2, "Add": 2}
     assert {name: time for name, (_, time) in found.items()} == pytest.approx(
         {"MatMul": 0.03, "If": 0.05, "Add": 0.004}
@@ -412,7 +414,9 @@ class TestPeak:
         assert resident.peak() - before < 25e6
 
     def test_a_process_that_runs_a_graph_needs_no_torch(self):
-        check = "import sys, intaglio.measure.resident, intaglio.onnx.session; assert 'torch' not in sys.modules"
+        check = (
+            "import sys, intaglio.measure.resident as r; r.backend('onnxruntime'); assert 'torch' not in sys.modules"
+        )
         subprocess.run([sys.executable, "-c", check], cwd=Path(memory.__file__).parents[2], check=True)
 
     @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 
 from encoders import batch, random_model
 from intaglio.errors import UserError
-from intaglio.measure.semi_structured import fitting_layers, has_sparse_cores, semi_structured
+from intaglio.measure.backends.sparse import fitting_layers, has_sparse_cores, semi_structured
 from intaglio.stages.prune import prune_now
 from intaglio.study.options import PruneOptions
 

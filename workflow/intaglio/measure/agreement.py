@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from intaglio.errors import UserError
-from intaglio.measure.backends import COMPILED, ONNXRUNTIME, TORCH, Opened, Place, opened
+from intaglio.measure.backends import backend
 from intaglio.measure.inputs import Point, padded_inputs
-from intaglio.measure.models import is_int8, is_integer
+from intaglio.measure.models import is_integer
+from intaglio.measure.places import Opened, Place, opened, reference
 
 # The head of an integer model is floating point: engines sum it in different orders. In shares of the largest logit; an
 # integer that differs by one anywhere before the head changes logits by a hundred times as much.
 ROUNDING = 1e-5
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def agreeing(
@@ -25,7 +26,7 @@ def agreeing(
 ) -> Iterator[tuple[Opened, float]]:
     """Open a model in one place after the other, compare it, and yield it while it is open.
 
-    A place where the model cannot be compiled is left out, and a warning says so.
+    A place where the backend cannot run the model, as where it cannot be compiled, is left out with a warning.
 
     Args:
         wanted: backends on devices.
@@ -35,19 +36,18 @@ def agreeing(
         threads: CPU threads.
 
     Yields:
-        The model, and the largest absolute difference of its logits to those of the reference: torch on the CPU, or
-        ONNX Runtime for what it alone can run.
+        The model, and the largest absolute difference of its logits to those of `places.reference`.
 
     Raises:
         UserError: a model that computes on integers alone gives other logits somewhere (but for the float head's
             rounding), or some model gives logits that are not finite.
     """
-    reference = Place(ONNXRUNTIME if is_int8(checkpoint) else TORCH, "cpu")
+    first = reference(checkpoint)
     expected = None
     # The reference first, so that it is opened once.
-    for place in sorted(wanted, key=lambda place: place != reference):
-        if expected is None and place != reference:
-            with opened(reference, checkpoint, export, threads) as model:
+    for place in sorted(wanted, key=lambda place: place != first):
+        if expected is None and place != first:
+            with opened(first, checkpoint, export, threads) as model:
                 expected = _logits(model, point)
         with opened(place, checkpoint, export, threads) as model:
             logits = _tried(model, point)
@@ -59,14 +59,14 @@ def agreeing(
 
 
 def _tried(model: Opened, point: Point) -> torch.Tensor | None:
-    """Return logits; None, with a warning, where the model cannot be compiled."""
+    """Return logits; None, with a warning, where the backend fails without a defect of the model."""
     try:
         return _logits(model, point)
     except Exception as error:
-        if model.place.backend != COMPILED or not _of_compiler(error):
+        reason = backend(model.place.backend).failure(error)
+        if reason is None:
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        log.warning("profile.backends: torch.compile fails on %s (%s); it is left out", model.place.device, reason)
+        _log.warning("profile.backends: %s fails on %s (%s); it is left out", *model.place, reason)
         return None
 
 
@@ -80,13 +80,6 @@ def _difference(checkpoint: Path, place: Place, logits: torch.Tensor, expected: 
             f"{place.device} differ from torch's by {difference:.1e}; please report it, it is a defect"
         )
     return difference
-
-
-def _of_compiler(error: Exception) -> bool:
-    # Only where something was compiled: it takes as long to import as torch itself.
-    from torch._dynamo.exc import TorchDynamoException
-
-    return isinstance(error, TorchDynamoException)
 
 
 @torch.inference_mode()

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from intaglio.machine import device_name, fingerprint
-from intaglio.measure.backends import Opened
 from intaglio.measure.disturbance import Watch
 from intaglio.measure.inputs import Point, random_inputs
+from intaglio.measure.places import Opened
 from intaglio.schemas import machine_columns
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from intaglio.errors import UserError
-from intaglio.measure.backends import Opened
+from intaglio.measure.backends.base import Arrays
 from intaglio.measure.inputs import Point, random_inputs
-from intaglio.measure.resident import Arrays, Peaks, resident_peaks
+from intaglio.measure.places import Opened
+from intaglio.measure.resident import Peaks, resident_peaks
 
 
 class Measuring:

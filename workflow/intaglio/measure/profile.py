@@ -10,20 +10,21 @@ from typing import Any
 from intaglio.errors import UserError
 from intaglio.machine import fingerprint
 from intaglio.measure.agreement import agreeing
-from intaglio.measure.backends import Opened, Place, places_of
+from intaglio.measure.backends import backend
 from intaglio.measure.disturbance import DISTURBED
 from intaglio.measure.inputs import cpu_threads, grid
 from intaglio.measure.latency import latency_rows
 from intaglio.measure.memory import cpu_memory, cuda_peaks
 from intaglio.measure.models import check_length, devices, is_int8, load_model, load_tokenizer
 from intaglio.measure.operators import operator_rows
+from intaglio.measure.places import Opened, Place, places_of, remedy
 from intaglio.measure.resident import Peaks
 from intaglio.measure.sizes import size_rows
 from intaglio.schemas import LATENCY, OPERATORS, SIZES, write_table
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.schema import Profile
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
 _log = logging.getLogger(__name__)
 # Batch size and length at which logits are compared; shorter where the study is.
 CHECKED = (4, 128)
@@ -49,9 +50,9 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
     if not present:
         raise UserError(f"profile.devices: {', '.join(options.devices)} asked for, but this machine has none; add cpu")
     facts = {"machine": fingerprint(), "checkpoint": open_artifact(checkpoint, "checkpoint")}
-    about: Row = {"path": str(checkpoint), "export": open_artifact(export, "export"), "devices": present, **facts}
-    latency: list[Row] = []
-    operators: list[Row] = []
+    about: _Row = {"path": str(checkpoint), "export": open_artifact(export, "export"), "devices": present, **facts}
+    latency: list[_Row] = []
+    operators: list[_Row] = []
     agreed: dict[Place, float] = {}
     with cpu_threads(options.threads) as threads:
         for model, difference, peaks in _models(checkpoint, export, options, present, threads):
@@ -89,12 +90,13 @@ def _models(
             yield model, difference, memory.peaks(model.place.backend) if model.place.device == "cpu" else None
             del model
     if not found:
-        missing = "cpu to profile.devices" if is_int8(checkpoint) else "torch"
         asked = f"{', '.join(options.backends)} on {', '.join(present)}"
-        raise UserError(f"profile.backends: {asked} asked for, of which nothing is there; add {missing}")
+        raise UserError(
+            f"profile.backends: {asked} asked for, of which nothing is there; {remedy(checkpoint, options.backends)}"
+        )
 
 
-def _disturbed(latency: list[Row]) -> float | None:
+def _disturbed(latency: list[_Row]) -> float | None:
     """Return the largest share of the cores that others took while a row was timed; None where it does not matter."""
     busiest = max(latency, key=lambda row: float(row["busy"]))
     if busiest["busy"] <= DISTURBED:
@@ -106,7 +108,7 @@ def _disturbed(latency: list[Row]) -> float | None:
     return float(busiest["busy"])
 
 
-def _measured(model: Opened, options: Profile, peaks: Peaks | None) -> tuple[list[Row], list[Row]]:
+def _measured(model: Opened, options: Profile, peaks: Peaks | None) -> tuple[list[_Row], list[_Row]]:
     """Return the rows of the latency table, peak memory included, and of the operators' table.
 
     `peaks` are those of a CPU; on a GPU they are measured here.
@@ -116,4 +118,7 @@ def _measured(model: Opened, options: Profile, peaks: Peaks | None) -> tuple[lis
     rows = latency_rows(model, points, options.warmup, options.calls)
     for row in rows:
         row["peak_memory_mb"] = peaks[row["batch_size"], row["length"]]
-    return rows, operator_rows(model, options.headline, options.warmup)
+    operators = operator_rows(model, options.headline, options.warmup)
+    times = {row["operator"]: row["self_time_ms"] for row in operators}
+    kernel = backend(model.place.backend).kernel(model.model, times)
+    return [{**row, "kernel": kernel} for row in rows], operators

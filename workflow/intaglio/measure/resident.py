@@ -12,24 +12,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from intaglio.measure.backends import backend
+from intaglio.measure.backends.base import Arrays
 
-Point = tuple[int, int]
-# Inputs of the model by name, int64 [batch, length].
-Arrays = dict[str, NDArray[np.int64]]
-Peaks = dict[Point, float | None]
-Call = Callable[[Arrays], Any]
-COMPILED, ONNXRUNTIME = "torch.compile", "onnxruntime"
+# Peak memory in MB by batch size and length; None where the kernel cannot reset its high-water mark.
+Peaks = dict[tuple[int, int], float | None]
 
 
 def resident_peaks(
-    backend: str, checkpoint: Path, export: Path, first: Arrays, points: Mapping[Point, Arrays], threads: int
+    name: str,
+    checkpoint: Path,
+    export: Path,
+    first: Arrays,
+    points: Mapping[tuple[int, int], Arrays],
+    threads: int,
 ) -> Peaks:
     """Return the peak resident memory at each point in MB, above that of this process without a model.
 
     Args:
-        backend: what computes.
+        name: of the backend.
         checkpoint: a [checkpoint] artifact.
         export: the [export] artifact made of it.
         first: inputs of the calls that come before all measurements.
@@ -37,18 +38,19 @@ def resident_peaks(
         threads: CPU threads.
 
     Returns:
-        Peaks by point; None where the kernel cannot reset its high-water mark.
+        Peaks by point.
     """
     # Others may compute at the same time: threads that wait for work shall not take the cores from them. It must be
     # set before torch is imported.
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     # Once for nothing: what loading imports and the first call sets up belongs to the baseline.
-    _twice(_open(backend, checkpoint, export, threads), first)
-    _forget(backend)
+    executes = backend(name)
+    _twice(executes.open_resident(checkpoint, export, threads), first)
+    executes.forget()
     if not reset_peak():
         return dict.fromkeys(points)
     baseline = peak()
-    call = _open(backend, checkpoint, export, threads)
+    call = executes.open_resident(checkpoint, export, threads)
     peaks: Peaks = {}
     for point, inputs in points.items():
         # The first calls compile, or find out which memory the graph needs.
@@ -59,50 +61,9 @@ def resident_peaks(
     return peaks
 
 
-def _twice(call: Call, inputs: Arrays) -> None:
+def _twice(call: Callable[[Arrays], Any], inputs: Arrays) -> None:
     for _ in range(2):
         call(inputs)
-
-
-def _open(backend: str, checkpoint: Path, export: Path, threads: int) -> Call:
-    """Return a model, with all its weights in memory, as a function of arrays."""
-    return _on_onnxruntime(export, threads) if backend == ONNXRUNTIME else _on_torch(backend, checkpoint, threads)
-
-
-def _on_onnxruntime(export: Path, threads: int) -> Call:
-    from intaglio.onnx.session import MODEL, open_session
-
-    session = open_session(export / MODEL, threads)
-    names = [given.name for given in session.get_inputs()]
-    return lambda inputs: session.run(["logits"], {name: inputs[name] for name in names})
-
-
-def _on_torch(backend: str, checkpoint: Path, threads: int) -> Call:
-    import torch
-
-    from intaglio.measure.backends import Compiled, torch_module
-
-    torch.set_num_threads(threads)
-    module = torch_module(checkpoint)
-    # Loading maps the file, so a row of the embeddings takes memory only once it is used.
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.sum()
-    model = Compiled(module) if backend == COMPILED else module
-
-    def call(inputs: Arrays) -> None:
-        with torch.inference_mode():
-            model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
-
-    return call
-
-
-def _forget(backend: str) -> None:
-    """Let go of what outlives a model."""
-    if backend == COMPILED:
-        import torch
-
-        torch.compiler.reset()
-    gc.collect()
 
 
 def reset_peak() -> bool:

@@ -45,6 +45,12 @@ LATENCY = schema(
         field("backend", STRING, "What executed the model: torch, torch.compile, torch.sparse or onnxruntime."),
         field("device", STRING, "cpu or cuda."),
         field("device_name", STRING, "Model name of that CPU or GPU."),
+        field(
+            "kernel",
+            STRING,
+            "What multiplies weights, comma-separated: int8 oneDNN, int8 torch._int_mm, float32 of integers, a data "
+            "type; of onnxruntime the operators that its profile shows.",
+        ),
         field("batch_size", INT, "Examples a call."),
         field("length", INT, "Tokens an example, without padding."),
         field("threads", INT, "CPU threads."),

@@ -1,24 +1,28 @@
-"""2:4 sparse weights in the format that the sparse tensor cores of NVIDIA GPUs take."""
+"""PyTorch with 2:4 sparse weights in the format that the sparse tensor cores of NVIDIA GPUs take."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from intaglio.checkpoint import load_model
 from intaglio.errors import UserError
+from intaglio.measure.backends.eager import Eager
 from intaglio.stages.masks import GROUP, GROUP_ZEROS, linear_layers
 
 # Ampere, whose tensor cores are the first to skip zeros.
-CAPABILITY = (8, 0)
+_CAPABILITY = (8, 0)
 # Rows and columns that both libraries behind torch (cuSPARSELt and CUTLASS) take are multiples of this.
-BLOCK = 64
+_BLOCK = 64
 
 
 def has_sparse_cores() -> bool:
     """Tell whether there is a GPU that computes faster with 2:4 sparse weights."""
-    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= CAPABILITY
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= _CAPABILITY
 
 
 def fitting_layers(model: Any) -> dict[str, nn.Linear]:
@@ -31,7 +35,7 @@ def fitting_layers(model: Any) -> dict[str, nn.Linear]:
 
 
 def _fits(weight: torch.Tensor) -> bool:
-    if any(size % BLOCK for size in weight.shape):
+    if any(size % _BLOCK for size in weight.shape):
         return False
     return bool(((weight == 0).unflatten(1, (-1, GROUP)).sum(-1) >= GROUP_ZEROS).all())
 
@@ -40,7 +44,7 @@ def semi_structured(model: Any, dtype: torch.dtype = torch.float16) -> Any:
     """Bring a classifier to the GPU in 16 bits, its 2:4 sparse weights in the format of the sparse tensor cores.
 
     Args:
-        model: of transformers, or our encoder in floating point; changed in place, it cannot be trained or saved then.
+        model: of transformers, or the encoder in floating point; changed in place, it cannot be trained or saved then.
         dtype: float16 or bfloat16.
 
     Returns:
@@ -53,9 +57,34 @@ def semi_structured(model: Any, dtype: torch.dtype = torch.float16) -> Any:
         raise UserError("2:4 sparse kernels need an NVIDIA GPU of compute capability 8.0 or more, and there is none")
     layers = fitting_layers(model)
     if not layers:
-        raise UserError(f"no linear layer is 2:4 sparse with sizes that divide by {BLOCK}; prune with structure: 2:4")
+        raise UserError(f"no linear layer is 2:4 sparse with sizes that divide by {_BLOCK}; prune with structure: 2:4")
     model = model.to("cuda", dtype).eval().requires_grad_(False)
     for layer in layers.values():
         sparse = torch.sparse.to_sparse_semi_structured(layer.weight.detach())
         layer.weight = nn.Parameter(sparse, requires_grad=False)
     return model
+
+
+class Sparse(Eager):
+    """2:4 sparse kernels in 16 bits, for models with this pattern."""
+
+    devices = ("cuda",)
+
+    def missing(self) -> str | None:
+        """See Backend."""
+        return None if has_sparse_cores() else "no GPU of compute capability 8.0 or more"
+
+    def refusal(self, checkpoint: Path) -> str | None:
+        """See Backend."""
+        reason = super().refusal(checkpoint)
+        if reason is None and not fitting_layers(load_model(checkpoint)):
+            return f"no linear layer is 2:4 sparse with sizes that divide by {_BLOCK}"
+        return reason
+
+    def open(self, checkpoint: Path, export: Path, device: str, threads: int) -> Any:
+        """See Backend."""
+        return semi_structured(load_model(checkpoint))
+
+    def kernel(self, model: Any, operators: Mapping[str, float]) -> str:
+        """See Backend."""
+        return f"{super().kernel(model, operators)}, 2:4 sparse"

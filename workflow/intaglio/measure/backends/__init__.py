@@ -1,0 +1,29 @@
+"""What executes a model: one class a backend, imported when it is asked for.
+
+Nothing here imports torch: a process that only runs a graph in ONNX Runtime needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+
+from intaglio.measure.backends.base import Backend
+
+# Module and class by the name in profile.backends. The first one that runs a checkpoint on the CPU is the reference,
+# with which the others are compared.
+BACKENDS: Mapping[str, str] = {
+    "torch": "eager.Eager",
+    "torch.compile": "compiled.Compiled",
+    "torch.sparse": "sparse.Sparse",
+    "onnxruntime": "onnx_runtime.OnnxRuntime",
+}
+
+
+@cache
+def backend(name: str) -> Backend:
+    """Return a backend by its name in profile.backends."""
+    module, _, kind = BACKENDS[name].partition(".")
+    made: Backend = getattr(import_module(f"{__name__}.{module}"), kind)()
+    return made

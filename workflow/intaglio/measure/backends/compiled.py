@@ -1,0 +1,64 @@
+"""PyTorch compiled by torch.compile, for every shape of the inputs anew."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from intaglio.measure.backends.eager import Eager
+
+
+class CompiledModule:
+    """A torch module that is compiled for every shape of its inputs anew, and for that one alone.
+
+    Left to itself, torch keeps a few shapes and runs the next ones uncompiled.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.module = module
+        self._shape: torch.Size | None = None
+
+    def __call__(self, **inputs: torch.Tensor) -> Any:
+        """Call the program for these inputs, after compiling it where the last call's shape was another."""
+        shape = inputs["input_ids"].shape
+        if shape != self._shape:
+            torch.compiler.reset()
+            # In place, as the module itself would have it: the integer model compiles one layer for all.
+            self.module.compile(dynamic=False)
+            self._shape = shape
+        return self.module(**inputs)
+
+
+class Compiled(Eager):
+    """torch.compile."""
+
+    def missing(self) -> str | None:
+        """See Backend."""
+        names = (os.environ.get("CXX", ""), "g++", "clang++")
+        return None if any(shutil.which(name) for name in names if name) else "no C++ compiler (g++ or clang++)"
+
+    def failure(self, error: Exception) -> str | None:
+        """See Backend."""
+        # Only where something was compiled: it takes as long to import as torch itself.
+        from torch._dynamo.exc import TorchDynamoException
+
+        if not isinstance(error, TorchDynamoException):
+            return None
+        return (str(error).splitlines() or [type(error).__name__])[0]
+
+    def open(self, checkpoint: Path, export: Path, device: str, threads: int) -> Any:
+        """See Backend."""
+        return CompiledModule(super().open(checkpoint, export, device, threads))
+
+    def forget(self) -> None:
+        """See Backend."""
+        torch.compiler.reset()
+        super().forget()
+
+    def module(self, model: Any) -> torch.nn.Module:
+        """See Eager."""
+        return super().module(model.module)

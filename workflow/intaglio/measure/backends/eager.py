@@ -1,0 +1,93 @@
+"""PyTorch as it is: transformers' model, the float encoder, or for an integer checkpoint its integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.autograd.profiler import profile as profiled
+
+from intaglio.checkpoint import load_model
+from intaglio.encoder.checkpoint import is_int8
+from intaglio.encoder.model import Encoder
+from intaglio.execution.on_torch import IntegerModel, integer_model
+from intaglio.measure.backends.base import Arrays, Backend, Operators, Tensors
+
+
+def torch_module(checkpoint: Path, device: str = "cpu") -> torch.nn.Module:
+    """Return what PyTorch executes of a checkpoint: its float model, or for an integer one integers.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    module: torch.nn.Module = load_model(checkpoint, device)
+    if isinstance(module, Encoder) and module.shape.integer:
+        # On the device already: which kernels it takes depends on where the weights are.
+        return integer_model(module)
+    return module
+
+
+class Eager(Backend):
+    """PyTorch, operator by operator."""
+
+    def refusal(self, checkpoint: Path) -> str | None:
+        """See Backend."""
+        return "only onnxruntime runs a model of 8 bits" if is_int8(checkpoint) else None
+
+    def open(self, checkpoint: Path, export: Path, device: str, threads: int) -> Any:
+        """See Backend."""
+        return torch_module(checkpoint, device)
+
+    def open_resident(self, checkpoint: Path, export: Path, threads: int) -> Callable[[Arrays], Any]:
+        """See Backend."""
+        torch.set_num_threads(threads)
+        model = self.open(checkpoint, export, "cpu", threads)
+        # Loading maps the file, so a row of the embeddings takes memory only once it is used.
+        module = self.module(model)
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.sum()
+
+        def call(inputs: Arrays) -> None:
+            with torch.inference_mode():
+                model(**{name: torch.from_numpy(array) for name, array in inputs.items()})
+
+        return call
+
+    def forget(self) -> None:
+        """See Backend."""
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def operators(self, model: Any, inputs: Tensors, warmup: int, passes: int) -> Operators:
+        """See Backend; on a GPU the time is that of the kernels that the operators launched."""
+        on_gpu = inputs["input_ids"].is_cuda
+        for _ in range(warmup):
+            model(**inputs)
+        # What torch.profiler is made of, without its schedules and exports, for which it imports the whole compiler.
+        with profiled(use_device="cuda" if on_gpu else None, use_kineto=True) as profiler:
+            for _ in range(passes):
+                model(**inputs)
+            if on_gpu:
+                torch.cuda.synchronize()
+        # On a GPU the kernels are listed too, beside the operators that launched them: counted once, with these.
+        events = [event for event in profiler.key_averages() if event.device_type.name == "CPU"]
+        return {event.key: (event.count, _self_time_ms(event, on_gpu)) for event in events}
+
+    def kernel(self, model: Any, operators: Mapping[str, float]) -> str:
+        """See Backend."""
+        module = self.module(model)
+        if isinstance(module, IntegerModel):
+            return ", ".join(module.kernels())
+        return str(next(module.parameters()).dtype).removeprefix("torch.")
+
+    def module(self, model: Any) -> torch.nn.Module:
+        """Return the torch module behind an open model."""
+        module: torch.nn.Module = model
+        return module
+
+
+def _self_time_ms(event: Any, on_gpu: bool) -> float:
+    microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+    return float(microseconds) / 1000

@@ -1,0 +1,103 @@
+"""Where a checkpoint can run: the backends of a study on the devices of this machine."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from intaglio.errors import UserError
+from intaglio.measure.backends import BACKENDS, backend
+from intaglio.measure.models import load_tokenizer
+
+_log = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """What computes: a backend, by its name in profile.backends, on a device."""
+
+    backend: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model in a backend.
+
+    Attributes:
+        place: the backend and the device.
+        model: called with input_ids, attention_mask and, where the tokenizer makes them, token_type_ids (int64,
+            [batch, length], on the device); its output has `logits` ([batch, labels]).
+        tokenizer: the checkpoint's.
+    """
+
+    place: Place
+    model: Any
+    tokenizer: Any
+
+
+def places_of(checkpoint: Path, backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
+    """Return where a checkpoint can run; say in one line what is left out.
+
+    Raises:
+        UserError: none of the backends runs it.
+    """
+    found = places(backends, devices)
+    refused: dict[str, list[str]] = {}
+    for name in dict.fromkeys(place.backend for place in found):
+        reason = backend(name).refusal(checkpoint)
+        if reason is not None:
+            refused.setdefault(reason, []).append(name)
+    left = [place for place in found if not any(place.backend in names for names in refused.values())]
+    if found and not left:
+        raise UserError(f"profile.backends: {checkpoint}: {'; '.join(refused)}; {remedy(checkpoint, backends)}")
+    for reason, names in refused.items():
+        _log.info("%s: %s; %s left out", checkpoint, reason, ", ".join(names))
+    return left
+
+
+def places(backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
+    """Return which of the wanted backends can run on which device; say in one line what this machine lacks."""
+    found = [Place(name, device) for device in devices for name in backends if device in backend(name).devices]
+    missing = {name: backend(name).missing() for name in dict.fromkeys(place.backend for place in found)}
+    for name, what in missing.items():
+        if what is not None:
+            _log.warning("profile.backends: %s for %s; it is left out", what, name)
+    return [place for place in found if missing[place.backend] is None]
+
+
+def reference(checkpoint: Path) -> Place:
+    """Return with what the others are compared: the first backend that runs a checkpoint on the CPU."""
+    on_cpu = (name for name in BACKENDS if "cpu" in backend(name).devices)
+    return Place(next(name for name in on_cpu if backend(name).refusal(checkpoint) is None), "cpu")
+
+
+def remedy(checkpoint: Path, backends: Sequence[str]) -> str:
+    """Return what to add to a study of these backends so that a checkpoint runs."""
+    name = reference(checkpoint).backend
+    return "add cpu to profile.devices" if name in backends else f"add {name}"
+
+
+@contextmanager
+def opened(place: Place, checkpoint: Path, export: Path, threads: int) -> Iterator[Opened]:
+    """Open a checkpoint in a backend; on leaving, give its memory and its threads back.
+
+    Args:
+        place: the backend and the device.
+        checkpoint: a [checkpoint] artifact.
+        export: the [export] artifact made of it.
+        threads: of ONNX Runtime; torch has those of `cpu_threads`.
+
+    Raises:
+        UserError: an artifact is damaged.
+    """
+    executes = backend(place.backend)
+    try:
+        yield Opened(place, executes.open(checkpoint, export, place.device, threads), load_tokenizer(checkpoint))
+    finally:
+        gc.collect()
+        executes.forget()
