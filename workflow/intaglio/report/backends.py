@@ -30,17 +30,19 @@ def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "peak memory, MB": lambda row: number(row["peak_memory_mb_mean"]),
         "file, MB": lambda row: number(row["size_mb_mean"]),
         "smaller": lambda row: times(row["size_ratio"]),
-        "kernels": lambda row: row["kernels"] or NOTHING,
+        "products": lambda row: row["kernel"] or NOTHING,
+        "operators": lambda row: row["kernels"] or NOTHING,
         "difference of logits": lambda row: magnitude(row["max_difference"]),
     }
-    table = tabulate(title, cells, rows, {"task", "model", "variant", "device", "backend", "kernels"})
+    table = tabulate(title, cells, rows, {"task", "model", "variant", "device", "backend", "products", "operators"})
     first = rows[0]
     notes = [
         f"An inference call of batch {first['latency_batch_size']} × {first['latency_length']} tokens. Latency: mean ± "
         f"standard deviation over seeds. Speed-up: over {BASELINE} in its fastest backend on the same device.",
         "File: the exported model, which onnxruntime executes. Peak memory: model and activations, resident on a CPU, "
         "allocated on a GPU.",
-        "Kernels: the operators that took most of the time in the backend's own profiler, with their shares of it.",
+        "Products: the kernels that multiply weights. Operators: those that took most of the time in the backend's own "
+        "profiler, with their shares of it.",
         "Difference of logits: the largest on a padded batch, to torch on the CPU. Integers are the same everywhere; "
         "what is left in floating point rounds. int8 is compared with itself.",
         *(f"{_DEVICES[device]}: {names}." for device, names in _names(rows)),

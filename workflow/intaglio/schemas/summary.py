@@ -148,6 +148,7 @@ BACKENDS = schema(
             ("size_ratio", FLOAT, "Size of `float`'s file / size, over common seeds: above 1 is smaller."),
         ),
         field("max_difference", FLOAT, "Largest difference of a logit to torch's on the CPU, of any seed."),
+        field("kernel", STRING, "What multiplies weights, comma-separated; of onnxruntime the operators that do."),
         field("kernels", STRING, "The operators that took most of the time, with their shares."),
         field("device_name", STRING, "Model names of the CPUs or GPUs, comma-separated if several."),
         field("instructions", STRING, "Instruction sets of the CPUs that decide integer speed."),

@@ -65,6 +65,7 @@ def _row(runs: Sequence[tuple[Row, Row]], floats: Mapping[int, Row]) -> Row:
         "size_mb_mean": mean_sd(run.get("size_mb") for run, _ in runs)[0],
         "size_ratio": _ratio([(base.get("size_mb"), run.get("size_mb")) for run, _, base in beside]),
         "max_difference": max(row["max_difference"] for _, row in runs),
+        "kernel": ", ".join(dict.fromkeys(row["kernel"] for _, row in runs)),
         "device_name": ", ".join(sorted({row["device_name"] for _, row in runs})),
         "instructions": ", ".join(sorted({row["machine_instructions"] or "" for _, row in runs})),
         "threads": timed["threads"],
