@@ -10,6 +10,7 @@ import numpy as np
 import sklearn.metrics as sk
 
 from intaglio import schemas
+from intaglio.metrics import SINGLE_LABEL
 from intaglio.store import new_artifact
 from intaglio.study.schema import Study
 
@@ -116,7 +117,14 @@ def fill(plan: Path, root: Path = Path(), gpu: bool = False) -> None:
 
 def _data(folder: Path, about: dict[str, Any], test_sets: list[str]) -> None:
     with new_artifact(folder, "data") as draft:
-        facts = {"labels": about["labels"], "metric": about["metric"], "test_sets": test_sets, "pair": False}
+        facts = {
+            "kind": SINGLE_LABEL,
+            "labels": about["labels"],
+            "positive": about["positive"],
+            "metric": about["metric"],
+            "test_sets": test_sets,
+            "pair": False,
+        }
         (draft / "task.json").write_text(json.dumps(facts))
 
 

@@ -19,6 +19,7 @@ ROOMS = [
     {"encoder"},
     {"execution"},
     {"onnx"},
+    {"metrics"},
     {"checkpoint"},
     {"study"},
     {"tasks"},

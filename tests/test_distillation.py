@@ -372,7 +372,7 @@ def test_labels_are_compared_in_their_order(tmp_path):
     labels = tuple(f"label {number}" for number in range(12))
     teacher = tiny_checkpoint(tmp_path / "teacher", labels=labels)
     with new_artifact(tmp_path / "data", "data") as draft:
-        (draft / "task.json").write_text('{"labels": %s}' % str(list(labels)).replace("'", '"'))  # noqa: UP031
+        (draft / "task.json").write_text(json.dumps({"kind": SINGLE_LABEL, "labels": labels}))
     assert taught_by(teacher, random_model(), tiny_tokenizer(), tmp_path / "data", 32, ALL) is not None
 
 

@@ -76,6 +76,9 @@ def test_the_default_study_is_the_i_bert_study() -> None:
         ({"stages": {"finetune": {"lerning_rate": 1}}}, ["stages.finetune.lerning_rate", "'learning_rate'"]),
         ({"tasks": {"movie": {"metrik": "f1"}}}, ["tasks.movie.metrik", "'metric'"]),
         ({"tasks": {"movie": {"metric": "acuracy"}}}, ["tasks.movie.metric", "'acuracy'", "'accuracy'"]),
+        ({"tasks": {"movie": {"metric": "f1"}}}, ["tasks.movie", "f1 is of one class: name it with `positive`"]),
+        ({"tasks": {"mnli": {"metric": "f1"}}}, ["tasks.mnli", "f1 is for two classes, the task has 3", "f1_macro"]),
+        ({"tasks": {"movie": {"metric": "f1", "positive": "positiv"}}}, ["positive", "did you mean 'positive'?"]),
         ({"variants": {"a": [{"stage": "quantise"}]}}, ["variants.a.0", "'quantise'", "'quantize'"]),
         ({"variants": {"a": [{"stage": "quantize", "integer": ["gelo"]}]}}, ["'gelo'", "'gelu'"]),
         ({"variants": {"a": [{"stage": "quantize", "integer": ["gelu"]}]}}, ["variants.a.0.integer", "'linear'"]),
@@ -186,7 +189,10 @@ def test_names_and_defaults_are_no_part_of_a_key(change: dict[str, Any]) -> None
     ("change", "again"),
     [
         ({"max_length": 64}, {"finetune", "quantize", "evaluate", "export", "profile"}),
-        ({"tasks": {"movie": {"metric": "f1"}}}, {"data", "finetune", "quantize", "evaluate", "export", "profile"}),
+        (
+            {"tasks": {"movie": {"metric": "f1_macro"}}},
+            {"data", "finetune", "quantize", "evaluate", "export", "profile"},
+        ),
         ({"stages": {"quantize": {"epochs": 1}}}, {"quantize", "evaluate", "export", "profile"}),
         ({"profile": {"calls": 31}}, {"profile"}),
         ({"profile": {"machine": "a100"}}, {"profile"}),

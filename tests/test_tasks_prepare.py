@@ -66,7 +66,9 @@ def test_cut_splits_are_disjoint_complete_and_stratified(tmp_path):
     assert all(lines[int(row.id) - 1] == f"{row.text_a},{['neg', 'pos'][row.label]}" for row in together.itertuples())
     assert about["splits"]["test"] == {"examples": 80, "labels": {"neg": 20, "pos": 60}}
     assert json.loads((tmp_path / "out/task.json").read_text()) == {
+        "kind": "single_label_classification",
         "labels": ["neg", "pos"],
+        "positive": None,
         "metric": "accuracy",
         "test_sets": ["test"],
         "pair": False,

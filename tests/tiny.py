@@ -20,6 +20,7 @@ from transformers import (
     RobertaConfig,
 )
 
+from intaglio.metrics import SINGLE_LABEL
 from intaglio.store import new_artifact
 
 ARCHITECTURES = ("bert", "roberta", "electra", "distilbert")
@@ -128,6 +129,7 @@ def tiny_data(
     test_sets: Sequence[str] = ("test",),
     metric: str = "accuracy",
     seed: int = 0,
+    positive: str | None = None,
 ) -> Path:
     """Write a [data] artifact: `n` training examples, a quarter as many to validate, half as many in each test set."""
     about: dict[str, dict[str, object]] = {"examples": {}, "labels": {}}
@@ -143,6 +145,7 @@ def tiny_data(
             frame.to_parquet(draft / f"{split}.parquet", index=False)
             about["examples"][split] = size
             about["labels"][split] = {name: int((frame["label"] == i).sum()) for i, name in enumerate(labels)}
-        task = {"labels": list(labels), "metric": metric, "test_sets": list(test_sets), "pair": pair}
+        task = {"kind": SINGLE_LABEL, "labels": list(labels), "positive": positive, "metric": metric}
+        task |= {"test_sets": list(test_sets), "pair": pair}
         (draft / "task.json").write_text(json.dumps(task, indent=1) + "\n")
     return folder

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from intaglio.errors import UserError
 from intaglio.machine import device_name, fingerprint
-from intaglio.measure.metrics import metric_rows
+from intaglio.measure.metrics import metric_rows, never_predicted
 from intaglio.measure.models import check_length, is_int8, load_checkpoint
-from intaglio.schemas import METRICS, PREDICTIONS, write_table
+from intaglio.schemas import METRICS, write_table
 from intaglio.store import new_artifact, open_artifact
+from intaglio.tasks.kinds import kind_of
 from intaglio.tasks.tokenize import collate, read_split, read_task, tokenize
-
-Row = dict[str, Any]
 
 
 def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_size: int = 32) -> None:
@@ -35,6 +35,8 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
 
     Raises:
         UserError: an artifact is damaged, the two do not fit together, or logits are not finite.
+
+    The manifest's `warnings` are those of the data, and the classes that are never predicted.
     """
     check_length(checkpoint, max_length, "max_length")
     task = read_task(data)
@@ -50,22 +52,26 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
         "device": device_name(device),
         **facts,
         "primary": {},
+        "warnings": list(open_artifact(data, "data").get("warnings", ())),
     }
-    predictions: list[Row] = []
-    metrics: list[Row] = []
+    kind = kind_of(task)
+    predictions, metrics = [], []
     for test_set in task["test_sets"]:
         table = read_split(data, test_set)
         if not table.num_rows:
             raise UserError(f"{data}: test set {test_set!r} is empty; give it examples")
         logits = predict(model, tokenizer, tokenize(tokenizer, table, max_length), batch_size, device)
         _check_finite(logits, table["id"].to_pylist(), f"{checkpoint}: test set {test_set!r}")
-        labels = np.asarray(table["label"].to_pylist(), dtype=np.int64)
-        rows = metric_rows(labels, logits, task["labels"], task["metric"])
+        labels = table["label"].to_numpy()
+        rows = metric_rows(task, labels, logits)
+        predicted = kind.decode(logits)
         metrics += [{"test_set": test_set, **row} for row in rows]
-        predictions += _prediction_rows(test_set, table["id"].to_pylist(), labels, logits)
+        predictions.append(_predictions(test_set, table["id"], labels, predicted, logits))
+        for name in never_predicted(labels, predicted, task["labels"]):
+            about["warnings"].append(f"{test_set}: {name!r} is never predicted")
         about["primary"][test_set] = {row["metric"]: row["value"] for row in rows if row["primary"]}
     with new_artifact(output, "evaluation", about) as folder:
-        write_table(folder / "predictions.parquet", predictions, PREDICTIONS, facts)
+        write_table(folder / "predictions.parquet", pa.concat_tables(predictions), kind.predictions, facts)
         write_table(folder / "metrics.parquet", metrics, METRICS, facts)
 
 
@@ -102,11 +108,17 @@ def _check_finite(logits: NDArray[np.float32], ids: Sequence[str], where: str) -
         )
 
 
-def _prediction_rows(
-    test_set: str, ids: Sequence[str], labels: NDArray[np.int64], logits: NDArray[np.float32]
-) -> list[Row]:
-    columns = zip(ids, labels.tolist(), logits.argmax(axis=1).tolist(), logits.tolist(), strict=True)
-    return [
-        {"test_set": test_set, "id": name, "label": label, "prediction": prediction, "logits": row}
-        for name, label, prediction, row in columns
-    ]
+def _predictions(
+    test_set: str, ids: Any, targets: NDArray[Any], predictions: NDArray[Any], outputs: NDArray[np.float32]
+) -> pa.Table:
+    """Return the table of predictions of a test set."""
+    offsets = np.arange(len(outputs) + 1, dtype=np.int32) * outputs.shape[1]
+    return pa.table(
+        {
+            "test_set": pa.array([test_set] * len(outputs), pa.string()),
+            "id": ids,
+            "label": targets,
+            "prediction": predictions,
+            "logits": pa.ListArray.from_arrays(offsets, outputs.ravel()),
+        }
+    )

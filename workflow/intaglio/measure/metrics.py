@@ -1,9 +1,8 @@
-"""How good predictions are: scikit-learn's metrics, as rows of the metrics table."""
+"""How good predictions are, as rows of the metrics table."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,62 +10,54 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn import metrics as sk
 
-from intaglio.errors import UserError, nearest
+from intaglio.errors import UserError
+from intaglio.metrics import named
+from intaglio.tasks.kinds import classes_of, kind_of
 
-Row = dict[str, Any]
-Integers = NDArray[np.int64]
+_Row = dict[str, Any]
+_Integers = NDArray[np.int64]
 
 
-def metric_rows(labels: Integers, logits: NDArray[Any], names: Sequence[str], primary: str) -> list[Row]:
+def metric_rows(task: Mapping[str, Any], targets: _Integers, outputs: NDArray[Any]) -> list[_Row]:
     """Return the metrics of one test set.
 
-    Every declared class counts, also one that occurs nowhere (its precision, recall and F1 are 0), except in balanced
-    accuracy, which is the mean recall of the classes that occur: recall of an absent class is not defined.
-
     Args:
-        labels: true classes, [examples], indices into `names`; at least one example.
-        logits: [examples, classes].
-        names: the classes, in the order of the logits.
-        primary: the metric by which the task is judged.
+        task: the content of the data's task.json.
+        targets: true classes, [examples], indices into the task's labels; at least one example.
+        outputs: [examples, outputs].
 
     Returns:
-        Rows with metric, label, predicted, value, primary: `scalars` first, then `per_class`, then `confusion`.
+        Rows with metric, label, predicted, value, primary: one a metric and the loss, then `per_class`, then
+        `confusion_counts`.
 
     Raises:
         UserError: a label outside the classes, or a primary metric that the task does not have.
     """
-    if logits.shape != (len(labels), len(names)) or labels.min() < 0 or labels.max() >= len(names):
+    kind, classes, names, primary = kind_of(task), classes_of(task), task["labels"], task["metric"]
+    wanted = kind.outputs(classes)
+    if outputs.shape != (len(targets), wanted) or targets.min() < 0 or targets.max() >= len(names):
         raise UserError(
-            f"metrics: logits of shape {list(logits.shape)} and labels {labels.min()} to {labels.max()} do not fit "
-            f"{len(labels)} examples of {len(names)} classes; was the checkpoint trained on another task?"
+            f"metrics: logits of shape {list(outputs.shape)} and labels {targets.min()} to {targets.max()} do not fit "
+            f"{len(targets)} examples of {len(names)} classes; was the checkpoint trained on another task?"
         )
-    predictions = logits.argmax(axis=1)
-    values = scalars(labels, predictions, len(names)) | {"loss": cross_entropy(labels, logits)}
-    if primary not in values:
-        raise UserError(f"metric: {primary!r} is not defined for {len(names)} classes, {nearest(primary, values)}")
+    reason = named(primary).refusal(classes)
+    if reason:
+        raise UserError(f"metric: {reason}")
+    judged = kind.judged(targets, outputs)
+    values = {metric.name: metric.compute(judged, classes) for metric in kind.metrics(classes)}
+    values["loss"] = cross_entropy(targets, outputs)
     rows = [_row(metric, value, primary=metric == primary) for metric, value in values.items()]
-    return [*rows, *per_class(labels, predictions, names), *confusion(labels, predictions, names)]
+    predictions = judged.predictions
+    return [*rows, *per_class(targets, predictions, names), *confusion_counts(targets, predictions, names)]
 
 
-def scalars(labels: Integers, predictions: Integers, classes: int) -> dict[str, float]:
-    """Return one number a metric: accuracy, f1_macro, f1 (of class 1, where there are two), balanced_accuracy, ...
-
-    Cohen's kappa and Matthews correlation are 0 where they are 0 / 0: one class alone is true or predicted.
-    """
-    declared = list(range(classes))
-    values = {
-        "accuracy": sk.accuracy_score(labels, predictions),
-        "f1_macro": sk.f1_score(labels, predictions, labels=declared, average="macro", zero_division=0),
-        "balanced_accuracy": _balanced_accuracy(labels, predictions),
-        "cohen_kappa": np.nan_to_num(_quietly(sk.cohen_kappa_score, labels, predictions, labels=declared)),
-        "matthews": _quietly(sk.matthews_corrcoef, labels, predictions),
-    }
-    if classes == 2:
-        values["f1"] = sk.f1_score(labels, predictions, labels=declared, pos_label=1, zero_division=0)
-    return {name: float(value) for name, value in values.items()}
+def never_predicted(targets: _Integers, predictions: _Integers, names: Sequence[str]) -> list[str]:
+    """Return the classes that occur and are never predicted."""
+    missing = sorted(set(targets.tolist()) - set(predictions.tolist()))
+    return [names[index] for index in missing]
 
 
-def cross_entropy(labels: Integers, logits: NDArray[Any]) -> float:
+def cross_entropy(labels: _Integers, logits: NDArray[Any]) -> float:
     """Return the mean negative log-likelihood (natural logarithm) of the true classes.
 
     Not scikit-learn's log_loss: it clips probabilities, which hides how wrong a confident model is.
@@ -75,7 +66,7 @@ def cross_entropy(labels: Integers, logits: NDArray[Any]) -> float:
     return float(-likelihood[np.arange(len(labels)), labels].mean())
 
 
-def per_class(labels: Integers, predictions: Integers, names: Sequence[str]) -> list[Row]:
+def per_class(labels: _Integers, predictions: _Integers, names: Sequence[str]) -> list[_Row]:
     """Return class_precision, class_recall, class_f1 and class_accuracy of every class.
 
     class_accuracy is of the class against the rest: the share of examples, of any class, for which "is it this class?"
@@ -94,7 +85,7 @@ def per_class(labels: Integers, predictions: Integers, names: Sequence[str]) -> 
     ]
 
 
-def confusion(labels: Integers, predictions: Integers, names: Sequence[str]) -> list[Row]:
+def confusion_counts(labels: _Integers, predictions: _Integers, names: Sequence[str]) -> list[_Row]:
     """Return how many examples of every true class were taken for every class."""
     matrix = sk.confusion_matrix(labels, predictions, labels=list(range(len(names))))
     return [
@@ -104,18 +95,7 @@ def confusion(labels: Integers, predictions: Integers, names: Sequence[str]) -> 
     ]
 
 
-def _balanced_accuracy(labels: Integers, predictions: Integers) -> float:
-    return float(_quietly(sk.balanced_accuracy_score, labels, predictions))
-
-
-def _quietly(metric: Any, *arguments: Any, **options: Any) -> Any:
-    """Call a metric without its warnings of absent classes: the docstrings here say what becomes of them."""
-    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
-        warnings.simplefilter("ignore")
-        return metric(*arguments, **options)
-
-
 def _row(
     metric: str, value: Any, *, label: str | None = None, predicted: str | None = None, primary: bool = False
-) -> Row:
+) -> _Row:
     return {"metric": metric, "label": label, "predicted": predicted, "value": float(value), "primary": primary}

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from intaglio.plots.captions import conditions, fastest_backends, metric_name, seeds_shown, timed, values
+from intaglio.metrics import named
+from intaglio.plots.captions import conditions, fastest_backends, seeds_shown, timed, values
 from intaglio.plots.style import INK, Look, panels, statement
 from intaglio.report.formatting import number, percent
 from intaglio.summary.read import Panel, Summary
@@ -43,7 +44,7 @@ def differences(summary: Summary, look: Look) -> Figure:
             ax.text(0.99, place, text, transform=ax.get_yaxis_transform(), va="center", ha="right", fontsize=8)
         left, right = ax.get_xlim()
         ax.set_xlim(left, right + 0.25 * (right - left))
-        ax.set(title=panel.title, xlabel=metric_name(panel).replace(", %", "") + ", points")
+        ax.set(title=panel.title, xlabel=named(panel.runs[0]["primary_metric"]).label + ", points")
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from intaglio.report.display import METRIC_NAMES
+from intaglio.metrics import named
 from intaglio.summary.read import Panel, Summary
 from intaglio.summary.variants import BASELINE
 
@@ -32,9 +32,7 @@ def seeds_shown(summary: Summary, marks: str = "Large marks") -> str:
 
 def metric_name(panel: Panel) -> str:
     """Return how the panel's primary metric is called on an axis."""
-    name: str = panel.runs[0]["primary_metric"]
-    unit = " × 100" if name in ("matthews", "cohen_kappa") else ", %"
-    return METRIC_NAMES.get(name, name) + unit
+    return named(panel.runs[0]["primary_metric"]).axis
 
 
 def conditions(summary: Summary, column: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from intaglio.report.display import METRIC_NAMES, Display, difference, tabulate
+from intaglio.metrics import label_of
+from intaglio.report.display import Display, difference, tabulate
 from intaglio.report.formatting import NOTHING, magnitude, measured, number, percent, spread, times
 
 _Row = Mapping[str, Any]
@@ -29,7 +30,7 @@ def show_compression(study: str, rows: Sequence[_Row], seconds: Mapping[str, flo
         "model": lambda row: row["model"],
         "variant": lambda row: row["variant"],
         "recipe": lambda row: row["recipe"],
-        "metric": lambda row: METRIC_NAMES.get(row["primary_metric"], row["primary_metric"] or NOTHING),
+        "metric": lambda row: label_of(row["primary_metric"]) or NOTHING,
         "value, %": share("primary"),
         "difference to float [95 %]": difference,
         "accuracy, %": share("accuracy"),

@@ -10,15 +10,6 @@ import pandas as pd
 
 from intaglio.report.formatting import NOTHING, percent
 
-METRIC_NAMES = {
-    "accuracy": "accuracy",
-    "f1_macro": "macro F1",
-    "f1": "F1",
-    "balanced_accuracy": "balanced accuracy",
-    "matthews": "Matthews correlation",
-    "cohen_kappa": "Cohen's kappa",
-}
-
 
 @dataclass(frozen=True)
 class Display:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from intaglio.report.display import METRIC_NAMES, Display, difference, tabulate
+from intaglio.metrics import label_of
+from intaglio.report.display import Display, difference, tabulate
 from intaglio.report.formatting import NOTHING, measured, number, percent, spread, times
 
 _FASTEST = "The backend named is the fastest, and latency is its own; all of them are in the table of backends."
@@ -19,7 +20,7 @@ def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "variant": lambda row: row["variant"],
         "seed": lambda row: str(row["seed"]),
         "status": lambda row: row["status"],
-        "metric": lambda row: METRIC_NAMES.get(row.get("primary_metric"), row.get("primary_metric") or NOTHING),
+        "metric": lambda row: label_of(row.get("primary_metric")) or NOTHING,
         "value, %": lambda row: percent(row.get("primary_value")),
         "accuracy, %": lambda row: percent(row.get("accuracy")),
         "macro F1, %": lambda row: percent(row.get("f1_macro")),
@@ -56,7 +57,7 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
         "model": lambda row: row["model"],
         "variant": lambda row: row["variant"],
         "seeds": lambda row: str(row["n"]) if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}",
-        "metric": lambda row: METRIC_NAMES.get(row["primary_metric"], row["primary_metric"] or NOTHING),
+        "metric": lambda row: label_of(row["primary_metric"]) or NOTHING,
         "value, %": share("primary"),
         "difference to float [95 %]": difference,
         "accuracy, %": share("accuracy"),

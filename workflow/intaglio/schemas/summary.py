@@ -18,6 +18,7 @@ RUNS = schema(
             ("test_examples", INT, "Its number of examples."),
             ("primary_metric", STRING, "The metric by which the task is judged."),
             ("primary_value", FLOAT, "Its value on the test set."),
+            ("warnings", STRING, "What to know before trusting the metrics, joined by semicolons; null for nothing."),
             ("accuracy", FLOAT, "Share of correct predictions, 0 to 1."),
             ("f1_macro", FLOAT, "Mean over classes of F1, 0 to 1."),
             ("balanced_accuracy", FLOAT, "Mean over classes of recall, 0 to 1."),

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import cross_entropy
 
 from intaglio.checkpoint import load_checkpoint
 from intaglio.encoder.checkpoint import CONFIG, OURS, is_quantized
@@ -30,7 +29,7 @@ from intaglio.onnx.runtime import OnnxModel
 from intaglio.onnx.session import MODEL, open_session
 from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
 from intaglio.study.options import Int8Options
-from intaglio.tasks.metrics import primary_metric
+from intaglio.tasks.kinds import classes_of, kind_of
 from intaglio.tasks.tokenize import read_split, read_task, tokenize
 from intaglio.training.resume import clear_failure
 from intaglio.training.train import TrainingResult
@@ -72,7 +71,7 @@ def int8(parent: Path, data: Path, options: Int8Options, seed: int, max_length: 
     _write_graph(parent, model, graph_inputs(tokenizer), examples, options, work)
     seconds = time.perf_counter() - start
     quantized = OnnxModel(open_session(work / MODEL, torch.get_num_threads()))
-    validation = read_split(data, "validation")
+    task, validation = read_task(data), read_split(data, "validation")
     tokens = tokenize(tokenizer, validation, max_length)
     logits = predict(quantized, tokens)
     conversion = _compare(parent, model, tokens, logits, options, seed)
@@ -84,7 +83,7 @@ def int8(parent: Path, data: Path, options: Int8Options, seed: int, max_length: 
         steps=0,
         epochs=0.0,
         best_step=0,
-        validation=_judge(read_task(data)["metric"], validation["label"].to_numpy(), logits),
+        validation=kind_of(task).validation(task["metric"], classes_of(task), validation["label"].to_numpy(), logits),
         history=[],
         device=device_name("cpu"),
     )
@@ -136,11 +135,6 @@ def predict(model: Any, examples: Sequence[Example]) -> Logits:
     """Return the logits of tokenized examples, [examples, labels], each on its own: no padding, no others' ranges."""
     tensors = ({name: torch.tensor([tokens]) for name, tokens in example.items()} for example in examples)
     return np.concatenate([model(**inputs).logits.float().numpy() for inputs in tensors])
-
-
-def _judge(metric: str, labels: NDArray[np.int64], logits: Logits) -> dict[str, float]:
-    loss = cross_entropy(torch.from_numpy(logits), torch.tensor(labels))
-    return {metric: float(primary_metric(metric)(labels, logits.argmax(axis=1))), "loss": float(loss)}
 
 
 def _compare(

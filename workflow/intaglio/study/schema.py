@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from intaglio import metrics
 from intaglio.errors import nearest
 from intaglio.study import catalogue, recipes
 from intaglio.study.options import DistilOptions, FinetuneOptions, Int8Options, PruneOptions, QuantizeOptions, Stage
@@ -18,7 +19,6 @@ from intaglio.study.sources import Source, StudyPart
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 # Splits become file names: `test` or `test_NAME`.
 Split = Annotated[str, StringConstraints(pattern=r"^(train|test|test_[A-Za-z0-9][A-Za-z0-9_-]*)$")]
-Metric = Literal["accuracy", "f1_macro", "f1", "balanced_accuracy", "matthews", "cohen_kappa"]
 
 
 class StageOptions(StudyPart):
@@ -69,7 +69,12 @@ class Task(StudyPart):
         default_factory=lambda: {"train": "train", "test": "test"},
         description="Splits of a hub data set: `train`, and `test` or several as `test_NAME`.",
     )
-    metric: Metric = Field("accuracy", description="The primary metric.")
+    metric: str = Field(
+        "accuracy",
+        description=f"The primary metric: {', '.join(metrics.METRICS)}.",
+        json_schema_extra=lambda schema: schema.update(enum=list(metrics.METRICS)),
+    )
+    positive: str | None = Field(None, description="Of two labels the one that the metric f1 is of.")
     validation: float = Field(0.1, gt=0, lt=0.5, description="Share of the training data on which models are chosen.")
     test: float = Field(0.2, gt=0, lt=0.5, description="Share to test on, where the source has no test split.")
     split_seed: int = Field(0, ge=0, description="Seed of these splits; the same for every run.")
@@ -78,6 +83,23 @@ class Task(StudyPart):
     )
     max_test: int | None = Field(None, gt=1, description="Use so many test examples of each test set, at most.")
     stages: StageOptions = Field(default_factory=StageOptions, description="Options for this task.")
+
+    @field_validator("metric")
+    @classmethod
+    def _metric_is_known(cls, name: str) -> str:
+        if name not in metrics.METRICS:
+            raise ValueError(f"unknown metric {name!r}, {nearest(name, metrics.METRICS)}")
+        return name
+
+    @model_validator(mode="after")
+    def _metric_fits(self) -> Self:
+        if self.positive is not None and self.positive not in self.labels:
+            raise ValueError(f"positive: unknown label {self.positive!r}, {nearest(self.positive, self.labels)}")
+        position = None if self.positive is None else self.labels.index(self.positive)
+        reason = metrics.METRICS[self.metric].refusal(metrics.Classes(len(self.labels), position))
+        if reason:
+            raise ValueError(f"metric: {reason}")
+        return self
 
     @model_validator(mode="after")
     def _labels_agree(self) -> Self:

@@ -11,89 +11,78 @@ resampled seeds vary by (n - 1) / n of what n new ones do. Everything is determi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from intaglio.errors import UserError, nearest
+from intaglio.metrics import Classes, Judged, Metric
+from intaglio.tasks.kinds import Draw, draw_examples
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+_Floats = npt.NDArray[np.float64]
+_Integers = npt.NDArray[np.int64]
 
 _SEED = 20211
-# Counts of a block of resamples over all examples, float32: 32 MB.
+# Numbers of a block of resamples: examples or cells of a confusion matrix.
 _BLOCK = 8_000_000
 
 
-def _ratio(above: Floats, below: Floats) -> Floats:
-    """Divide; what is undefined (0 / 0: a class that nobody has or predicts) is 0, as scikit-learn has it."""
-    return np.divide(above, below, out=np.zeros_like(above), where=below != 0)
-
-
-def metric_of(name: str, confusion: Floats) -> Floats:
-    """Compute a metric from confusion matrices.
-
-    Args:
-        name: accuracy, balanced_accuracy, f1_macro, f1 (of class 1, for two classes), matthews or cohen_kappa.
-        confusion: [..., true class, predicted class] counts, float64.
-
-    Returns:
-        [...] values. A class without examples does not count in balanced_accuracy, and is 0 in f1_macro.
-    """
-    total = confusion.sum((-2, -1))
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    true, predicted = confusion.sum(-1), confusion.sum(-2)
-    if name == "accuracy":
-        return _ratio(hits.sum(-1), total)
-    if name == "balanced_accuracy":
-        return _ratio(_ratio(hits, true).sum(-1), (true > 0).sum(-1).astype(np.float64))
-    if name in ("f1_macro", "f1"):
-        scores = _ratio(2 * hits, true + predicted)
-        return scores[..., 1] if name == "f1" else np.asarray(scores.mean(-1))
-    if name == "matthews":
-        covariance = hits.sum(-1) * total - (true * predicted).sum(-1)
-        variances = (total**2 - (true**2).sum(-1)) * (total**2 - (predicted**2).sum(-1))
-        return _ratio(covariance, np.sqrt(variances))
-    if name == "cohen_kappa":
-        by_chance = (true * predicted).sum(-1)
-        return _ratio(hits.sum(-1) * total - by_chance, total**2 - by_chance)
-    known = ("accuracy", "balanced_accuracy", "f1_macro", "f1", "matthews", "cohen_kappa")
-    raise UserError(f"tasks: no interval can be computed for metric {name!r}, {nearest(name, known)}")
-
-
-def resampled(metric: str, labels: Ints, predictions: Ints, classes: int, resamples: int) -> Floats:
+def resampled(
+    metric: Metric, classes: Classes, runs: Sequence[Judged], resamples: int, draw: Draw = draw_examples
+) -> _Floats:
     """Compute a metric of several runs on the same resamples of the test examples.
 
     Args:
-        metric: as for `metric_of`.
-        labels: [examples] true classes.
-        predictions: [runs, examples] predicted classes, in the same order of examples.
-        classes: number of classes.
+        metric: any that is computed from examples; fast where it can be computed from a confusion matrix.
+        classes: of the task.
+        runs: the same examples in the same order in each; at least one.
         resamples: how many; the same call with more runs draws the same ones.
+        draw: draws the rows of resamples, as the task's kind has it.
 
     Returns:
         [runs, resamples] values.
     """
-    examples = labels.shape[0]
-    cells = classes * classes
-    # One column a run and cell of its confusion matrix: a resample's matrices are its counts times these columns.
-    member = (labels * classes + predictions)[:, None, :] == np.arange(cells)[None, :, None]
-    columns = member.reshape(-1, examples).T.astype(np.float32)
+    examples = len(runs[0].targets)
+    compute = _by_confusion if metric.from_confusion else _one_by_one
+    prepared = [_cells(run, classes.count) if metric.from_confusion else run for run in runs]
     random = np.random.default_rng([_SEED, examples])
-    block = max(1, _BLOCK // examples)
+    block = max(1, _BLOCK // max(examples, classes.count**2))
     values = []
     for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        drawn = random.integers(0, examples, (rows, examples)) + np.arange(rows)[:, None] * examples
-        counts = np.bincount(drawn.ravel(), minlength=rows * examples).reshape(rows, examples)
+        rows = draw(random, min(block, resamples - start), examples)
+        values.append(compute(metric, classes, prepared, rows))
+    return np.concatenate(values, axis=1)
+
+
+def _one_by_one(metric: Metric, classes: Classes, runs: Sequence[Any], rows: _Integers) -> _Floats:
+    return np.array([[metric.compute(run.take(drawn), classes) for drawn in rows] for run in runs])
+
+
+def _cells(run: Judged, classes: int) -> tuple[_Integers, npt.NDArray[np.float32]]:
+    """Return the cells of a run's confusion matrix that are not empty, and which example is in which of them."""
+    cells, of_example = np.unique(run.targets * classes + run.predictions, return_inverse=True)
+    member = of_example[:, None] == np.arange(len(cells))
+    return cells, member.astype(np.float32)
+
+
+def _by_confusion(metric: Metric, classes: Classes, runs: Sequence[Any], rows: _Integers) -> _Floats:
+    assert metric.from_confusion is not None
+    resamples, examples = len(rows), len(runs[0][1])
+    places = rows + np.arange(resamples)[:, None] * examples
+    counts = np.bincount(places.ravel(), minlength=resamples * examples).reshape(resamples, examples)
+    counts = counts.astype(np.float32)
+    values = []
+    # Run by run, so that the memory does not grow with them.
+    for cells, member in runs:
+        confusion = np.zeros((resamples, classes.count**2))
         # Exact in float32: no cell counts more than 2^24 examples.
-        confusion = (counts.astype(np.float32) @ columns).astype(np.float64)
-        values.append(metric_of(metric, confusion.reshape(rows, -1, classes, classes)))
-    return np.concatenate(values).T
+        confusion[:, cells] = counts @ member
+        values.append(metric.from_confusion(confusion.reshape(resamples, classes.count, classes.count), classes))
+    return np.stack(values)
 
 
-def interval(variant: Floats, baseline: Floats, level: float = 0.95) -> tuple[float, float]:
+def interval(variant: _Floats, baseline: _Floats, level: float = 0.95) -> tuple[float, float]:
     """Return the percentile interval of the mean difference, with seeds resampled too.
 
     Args:

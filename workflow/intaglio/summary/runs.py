@@ -10,6 +10,7 @@ from typing import Any
 
 from intaglio import schemas
 from intaglio.errors import UserError
+from intaglio.metrics import METRICS
 from intaglio.store import MANIFEST, open_artifact
 from intaglio.summary import lineage, recipes
 
@@ -23,7 +24,8 @@ _SIZES = {
     "checkpoint": "checkpoint_mb",
     "parameters": "parameters_mb",
 }
-_SCORES = ("accuracy", "f1_macro", "balanced_accuracy", "cohen_kappa", "matthews")
+# The metrics that have a column of their own, beside the primary one.
+_SCORES = tuple(name for name in METRICS if name in schemas.RUNS.names)
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Record:
         tables: pyarrow tables by name (metrics, history, latency, sizes, operators), those that are there.
         timed: rows of its latency table at the study's headline point.
         evaluation: folder of its predictions, if it is there and sound.
-        classes: number of labels of its task.
+        task: what its data says of its task.
         validation: metrics on the validation split, of the weights that were kept.
         trained: training time of every stage by the folder of its checkpoint, s.
         sparsity: weights and zeros of its linear layers, rows of sparsity.parquet without the run's key.
@@ -46,7 +48,7 @@ class Record:
     tables: dict[str, Any] = field(default_factory=dict)
     timed: list[dict[str, Any]] = field(default_factory=list)
     evaluation: Path | None = None
-    classes: int = 0
+    task: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)
     trained: dict[str, float] = field(default_factory=dict)
     sparsity: list[dict[str, Any]] = field(default_factory=list)
@@ -127,12 +129,13 @@ def _read_evaluation(record: Record, folder: Path, _study: Mapping[str, Any], ru
     if len(primary) != 1:
         raise UserError(f"{folder}/metrics.parquet: {len(primary)} primary metrics of {test_set!r}; evaluate it again")
     record.tables["metrics"] = metrics
-    record.evaluation, record.classes = folder, len(task["labels"])
+    record.evaluation, record.task = folder, task
     record.row |= {
         "test_set": test_set,
         "test_examples": round(sum(row["value"] for row in rows if row["metric"] == "confusion")),
         "primary_metric": primary[0],
         "primary_value": values[primary[0]],
+        "warnings": "; ".join(open_artifact(folder, "evaluation").get("warnings", ())) or None,
         **{name: values.get(name) for name in _SCORES},
         **lineage.agreement(folder, Path(run["teacher"]), test_set),
     }

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from intaglio import schemas
 from intaglio.errors import UserError
+from intaglio.metrics import Judged, Metric, named
 from intaglio.summary import bootstrap
 from intaglio.summary.hardware import comparable
 from intaglio.summary.runs import Record
+from intaglio.tasks.kinds import classes_of, kind_of
 
 BASELINE = "float"
 _OVER_SEEDS = {
@@ -119,31 +122,33 @@ def _against(runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, 
     }
 
 
-def _resampled(records: Sequence[Record], resamples: int) -> dict[tuple[str, int], bootstrap.Floats]:
+def _resampled(records: Sequence[Record], resamples: int) -> dict[tuple[str, int], NDArray[np.float64]]:
     """Return the primary metric of every run on the same resamples of the test examples, by variant and seed."""
     first = records[0]
-    ids, labels, _ = _predictions(first)
-    predictions = []
+    metric = named(first.row["primary_metric"])
+    ids, expected = _predictions(first, metric)
+    runs = []
     for record in records:
-        other_ids, other_labels, predicted = _predictions(record)
-        if not np.array_equal(ids, other_ids) or not np.array_equal(labels, other_labels):
+        other_ids, judged = _predictions(record, metric)
+        if not np.array_equal(ids, other_ids) or not np.array_equal(expected.targets, judged.targets):
             raise UserError(
                 f"{record.evaluation}: not the examples of {first.evaluation}, so they cannot be compared; "
                 "delete both folders and run again"
             )
-        predictions.append(predicted)
-    values = bootstrap.resampled(first.row["primary_metric"], labels, np.stack(predictions), first.classes, resamples)
-    return {(r.row["variant"], r.row["seed"]): runs for r, runs in zip(records, values, strict=True)}
+        runs.append(judged)
+    values = bootstrap.resampled(metric, classes_of(first.task), runs, resamples, kind_of(first.task).draw)
+    return {(r.row["variant"], r.row["seed"]): of_run for r, of_run in zip(records, values, strict=True)}
 
 
-def _predictions(record: Record) -> tuple[Any, bootstrap.Ints, bootstrap.Ints]:
-    """Return ids, labels and predictions on the primary test set, by id."""
+def _predictions(record: Record, metric: Metric) -> tuple[Any, Judged]:
+    """Return ids, and what the metric is computed of, on the primary test set, by id."""
     if record.evaluation is None:
         raise ValueError("a finished run has an evaluation")
-    table = schemas.read_table(record.evaluation / "predictions.parquet", schemas.PREDICTIONS)
+    table = schemas.read_table(record.evaluation / "predictions.parquet", kind_of(record.task).predictions)
     ids, labels, predictions, test_sets = (
         table.column(name).to_numpy() for name in ("id", "label", "prediction", "test_set")
     )
     rows = np.flatnonzero(test_sets == record.row["test_set"])
     order = rows[np.argsort(ids[rows], kind="stable")]
-    return ids[order], labels[order], predictions[order]
+    outputs = np.stack(table.column("logits").take(order).to_numpy()) if metric.needs_outputs else None
+    return ids[order], Judged(labels[order], predictions[order], outputs)

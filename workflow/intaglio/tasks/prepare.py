@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from intaglio.errors import UserError
+from intaglio.metrics import SINGLE_LABEL
 from intaglio.store import new_artifact
 from intaglio.study.schema import Task
 from intaglio.tasks.examples import Examples, read_examples
@@ -54,7 +55,14 @@ def prepare_data(task: Task, source: Path | None, output: Path) -> None:
             pq.write_table(_arrow(examples), folder / f"{name}.parquet")
         _warn_of_unseen(task, splits["train"])
         tests = [name for name in splits if name.startswith("test")]
-        facts = {"labels": task.labels, "metric": task.metric, "test_sets": tests, "pair": len(task.text) == 2}
+        facts = {
+            "kind": SINGLE_LABEL,
+            "labels": task.labels,
+            "positive": task.positive,
+            "metric": task.metric,
+            "test_sets": tests,
+            "pair": len(task.text) == 2,
+        }
         (folder / "task.json").write_text(json.dumps(facts, indent=1) + "\n")
         about["splits"] = {name: _counts(task, examples) for name, examples in splits.items()}
         about["dropped"] = dropped

@@ -23,9 +23,11 @@ from intaglio.checkpoint import load_checkpoint
 from intaglio.encoder.layers import Hidden
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
+from intaglio.metrics import SINGLE_LABEL
 from intaglio.study.options import Distillation
+from intaglio.tasks.kinds import KINDS, TaskKind, kind_of
 from intaglio.tasks.tokenize import longest_input, read_task
-from intaglio.training.loss import classification_loss
+from intaglio.training.loss import batch_loss
 
 # Of the heads that relations are divided into: 48 for base-sized models, 8 wide in the narrowest (Wang et al. 2021,
 # section 4.1).
@@ -67,27 +69,34 @@ def taught_by(
             "different tokens; choose a student or a teacher with the same vocabulary"
         )
     config = json.loads((teacher / "config.json").read_text())
-    labels, known = read_task(data)["labels"], [config["id2label"][key] for key in sorted(config["id2label"], key=int)]
+    task = read_task(data)
+    labels, known = task["labels"], [config["id2label"][key] for key in sorted(config["id2label"], key=int)]
     if labels != known:
         raise UserError(f"distillation: the teacher {teacher} tells {known} apart, the task {labels}; choose another")
     longest = longest_input(config)
     if longest is not None and max_length > longest:
         raise UserError(f"max_length: {max_length} tokens, but the teacher {teacher} takes {longest} at most")
     lacks = "token_type_ids" in set(its_tokenizer.model_input_names) - set(tokenizer.model_input_names)
-    return DistillationLoss(model, student, weights, its_tokenizer.sep_token_id if lacks else None)
+    return DistillationLoss(model, student, weights, its_tokenizer.sep_token_id if lacks else None, kind_of(task))
 
 
 class DistillationLoss(nn.Module):
     """The loss of a student, of which the teacher is a part that is neither trained nor saved with the student."""
 
     def __init__(
-        self, teacher: nn.Module, student: nn.Module, weights: Distillation, separator: int | None = None
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        weights: Distillation,
+        separator: int | None = None,
+        kind: TaskKind = KINDS[SINGLE_LABEL],
     ) -> None:
         """Pair the layers.
 
         Args:
             teacher, student: classifiers of transformers, or encoders of ours.
             weights: of the terms.
+            kind: of the task.
             separator: token that ends a text, for a teacher that wants `token_type_ids` where batches have none.
 
         Raises:
@@ -96,6 +105,7 @@ class DistillationLoss(nn.Module):
         super().__init__()
         self.teacher = teacher.eval().requires_grad_(False)
         self.weights = weights
+        self._kind = kind
         self.separator = separator
         self._names = set(inspect.signature(teacher.forward).parameters) - {"labels"}
         self._hidden = _layers(teacher, student) if weights.hidden else []
@@ -125,7 +135,7 @@ class DistillationLoss(nn.Module):
             for theirs, ours in self._attention:
                 loss = loss + self.weights.relations * relation_divergence(taught[theirs], learned[ours], mask)
             taught_loss = loss.sum() / (len(labels) if examples is None else examples)
-            return taught_loss + self.weights.labels * classification_loss(outputs, labels, examples)
+            return taught_loss + self.weights.labels * batch_loss(self._kind, outputs, labels, examples)
 
     def _of_teacher(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the inputs that the teacher knows, with the segments of pairs if the student does not read them."""

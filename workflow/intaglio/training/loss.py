@@ -5,29 +5,29 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from intaglio.errors import UserError
+from intaglio.tasks.kinds import TaskKind
 from intaglio.training.callback_state import Remembering
 
 Tensor = torch.Tensor
 
 
-def classification_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-    """Return the mean cross-entropy of an optimizer batch, or this part's share of it.
+def batch_loss(kind: TaskKind, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    """Return the mean loss of an optimizer batch, or this part's share of it.
 
     The Trainer does not divide the loss of classifiers by the number of accumulated parts (they accept loss arguments
     and ignore them), and the last part of an epoch may be smaller: so a part's sum is divided by the whole batch's
     examples.
 
     Args:
-        outputs: the model's, with `logits` [examples, labels].
-        labels: int64 [examples].
+        kind: of the task; says what the loss of an example is.
+        outputs: the model's, with `logits` [examples, outputs].
+        labels: the targets, [examples].
         num_items_in_batch: examples of the whole optimizer batch; None makes it the mean of these examples.
     """
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
-    total = cross_entropy(logits.float(), labels, reduction="sum")
-    return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+    return kind.loss(logits.float(), labels) / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
 class LossMeter(Remembering):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from intaglio.errors import UserError
+from intaglio.metrics import named
 from intaglio.training.callback_state import Remembering
 
 
@@ -44,13 +45,14 @@ class Selection(Remembering):
 
         Args:
             steps: after which to evaluate.
-            metric: the metric to maximize, a name among the evaluation's metrics.
+            metric: by which weights are chosen, a name among the evaluation's metrics.
             patience: stop after so many evaluations without improvement.
             keep: called with the step whenever the model's present weights are the best so far.
             begin: the first step whose weights may be chosen; earlier evaluations are logged and judged by nobody.
         """
         self.steps = set(steps)
         self.metric = metric
+        self._sign = 1.0 if named(metric).higher_is_better else -1.0
         self.patience = patience
         self.keep = keep
         self.begin = begin
@@ -99,12 +101,11 @@ class Selection(Remembering):
                 f"training: the validation loss became {values['loss']} at step {state.global_step}; "
                 "lower learning_rate, lengthen warmup, or check the model's weights"
             )
-        # Cohen's kappa of one class predicted as one class is 0/0.
-        value = -1.0 if math.isnan(values[self.metric]) else values[self.metric]
+        value = -self._sign * math.inf if math.isnan(values[self.metric]) else values[self.metric]
         self.evaluated = state.global_step
         if state.global_step < self.begin:
             return
-        if self.best_value is None or value > self.best_value:
+        if self.best_value is None or self._sign * value > self._sign * self.best_value:
             self.best_step, self.best_value, self.values, self.stale = state.global_step, value, values, 0
             self.keep(state.global_step)
             return

@@ -100,7 +100,7 @@ def train(
     with _deterministic(), resume.listening() as stop:
         trainer = StageTrainer(
             work,
-            task["metric"],
+            task,
             steps,
             options,
             round(unsettled * steps.total),

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import EvalPrediction, PrinterCallback, Trainer
 
 from intaglio.study.options import TrainingOptions
-from intaglio.tasks.metrics import primary_metric
+from intaglio.tasks.kinds import classes_of, kind_of
 from intaglio.training import resume
 from intaglio.training.arguments import Steps
 from intaglio.training.clock import Clock
-from intaglio.training.loss import LossMeter, classification_loss
+from intaglio.training.loss import LossMeter, batch_loss
 from intaglio.training.selection import Selection, evaluation_steps
 
 WEIGHTS = "model.safetensors"
@@ -37,7 +36,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def __init__(
         self,
         work: Path,
-        metric: str,
+        task: Mapping[str, Any],
         steps: Steps,
         options: TrainingOptions,
         begin: int = 0,
@@ -45,8 +44,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            compute_loss_func=classification_loss,
-            compute_metrics=partial(_validation_metrics, metric),
+            compute_loss_func=partial(batch_loss, kind_of(task)),
+            compute_metrics=partial(_validation_metrics, task),
             **kwargs,
         )
         self.work, self._draft = work, work
@@ -54,7 +53,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.loss = None if loss is None else loss.to(device)
         self.meter, self.clock = LossMeter(eager=device.type == "cpu"), Clock(device)
         evaluations = evaluation_steps(steps.total, steps.epoch, options.evaluations)
-        self.selection = Selection(evaluations, metric, options.patience, self.keep_best, begin)
+        self.selection = Selection(evaluations, task["metric"], options.patience, self.keep_best, begin)
         self.remove_callback(PrinterCallback)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -134,10 +133,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return self.selection.evaluated == step and (self.selection.stopped or step == self.state.max_steps)
 
 
-def _validation_metrics(metric: str, prediction: EvalPrediction) -> dict[str, float]:
+def _validation_metrics(task: Mapping[str, Any], prediction: EvalPrediction) -> dict[str, float]:
     """Return the task's metric and the mean loss over the examples (the Trainer's overrates a short last batch)."""
     logits, labels = prediction.predictions, prediction.label_ids
     logits = logits[0] if isinstance(logits, tuple) else logits
-    loss = cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(labels))
-    value = primary_metric(metric)(labels, np.argmax(logits, axis=-1))
-    return {metric: float(value), "loss": float(loss)}
+    return kind_of(task).validation(task["metric"], classes_of(task), labels, logits)

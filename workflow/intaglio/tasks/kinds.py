@@ -1,0 +1,114 @@
+"""Kinds of task: what training, evaluation and statistics have to know of the form of targets and outputs.
+
+A kind's name is written into a data artifact's task.json; whoever works on the task looks the kind up by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio.errors import UserError, nearest
+from intaglio.metrics import METRICS, SINGLE_LABEL, Classes, Judged, Metric, named
+from intaglio.schemas import PREDICTIONS
+
+if TYPE_CHECKING:
+    import torch
+
+_Integers = NDArray[np.int64]
+# From a random generator, a number of resamples and a number of examples to the rows that are drawn, [resamples, rows].
+Draw = Callable[[np.random.Generator, int, int], _Integers]
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """A kind of task.
+
+    Attributes:
+        name: as transformers calls it (`problem_type` of a configuration), which decides the head of a model.
+        outputs: the number of the head's outputs.
+        loss: from outputs [examples, outputs] and targets [examples] to the sum of their losses, in the outputs' type.
+        decode: from outputs [examples, outputs] to predictions [examples].
+        predictions: the schema of the table of predictions.
+        strata: from the targets of some examples to what splits keep the shares of.
+        draw: how examples are resampled for intervals.
+    """
+
+    name: str
+    outputs: Callable[[Classes], int]
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    decode: Callable[[NDArray[Any]], NDArray[Any]]
+    predictions: Any
+    strata: Callable[[Sequence[Any]], Sequence[int]]
+    draw: Draw
+
+    def metrics(self, classes: Classes) -> list[Metric]:
+        """Return the metrics that a task of this kind and such classes can be judged by."""
+        return [metric for metric in METRICS.values() if self.name in metric.kinds and not metric.refusal(classes)]
+
+    def judged(self, targets: NDArray[Any], outputs: NDArray[Any]) -> Judged:
+        """Return what metrics are computed of."""
+        return Judged(targets, self.decode(outputs), outputs)
+
+    def validation(
+        self, metric: str, classes: Classes, targets: NDArray[Any], outputs: NDArray[Any]
+    ) -> dict[str, float]:
+        """Return a metric by its name, and the mean loss over the examples, computed in float64."""
+        import torch
+
+        loss = self.loss(torch.from_numpy(outputs).double(), torch.from_numpy(targets)) / len(targets)
+        return {metric: named(metric).compute(self.judged(targets, outputs), classes), "loss": float(loss)}
+
+
+def _cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(outputs, targets, reduction="sum")
+
+
+def _most_likely(outputs: NDArray[Any]) -> _Integers:
+    predictions: _Integers = outputs.argmax(axis=1)
+    return predictions
+
+
+def draw_examples(random: np.random.Generator, resamples: int, examples: int) -> _Integers:
+    """Draw examples with replacement, each on its own, [resamples, examples]."""
+    return random.integers(0, examples, (resamples, examples))
+
+
+KINDS: dict[str, TaskKind] = {
+    kind.name: kind
+    for kind in (
+        TaskKind(
+            SINGLE_LABEL,
+            outputs=lambda classes: classes.count,
+            loss=_cross_entropy,
+            decode=_most_likely,
+            predictions=PREDICTIONS,
+            strata=lambda targets: targets,
+            draw=draw_examples,
+        ),
+    )
+}
+
+
+def kind_of(task: Mapping[str, Any]) -> TaskKind:
+    """Return the kind of a task from the content of its task.json.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    name = task.get("kind", "")
+    if name not in KINDS:
+        raise UserError(f"task.json: unknown kind of task {name!r}, {nearest(name, KINDS)}; make the data again")
+    return KINDS[name]
+
+
+def classes_of(task: Mapping[str, Any]) -> Classes:
+    """Return the classes of a task from the content of its task.json."""
+    labels, positive = task["labels"], task.get("positive")
+    return Classes(len(labels), None if positive is None else labels.index(positive))
