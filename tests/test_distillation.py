@@ -1,3 +1,4 @@
+import json
 import math
 from contextlib import nullcontext
 
@@ -12,6 +13,7 @@ from encoders import ARCHITECTURES, INT, batch, calibrated, random_model
 from intaglio.arithmetic.integers import real
 from intaglio.encoder.checkpoint import convert, save_pretrained
 from intaglio.errors import UserError
+from intaglio.metrics import SINGLE_LABEL
 from intaglio.store import new_artifact
 from intaglio.study.options import Distillation, TrainingOptions
 from intaglio.tasks.tokenize import collate, encoded_dataset

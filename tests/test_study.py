@@ -16,7 +16,7 @@ import yaml
 
 from intaglio.errors import UserError
 from intaglio.study import versions
-from intaglio.study.catalogue import MODELS, TASKS
+from intaglio.study.catalogue import KNOWN_MODELS, KNOWN_TASKS
 from intaglio.study.identity import file_digest
 from intaglio.study.load import load
 from intaglio.study.plan import make_plan
@@ -174,8 +174,8 @@ def test_how_often_a_job_can_resume_is_no_reason_to_train_again() -> None:
     [
         {"study": "other", "description": "Other words.", "bootstrap": 500, "resources": {"cpus": 2}},
         {"variants": {"plain": [], "whole": [{"stage": "quantize"}], "int-linear": None}},
-        {"tasks": {"mine": dict(TASKS["movie"])}},
-        {"models": {"mine": dict(MODELS["minilm"])}},
+        {"tasks": {"mine": dict(KNOWN_TASKS["movie"])}},
+        {"models": {"mine": dict(KNOWN_MODELS["minilm"])}},
         {"tasks": {"movie": {"metric": "accuracy", "split_seed": 0}}, "max_length": 128},
         {"stages": {"finetune": {"learning_rate": 2e-5}, "int8": {"tolerance": 0.1}}},
         {"profile": {"batch_sizes": [1, 8, 32], "calls": 30}},
@@ -206,7 +206,7 @@ def test_what_decides_a_result_is_part_of_its_key(change: dict[str, Any], again:
 def test_a_teacher_and_a_student_count_by_what_they_are() -> None:
     def taught(teacher: str, student: str) -> dict[str, set[str]]:
         distil = {"stage": "distil", "student": student, "distillation": {"teacher": teacher}}
-        models = {"minilm": {}, student: dict(MODELS["distilroberta-base"])}
+        models = {"minilm": {}, student: dict(KNOWN_MODELS["distilroberta-base"])}
         variants = {teacher: [{"stage": "finetune", "epochs": 9}], "small": [distil]}
         return jobs(changed(variants=variants, models=models))
 
