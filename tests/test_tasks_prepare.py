@@ -300,10 +300,10 @@ def test_members_cannot_leave_the_folder(tmp_path):
         (lambda d: d.replace({"label": {"neg": ""}}), {}, "train.csv, line 2: no label in column 'label'"),
         (lambda d: d.replace({"label": {"neg": "pos"}}), {}, "all 100 examples have the label 'pos'"),
         (lambda d: d.head(0), {}, "train: no examples"),
-        (lambda d: d.head(2), {}, "label 'neg' has a single example"),
-        (lambda d: pd.concat([d.head(1), d[d.label == "pos"]]), {}, "label 'neg' has a single example"),
-        (lambda d: d.head(8), {}, "validation split: label 'neg' has a single example"),
-        (lambda d: d, {"max_train": 2}, "validation split: label 'pos' has a single example"),
+        (lambda d: d.head(2), {}, "test: a single example of label 'neg' is left to split, where 3 are needed"),
+        (lambda d: pd.concat([d.head(1), d[d.label == "pos"]]), {}, "a single example of label 'neg'"),
+        (lambda d: d.head(8), {}, "validation: a single example of label 'neg' is left to split, where 2 are needed"),
+        (lambda d: d, {"max_train": 2}, "validation: a single example of label 'pos'"),
         (lambda d: d, {"max_train": 8, "validation": 0.01}, "0.01 of 8 examples cannot hold every label"),
         (lambda d: d, {"bins": {"edges": [0], "labels": ["neg", "pos"]}}, "line 2: column 'label' holds 'neg', where"),
         (lambda d: d.assign(label=5), {"bins": {"edges": [9], "labels": [None, "pos"]}}, "train: no examples"),
@@ -335,7 +335,9 @@ def test_text_column_that_holds_numbers(tmp_path):
 
 def test_declared_label_without_examples_is_warned_of(tmp_path, capsys):
     _, about = prepared(files(tmp_path, frame(), labels=["neg", "pos", "odd"]), None, tmp_path / "out")
-    assert capsys.readouterr().err == "warning: train: no example has the declared label 'odd'\n"
+    assert capsys.readouterr().err == (
+        "warning: label 'odd' has no example in train, validation, test (examples: train 0, validation 0, test 0)\n"
+    )
     assert about["splits"]["train"]["labels"]["odd"] == 0
 
 
@@ -345,3 +347,35 @@ def test_what_stood_there_is_replaced_only_by_a_whole_result(tmp_path):
     with pytest.raises(UserError):
         prepare_data(files(tmp_path, frame().head(0)), None, tmp_path / "out")
     assert (tmp_path / "out/manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("rare", [1, 2, 3, 4, 8])
+def test_a_class_of_few_examples_is_in_every_split_that_it_can_fill(tmp_path, capsys, rare):
+    labels = np.array(["pos"] * 700 + ["neg"] * (800 - rare) + ["odd"] * rare)
+    data = pd.DataFrame({"text": [f"text {row}" for row in range(1500)], "label": labels})
+    task = files(tmp_path, data.sample(frac=1, random_state=0), labels=["neg", "pos", "odd"])
+    splits, about = prepared(task, None, tmp_path / "out")
+    assert {name: len(part) for name, part in splits.items()} == {"train": 1080, "validation": 120, "test": 300}
+    found = {name: int((part.label == 2).sum()) for name, part in splits.items()}
+    assert sum(found.values()) == rare
+    assert found["train"] > 0
+    if rare >= 3:
+        assert min(found.values()) > 0
+        assert about["warnings"] == []
+    else:
+        held = f"(examples: train {found['train']}, validation {found['validation']}, test {found['test']})"
+        assert about["warnings"][0].startswith("label 'odd' has no example in validation")
+        assert about["warnings"][0].endswith(held)
+        assert about["warnings"][0] in capsys.readouterr().err
+
+
+def test_four_of_one_class_in_120_rows_and_a_test_file_without_a_class(tmp_path):
+    data = pd.DataFrame({"text": [f"text {row}" for row in range(120)], "label": ["pos"] * 116 + ["neg"] * 4})
+    splits, _ = prepared(files(tmp_path, data), None, tmp_path / "out")
+    assert all(set(part.label) == {0, 1} for part in splits.values())
+    message = refusal(files(tmp_path, data.head(118)), None, tmp_path / "few")
+    assert "validation: a single example of label 'neg' is left to split, where 2 are needed" in message
+    three = frame(90, ("neg", "pos", "odd"))
+    test = three[three.label != "odd"].assign(text=lambda table: table.text + "!")
+    _, about = prepared(files(tmp_path, three, test, labels=["neg", "pos", "odd"]), None, tmp_path / "lacks")
+    assert about["warnings"] == ["label 'odd' has no example in test (examples: train 27, validation 3, test 0)"]

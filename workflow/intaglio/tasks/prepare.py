@@ -17,9 +17,10 @@ from intaglio.metrics import SINGLE_LABEL
 from intaglio.store import new_artifact
 from intaglio.study.schema import Task
 from intaglio.tasks.examples import Examples, read_examples
+from intaglio.tasks.kinds import KINDS
 from intaglio.tasks.read import RawTable
 from intaglio.tasks.sources import read_source
-from intaglio.tasks.splits import at_most, cut
+from intaglio.tasks.splits import at_most, split_off
 
 
 def prepare_data(task: Task, source: Path | None, output: Path) -> None:
@@ -30,7 +31,8 @@ def prepare_data(task: Task, source: Path | None, output: Path) -> None:
     label: int64 (index into the labels), and `task.json` with labels, metric, test sets (the first is the primary
     one) and whether texts come in pairs. The manifest counts the examples of every split by label, and whatever was
     left out: rows without any value, rows that fell into a bin without a label, and what `max_train` and `max_test`
-    cut away. Test texts that stand in the training data, too, are counted and warned of on stderr.
+    cut away. Its `warnings`, on stderr too, name labels that a split lacks and count the test texts that stand in the
+    training data; evaluations and tables show them.
 
     The same task and source give the same files. A test set that is cut off does not depend on `max_train`; the
     validation split is cut from the training examples that `max_train` leaves.
@@ -53,7 +55,6 @@ def prepare_data(task: Task, source: Path | None, output: Path) -> None:
         for name, examples in splits.items():
             _check(task, name, examples)
             pq.write_table(_arrow(examples), folder / f"{name}.parquet")
-        _warn_of_unseen(task, splits["train"])
         tests = [name for name in splits if name.startswith("test")]
         facts = {
             "kind": SINGLE_LABEL,
@@ -67,7 +68,11 @@ def prepare_data(task: Task, source: Path | None, output: Path) -> None:
         about["splits"] = {name: _counts(task, examples) for name, examples in splits.items()}
         about["dropped"] = dropped
         about["unused"] = unused
-        about["test_texts_in_training"] = {name: _leaked(splits, name) for name in tests}
+        leaked = {name: _leaked(splits, name) for name in tests}
+        about["test_texts_in_training"] = leaked
+        about["warnings"] = [*_absent(task, splits), *_known_texts(splits, leaked)]
+        for warning in about["warnings"]:
+            print(f"warning: {warning}", file=sys.stderr)
 
 
 def _examples(task: Task, tables: dict[str, RawTable]) -> tuple[dict[str, Examples], dict[str, dict[str, int]]]:
@@ -87,15 +92,16 @@ def _split(task: Task, parts: dict[str, Examples]) -> tuple[dict[str, Examples],
     """Cut test (where the source has none) and validation from the training data; count what no split uses."""
     train, tests = parts["train"], {name: part for name, part in parts.items() if name != "train"}
     _check(task, "train", train)
-    seed, labels = task.split_seed, task.labels
+    seed, labels, strata = task.split_seed, task.labels, KINDS[SINGLE_LABEL].strata
     if not tests:
-        train, tests["test"] = cut(train, task.test, seed, labels, "test split")
-    used = at_most(train, task.max_train, seed, labels, "max_train")
+        # Two of every label are to remain, for training and validation.
+        train, tests["test"] = split_off(train, task.test, seed, labels, "test", strata=strata, keep=2)
+    used = at_most(train, task.max_train, seed, labels, "max_train", strata=strata, least=2)
     unused = {"train": len(train) - len(used)}
-    train, validation = cut(used, task.validation, seed, labels, "validation split")
+    train, validation = split_off(used, task.validation, seed, labels, "validation", strata=strata)
     splits = {"train": train, "validation": validation}
     for name, part in tests.items():
-        splits[name] = at_most(part, task.max_test, seed, labels, "max_test")
+        splits[name] = at_most(part, task.max_test, seed, labels, "max_test", strata=strata)
         unused[name] = len(part) - len(splits[name])
     return splits, unused
 
@@ -109,11 +115,16 @@ def _check(task: Task, name: str, examples: Examples) -> None:
         raise UserError(f"{name}: all {len(examples)} examples have the label {label!r}; nothing to tell apart")
 
 
-def _warn_of_unseen(task: Task, train: Examples) -> None:
-    present = set(train.labels)
+def _absent(task: Task, splits: dict[str, Examples]) -> list[str]:
+    """Return a warning for every declared label that a split lacks."""
+    counts = {name: Counter(examples.labels) for name, examples in splits.items()}
+    found = []
     for position, label in enumerate(task.labels):
-        if position not in present:
-            print(f"warning: train: no example has the declared label {label!r}", file=sys.stderr)
+        lacking = [name for name in splits if not counts[name][position]]
+        if lacking:
+            held = ", ".join(f"{name} {counts[name][position]}" for name in splits)
+            found.append(f"label {label!r} has no example in {', '.join(lacking)} (examples: {held})")
+    return found
 
 
 def _arrow(examples: Examples) -> pa.Table:
@@ -129,9 +140,14 @@ def _counts(task: Task, examples: Examples) -> dict[str, Any]:
 
 
 def _leaked(splits: dict[str, Examples], test: str) -> int:
-    """Count the test examples whose text (or pair) is in the training or validation split, too; warn of them."""
+    """Count the test examples whose text (or pair) is in the training or validation split, too."""
     seen = {*splits["train"].contents(), *splits["validation"].contents()}
-    leaked = sum(content in seen for content in splits[test].contents())
-    if leaked:
-        print(f"warning: {test}: {leaked} of {len(splits[test])} texts are also in the training data", file=sys.stderr)
-    return leaked
+    return sum(content in seen for content in splits[test].contents())
+
+
+def _known_texts(splits: dict[str, Examples], leaked: dict[str, int]) -> list[str]:
+    return [
+        f"{name}: {count} of {len(splits[name])} texts are also in the training data"
+        for name, count in leaked.items()
+        if count
+    ]
