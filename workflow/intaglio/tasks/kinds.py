@@ -60,7 +60,7 @@ class TaskKind:
         """Return a metric by its name, and the mean loss over the examples, computed in float64."""
         import torch
 
-        loss = self.loss(torch.from_numpy(outputs).double(), torch.from_numpy(targets)) / len(targets)
+        loss = self.loss(torch.from_numpy(outputs).double(), torch.tensor(targets)) / len(targets)
         return {metric: named(metric).compute(self.judged(targets, outputs), classes), "loss": float(loss)}
 
 
