@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from intaglio.metrics import METRICS, Classes, Judged, named
+from intaglio.metrics import KNOWN_METRICS, Classes, Judged, named
 from intaglio.summary.bootstrap import interval
 from intaglio.summary.bootstrap import resampled as resampled_runs
 
@@ -15,7 +15,7 @@ def _confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.
 
 
 def metric_of(name: str, confusion: np.ndarray, positive: int | None = None) -> float:
-    return METRICS[name].from_confusion(confusion, Classes(len(confusion), positive))
+    return KNOWN_METRICS[name].from_confusion(confusion, Classes(len(confusion), positive))
 
 
 def resampled(name: str, labels: np.ndarray, runs: np.ndarray, classes: int, resamples: int) -> np.ndarray:

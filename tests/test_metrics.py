@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from intaglio.errors import UserError
 from intaglio.measure.evaluate import evaluate
-from intaglio.metrics import METRICS, Classes, Judged, Metric, named
+from intaglio.metrics import KNOWN_METRICS, Classes, Judged, Metric, named
 from intaglio.store import open_artifact
 from intaglio.study.options import TrainingOptions
 from intaglio.study.schema import Study, Task
@@ -33,7 +33,7 @@ def _brier(judged: Judged, classes: Classes) -> float:
 @pytest.fixture
 def brier(monkeypatch: pytest.MonkeyPatch) -> Metric:
     metric = Metric("brier", "Brier score", "× 100", _brier, higher_is_better=False, needs_outputs=True)
-    monkeypatch.setitem(METRICS, "brier", metric)
+    monkeypatch.setitem(KNOWN_METRICS, "brier", metric)
     return metric
 
 
@@ -69,7 +69,7 @@ def test_a_new_metric_is_one_entry(brier: Metric, tmp_path: Path) -> None:
     assert brier.axis == "Brier score × 100"
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", KNOWN_METRICS)
 def test_metrics_are_best_for_the_truth_and_finite_without_it(name: str) -> None:
     metric, classes, labels = named(name), Classes(2, 1), np.array([0, 1, 1, 0, 1])
     assert metric.compute(Judged(labels, labels), classes) == 1

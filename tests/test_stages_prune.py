@@ -20,7 +20,7 @@ from intaglio.encoder.checkpoint import convert, is_ours, read_config, save_pret
 from intaglio.encoder.cutting import Kept, cut_out
 from intaglio.errors import UserError
 from intaglio.execution.constants import constants_of
-from intaglio.metrics import METRICS
+from intaglio.metrics import KNOWN_METRICS
 from intaglio.stages import prune as prune_module
 from intaglio.stages import quantize as quantize_module
 from intaglio.stages.checkpoint import RECORD, read_record
@@ -174,7 +174,7 @@ def test_two_of_every_four_are_removed(run, parents, schedule):
 def test_gradual_pruning_follows_the_schedule_and_its_masks_grow(run, parents, monkeypatch):
     # The metric falls from evaluation to evaluation: the first would be the best.
     values = iter(np.linspace(1, 0, 6))
-    monkeypatch.setitem(METRICS, "accuracy", replace(METRICS["accuracy"], compute=lambda *_: next(values)))
+    monkeypatch.setitem(KNOWN_METRICS, "accuracy", replace(KNOWN_METRICS["accuracy"], compute=lambda *_: next(values)))
     options = {"sparsity": 0.6, "pruning": 0.5, "prunings": 4}
     output, watch = run(prune, parents["bert"], **options)
     # Six steps in four parts: 1.5, 3, 4.5, 6, of two nearest numbers the even one.

@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss, matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from intaglio.errors import UserError
-from intaglio.metrics import METRICS
+from intaglio.metrics import KNOWN_METRICS
 from intaglio.study.options import TrainingOptions
 from intaglio.tasks.tokenize import encoded_dataset
 from intaglio.training.arguments import count_steps, use_bf16
@@ -176,7 +176,9 @@ def scripted(run, monkeypatch):
 
     def start(values, **options):
         wanted, snapshots = iter(values), Snapshots()
-        monkeypatch.setitem(METRICS, "accuracy", replace(METRICS["accuracy"], compute=lambda *_: next(wanted)))
+        monkeypatch.setitem(
+            KNOWN_METRICS, "accuracy", replace(KNOWN_METRICS["accuracy"], compute=lambda *_: next(wanted))
+        )
         return run(callbacks=[snapshots], **options), snapshots.after
 
     return start

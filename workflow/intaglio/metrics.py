@@ -1,6 +1,6 @@
 """The metrics by which tasks are judged.
 
-A metric is one entry of `METRICS`: the study file's check, the choice of weights in training, the evaluation, the
+A metric is one entry of `KNOWN_METRICS`: the study file's check, the choice of weights in training, the evaluation, the
 intervals, the tables and the plots take its name, label, unit and function from there.
 """
 
@@ -88,7 +88,7 @@ class Metric:
     def refusal(self, classes: Classes) -> str | None:
         """Return why a task with such classes cannot be judged by it, None where it can."""
         if self.of_one_class and classes.count != 2:
-            others = ", ".join(name for name, other in METRICS.items() if not other.of_one_class)
+            others = ", ".join(name for name, other in KNOWN_METRICS.items() if not other.of_one_class)
             return f"{self.name} is for two classes, the task has {classes.count}; take one of {others}"
         if self.of_one_class and classes.positive is None:
             return f"{self.name} is of one class: name it with `positive`"
@@ -101,14 +101,14 @@ def named(name: str) -> Metric:
     Raises:
         UserError: there is no such metric.
     """
-    if name not in METRICS:
-        raise UserError(f"metric: unknown metric {name!r}, {nearest(name, METRICS)}")
-    return METRICS[name]
+    if name not in KNOWN_METRICS:
+        raise UserError(f"metric: unknown metric {name!r}, {nearest(name, KNOWN_METRICS)}")
+    return KNOWN_METRICS[name]
 
 
 def label_of(name: str | None) -> str | None:
     """Return what people call a metric; a name without entry stands for itself."""
-    return METRICS[name].label if name in METRICS else name
+    return KNOWN_METRICS[name].label if name in KNOWN_METRICS else name
 
 
 def _quietly(function: Callable[..., Any], *arguments: Any, **options: Any) -> float:
@@ -215,7 +215,7 @@ def _cohen_kappas(confusion: _Floats, _: Classes) -> _Floats:
     return _ratio(hits.sum(-1) * total - by_chance, total**2 - by_chance)
 
 
-METRICS: dict[str, Metric] = {
+KNOWN_METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("accuracy", "accuracy", "%", _accuracy, from_confusion=_accuracies),

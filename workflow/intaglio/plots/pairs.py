@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from intaglio.metrics import METRICS
+from intaglio.metrics import KNOWN_METRICS
 from intaglio.plots.captions import INTEGER, conditions, metric_name, pair, seeds_shown, values
 from intaglio.plots.style import INK, Look, panels
 from intaglio.report.display import difference
@@ -25,7 +25,7 @@ def accuracy(summary: Summary, look: Look) -> Figure:
         caption += " Below: difference with its 95\u00a0% interval, paired over examples and seeds."
     figure, axes = panels(len(drawn), (2.45, 2.75), _against("Accuracy", shown), caption, columns=5)
     for ax, (panel, column) in zip(axes, drawn, strict=True):
-        label = METRICS["accuracy"].axis if column == "accuracy" else metric_name(panel)
+        label = KNOWN_METRICS["accuracy"].axis if column == "accuracy" else metric_name(panel)
         _slopes(ax, panel, shown, column, look, scale=100, text=lambda mean, sd: spread(percent(mean), percent(sd)))
         ax.set(title=panel.title, ylabel=label)
         last = [row for row in panel.variants if row["variant"] == shown[-1]]

@@ -71,8 +71,8 @@ class Task(StudyPart):
     )
     metric: str = Field(
         "accuracy",
-        description=f"The primary metric: {', '.join(metrics.METRICS)}.",
-        json_schema_extra=lambda schema: schema.update(enum=list(metrics.METRICS)),
+        description=f"The primary metric: {', '.join(metrics.KNOWN_METRICS)}.",
+        json_schema_extra=lambda schema: schema.update(enum=list(metrics.KNOWN_METRICS)),
     )
     positive: str | None = Field(None, description="Of two labels the one that the metric f1 is of.")
     validation: float = Field(0.1, gt=0, lt=0.5, description="Share of the training data on which models are chosen.")
@@ -87,8 +87,8 @@ class Task(StudyPart):
     @field_validator("metric")
     @classmethod
     def _metric_is_known(cls, name: str) -> str:
-        if name not in metrics.METRICS:
-            raise ValueError(f"unknown metric {name!r}, {nearest(name, metrics.METRICS)}")
+        if name not in metrics.KNOWN_METRICS:
+            raise ValueError(f"unknown metric {name!r}, {nearest(name, metrics.KNOWN_METRICS)}")
         return name
 
     @model_validator(mode="after")
@@ -96,7 +96,7 @@ class Task(StudyPart):
         if self.positive is not None and self.positive not in self.labels:
             raise ValueError(f"positive: unknown label {self.positive!r}, {nearest(self.positive, self.labels)}")
         position = None if self.positive is None else self.labels.index(self.positive)
-        reason = metrics.METRICS[self.metric].refusal(metrics.Classes(len(self.labels), position))
+        reason = metrics.KNOWN_METRICS[self.metric].refusal(metrics.Classes(len(self.labels), position))
         if reason:
             raise ValueError(f"metric: {reason}")
         return self

@@ -10,7 +10,7 @@ from typing import Any
 
 from intaglio import schemas
 from intaglio.errors import UserError
-from intaglio.metrics import METRICS
+from intaglio.metrics import KNOWN_METRICS
 from intaglio.store import MANIFEST, open_artifact
 from intaglio.summary import lineage, recipes
 
@@ -25,7 +25,7 @@ _SIZES = {
     "parameters": "parameters_mb",
 }
 # The metrics that have a column of their own, beside the primary one.
-_SCORES = tuple(name for name in METRICS if name in schemas.RUNS.names)
+_SCORES = tuple(name for name in KNOWN_METRICS if name in schemas.RUNS.names)
 
 
 @dataclass

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.errors import UserError, nearest
-from intaglio.metrics import METRICS, SINGLE_LABEL, Classes, Judged, Metric, named
+from intaglio.metrics import KNOWN_METRICS, SINGLE_LABEL, Classes, Judged, Metric, named
 from intaglio.schemas import PREDICTIONS
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class TaskKind:
 
     def metrics(self, classes: Classes) -> list[Metric]:
         """Return the metrics that a task of this kind and such classes can be judged by."""
-        return [metric for metric in METRICS.values() if self.name in metric.kinds and not metric.refusal(classes)]
+        return [
+            metric for metric in KNOWN_METRICS.values() if self.name in metric.kinds and not metric.refusal(classes)
+        ]
 
     def judged(self, targets: NDArray[Any], outputs: NDArray[Any]) -> Judged:
         """Return what metrics are computed of."""
