@@ -6,12 +6,17 @@ WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW))
 from intaglio.errors import UserError
 from intaglio.study.identity import digest
+from intaglio.study.files import check_owner, check_paths, record_owner
 from intaglio.study.load import load
 from intaglio.study.plan import make_plan
 from intaglio.study.versions import VERSIONS
 
+STUDY_FILES = [Path(path) for path in workflow.configfiles]
+
 try:
-    study = load(config)
+    study = load(config, STUDY_FILES)
+    check_paths(study, STUDY_FILES)
+    check_owner(study.study, STUDY_FILES, Path("results", study.study))
     plan_ = make_plan(study)
 except UserError as error:
     raise WorkflowError(f"Mistakes in the study file:\n{error}") from None

@@ -1,4 +1,4 @@
-# Data and models, brought in once, on the machine that Snakemake runs on.
+# Data and models, brought in once: fetched on the machine that Snakemake runs on, which may be the only one online.
 
 
 rule fetch:
@@ -26,6 +26,10 @@ rule data:
     priority: 100
     conda:
         ENVIRONMENT
+    # Files of millions of rows are no work for a login node.
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(60),
     params:
         options=of_job("data", "options"),
         source=lambda wildcards, input: (

@@ -30,7 +30,7 @@ def resolve(study: Study, task: Task, recipe: list[Any]) -> list[AnyStage]:
             merged.update(layer.model_dump(exclude_unset=True))
         merged["stage"] = own.stage
         try:
-            resolved.append(STAGES[own.stage].model_validate(merged))
+            resolved.append(STAGES[own.stage].model_validate(merged, context={"complete": True}))
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise UserError(f"the options of {own.stage}, taken together: {reason}") from None

@@ -4,27 +4,49 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from intaglio.errors import UserError, nearest
+from intaglio.study.files import StudyFiles
 from intaglio.study.schema import Study
 
+# What is wanted, in words, where the pattern of a name or of a pin is not met.
+_WANTED = {
+    r"^[A-Za-z0-9][A-Za-z0-9_-]*$": "a name has letters, digits, `-` and `_` only, and begins with a letter or digit",
+    r"^(train|test|test_[A-Za-z0-9][A-Za-z0-9_-]*)$": "a split is called `train`, `test` or `test_NAME`",
+    r"^[0-9a-f]{40}$": "give the commit, 40 hexadecimal digits: a branch or a tag can move",
+    r"^[0-9a-f]{64}$": "give the SHA-256, 64 hexadecimal digits",
+    r"^[A-Za-z0-9._-]+==[^=]+$": "give the package with its version, as in `name==1.0`",
+}
+_MAPPINGS = {
+    "tasks": "tasks: {mine: {source: ...}}",
+    "models": "models: {mine: {source: ...}}",
+    "variants": "variants: {float: null}",
+}
 
-def load(config: Mapping[str, Any]) -> Study:
+
+def load(config: Mapping[str, Any], files: Sequence[Path] = ()) -> Study:
     """Validate a study as YAML or Snakemake gives it.
+
+    Args:
+        config: the content of the study file.
+        files: the files that it was read from, the last of which counts; messages then name the line.
 
     Raises:
         UserError: one line for every mistake: the key, what is wrong with it, the nearest known name.
     """
+    written = StudyFiles(files)
     try:
         return Study.model_validate(dict(config))
     except ValidationError as error:
-        raise UserError("\n".join(_line(item) for item in error.errors())) from None
+        lines = [f"{written.where(_without_tags(item['loc']))}{_line(item, written)}" for item in error.errors()]
+        raise UserError("\n".join(lines)) from None
 
 
-def _line(error: Any) -> str:
+def _line(error: Any, written: StudyFiles) -> str:
     location: Sequence[Any] = error["loc"]
     where = ".".join(str(part) for part in _without_tags(location)) or "study"
     kind, context = error["type"], error.get("ctx", {})
@@ -41,9 +63,24 @@ def _line(error: Any) -> str:
     if kind == "literal_error":
         expected = [name.strip(" '") for name in context["expected"].replace(" or ", ",").split(",")]
         return f"{where}: unknown value {error['input']!r}, {nearest(str(error['input']), expected)}"
+    if kind == "string_pattern_mismatch" and context["pattern"] in _WANTED:
+        return f"{where.removesuffix('.[key]')}: {_WANTED[context['pattern']]} (given: {error['input']!r})"
+    if kind == "string_type" and not isinstance(error["input"], dict | list | None):
+        text = written.text(_without_tags(location)) or str(error["input"])
+        return f'{where}: {text} is read as {_kind(error["input"])}; put it in quotes: "{text}"'
+    if kind in ("dict_type", "model_type", "model_attributes_type"):
+        example = f", as in `{_MAPPINGS[where]}`" if where in _MAPPINGS else ""
+        return f"{where}: holds {_kind(error['input'])} where names with values belong{example}"
+    if kind in ("list_type", "tuple_type"):
+        return f"{where}: holds {_kind(error['input'])} where a list belongs, as in `[...]`"
     message = error["msg"].removeprefix("Value error, ")
     given = "" if kind == "value_error" or isinstance(error["input"], dict | list) else f" (given: {error['input']!r})"
     return f"{where}: {message}{given}"
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list", dict: "names"}
+    return names.get(type(value), "nothing" if value is None else f"a {type(value).__name__}")
 
 
 def _options(annotation: Any) -> list[Any]:

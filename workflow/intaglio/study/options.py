@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from intaglio.arithmetic.operations import OPERATIONS, Operation
 from intaglio.study.sources import StudyPart
@@ -33,6 +33,15 @@ class TrainingOptions(StudyPart):
     )
     patience: int | None = Field(None, gt=0, description="Stop after so many evaluations without improvement.")
     checkpoint_minutes: float = Field(10.0, ge=0, description="Minutes between checkpoints that a killed job resumes.")
+
+    @model_validator(mode="after")
+    def _batch_divides(self, info: ValidationInfo) -> Self:
+        # A level of the study file may give only one of the two: what counts is the options taken together.
+        if (info.context or {}).get("complete") and self.batch_size % self.gradient_accumulation:
+            raise ValueError(
+                f"gradient_accumulation: {self.gradient_accumulation} does not divide the batch_size {self.batch_size}"
+            )
+        return self
 
 
 class FinetuneOptions(TrainingOptions):

@@ -14,7 +14,7 @@ from intaglio.study.chains import Chains
 from intaglio.study.identity import digest, file_digest, folder_digest
 from intaglio.study.jobs import Job, Plan, Run, deciding, dump
 from intaglio.study.schema import Pretrained, Study, Task
-from intaglio.study.sources import MODEL_FILES, FilesSource, HubSource, PackageSource
+from intaglio.study.sources import MODEL_FILES, FilesSource, HubSource, PackageSource, data_suffix
 from intaglio.study.start import Start
 
 # Of a source's name, in the names of folders.
@@ -39,7 +39,7 @@ def _data(plan: Plan, task: Task) -> Job:
     if isinstance(source, FilesSource):
         paths = _data_files(source)
         # The suffix tells how a file is read; the rest of its name decides nothing.
-        files = {split: [path.suffix.lower(), file_digest(path)] for split, path in paths.items()}
+        files = {split: [data_suffix(path), file_digest(path)] for split, path in paths.items()}
         if len(files) > 1:
             content.pop("test", None)
         inputs = {f"file{index}": str(path) for index, path in enumerate(paths.values())}

@@ -5,6 +5,7 @@ The JSON schema in workflow/schemas and the reference in config/README.md are ge
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -104,7 +105,7 @@ class Task(StudyPart):
     @model_validator(mode="after")
     def _labels_agree(self) -> Self:
         for key, values in (("labels", self.labels), ("label_values", self.label_values or [])):
-            if len(set(values)) != len(values):
+            if len({unicodedata.normalize("NFC", value) for value in values}) != len(values):
                 raise ValueError(f"{key}: a value stands there twice")
         if "train" not in self.splits:
             raise ValueError("splits: `train` is missing")
@@ -161,6 +162,13 @@ class Profile(StudyPart):
         "the versions of what executes models.",
     )
 
+    @field_validator("batch_sizes", "lengths")
+    @classmethod
+    def _positive(cls, sizes: list[int]) -> list[int]:
+        if min(sizes) < 1:
+            raise ValueError(f"{min(sizes)} is too small: give numbers from 1")
+        return sizes
+
     @field_validator("devices", "backends")
     @classmethod
     def _named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -190,7 +198,9 @@ class Study(StudyPart):
     study: Name = Field(description="Name of the study; its tables and plots go to results/NAME.")
     description: str = Field("", description="A sentence for the report.")
     seeds: list[int] = Field(min_length=1, description="One run of everything for each.")
-    max_length: int = Field(128, gt=0, description="Tokens at which texts are cut.")
+    max_length: int = Field(
+        128, ge=8, description="Tokens at which texts are cut, those that the tokenizer adds included."
+    )
     tasks: dict[Name, Task] = Field(min_length=1, description="Tasks by name; `{}` takes a known task as it is.")
     models: dict[Name, Pretrained] = Field(min_length=1, description="Pretrained encoders by name.")
     variants: dict[Name, list[Stage]] = Field(
@@ -203,7 +213,10 @@ class Study(StudyPart):
 
     @field_validator("seeds")
     @classmethod
-    def _seeds_once(cls, seeds: list[int]) -> list[int]:
+    def _sound_seeds(cls, seeds: list[int]) -> list[int]:
+        strange = [seed for seed in seeds if not 0 <= seed < 2**32]
+        if strange:
+            raise ValueError(f"{strange[0]} is no seed: give numbers from 0 to {2**32 - 1}")
         if len(set(seeds)) != len(seeds):
             raise ValueError("a seed stands there twice")
         return seeds

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
@@ -63,6 +66,27 @@ class FilesSource(StudyPart):
     test: str | dict[TestName, str] | None = Field(
         None, description="Test data, one file or several under names. Without it, a part of `train` is cut off."
     )
+
+    @field_validator("path", "train", "test")
+    @classmethod
+    def _expanded(cls, value: Any) -> Any:
+        """Replace `~` and `$VARIABLE` in paths by what they stand for."""
+        if isinstance(value, dict):
+            return {name: _expand(path) for name, path in value.items()}
+        return None if value is None else _expand(value)
+
+
+def _expand(path: str) -> str:
+    unset = [name for name in re.findall(r"\$\{?(\w+)", path) if name not in os.environ]
+    if unset:
+        raise ValueError(f"{path}: the variable {unset[0]} is not set")
+    return str(Path(os.path.expandvars(path)).expanduser())
+
+
+def data_suffix(path: Path) -> str:
+    """Return the suffix that decides how a file of data is read: `.csv`, or `.csv.gz` where it is compressed."""
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() + suffix if suffix == ".gz" else suffix
 
 
 Source = Annotated[HubSource | PackageSource | FilesSource, Field(discriminator="kind")]

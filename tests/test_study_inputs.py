@@ -1,0 +1,194 @@
+"""Study files as users write them: each mistake is one line that says where, what, and what to do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from intaglio.errors import UserError
+from intaglio.study.files import check_owner, check_paths, record_owner
+from intaglio.study.load import load
+from intaglio.study.plan import make_plan
+from intaglio.study.schema import Study
+from study_on_files import ROOT
+
+PROGRAM = Path(sys.executable).parent / "snakemake"
+STUDY = """\
+study: mine
+seeds: [0]
+tasks:
+  mails:
+    source: {kind: files, train: train.csv}
+    text: [text]
+    label: label
+    labels: [ham, spam]
+models:
+  small:
+    source: {kind: files, path: model}
+variants:
+  float:
+"""
+
+
+def written(folder: Path, old: str = "", new: str = "", name: str = "study.yaml") -> Path:
+    """Write the study with a part replaced."""
+    assert old in STUDY
+    path = folder / name
+    path.write_text(STUDY.replace(old, new, 1) if old else STUDY)
+    return path
+
+
+def loaded(path: Path) -> Study:
+    """Load a file as the workflow does."""
+    return load(yaml.safe_load(path.read_text()), [path])
+
+
+def test_the_study_is_sound(tmp_path: Path) -> None:
+    assert loaded(written(tmp_path)).tasks["mails"].labels == ["ham", "spam"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("study: mine\n", "", "study: is missing"),
+        (
+            "[ham, spam]",
+            "[no, maybe]",
+            'line 8: tasks.mails.labels.0: no is read as true or false; put it in quotes: "no"',
+        ),
+        ("[ham, spam]", '["1", 2]', 'labels.1: 2 is read as a number; put it in quotes: "2"'),
+        ("[ham, spam]", "[01, b]", 'labels.0: 01 is read as a number; put it in quotes: "01"'),
+        ("[ham, spam]", "[2024-01-31, b]", 'labels.0: 2024-01-31 is read as a date; put it in quotes: "2024-01-31"'),
+        ("[ham, spam]", '["caf\\u00e9", "cafe\\u0301"]', "labels: a value stands there twice"),
+        (
+            "variants:\n  float:\n",
+            "variants: [float]\n",
+            "line 12: variants: holds a list where names with values belong, as in `variants: {float: null}`",
+        ),
+        ("study: mine", "study: my.study", "line 1: study: a name has letters, digits, `-` and `_` only"),
+        ("  mails:", "  my.mails:", "line 4: tasks.my.mails: a name has letters, digits"),
+        (
+            "{kind: files, path: model}",
+            "{kind: hub, repo: a/b, revision: main}",
+            "line 11: models.small.source.revision: give the commit, 40 hexadecimal digits: a branch",
+        ),
+        ("seeds: [0]", "seeds: 0", "line 2: seeds: holds a number where a list belongs"),
+        ("seeds: [0]", "seeds: [-1]", "line 2: seeds: -1 is no seed: give numbers from 0"),
+        ("seeds: [0]", "seeds: [0]\nmax_length: 2", "line 3: max_length: Input should be greater than or equal to 8"),
+        ("seeds: [0]", "seeds: [0]\nprofile: {batch_sizes: [0]}", "profile.batch_sizes: 0 is too small"),
+        ("seeds: [0]", "seeds: [0]\nprofile: {lengths: [-4]}", "profile.lengths: -4 is too small"),
+        ("train.csv", "$NOT_SET_ANYWHERE/train.csv", "the variable NOT_SET_ANYWHERE is not set"),
+    ],
+)
+def test_a_mistake_is_one_line_in_words(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = written(tmp_path, old, new)
+    with pytest.raises(UserError) as caught:
+        loaded(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if "line" in message:
+        assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "    label: label\n",
+            "    label: label\n    label: other\n",
+            "line 8: the key 'label' stands there already, on line 7",
+        ),
+        ("models:", "variants:\n  int:\nmodels:", "line 14: the key 'variants' stands there already, on line 9"),
+        ("    text: [text]", "\ttext: [text]", "line 6: not YAML: a tab; indent by spaces"),
+        (
+            "study: mine",
+            "study: mine: two",
+            "line 1: not YAML: a second colon; put a value that contains `: ` in quotes",
+        ),
+    ],
+)
+def test_what_yaml_would_not_say(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = written(tmp_path, old, new)
+    with pytest.raises(UserError) as caught:
+        load(yaml.safe_load(STUDY), [path])
+    assert str(caught.value).startswith(f"{path}, {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_accumulation_divides_the_batch_of_all_levels_together(tmp_path: Path) -> None:
+    halves = "seeds: [0]\nstages: {finetune: {batch_size: 30}}"
+    for accumulation, refused in ((4, True), (3, False)):
+        path = written(tmp_path, "seeds: [0]", halves)
+        path.write_text(
+            path.read_text().replace("float:", f"float: [{{stage: finetune, gradient_accumulation: {accumulation}}}]")
+        )
+        if refused:
+            with pytest.raises(UserError, match=r"float.*gradient_accumulation: 4 does not divide the batch_size 30"):
+                make_plan(loaded(path))
+        else:
+            make_plan(loaded(path))
+
+
+def test_homes_and_variables_in_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DATA", str(tmp_path))
+    (tmp_path / "train.csv").write_text("text,label\na,ham\nb,spam\n")
+    (tmp_path / "model").mkdir()
+    keys = set()
+    for data, model in ((str(tmp_path),) * 2, ("~", "$HOME"), ("$DATA", "${DATA}")):
+        path = written(tmp_path, "train.csv", f"{data}/train.csv")
+        path.write_text(path.read_text().replace("path: model", f'path: "{model}/model"'))
+        study = loaded(path)
+        check_paths(study)
+        plan = make_plan(study)
+        keys.add((*plan.jobs["data"], *plan.jobs["model"]))
+    assert len(keys) == 1
+
+
+def test_a_misspelt_path_is_named_with_its_key(tmp_path: Path) -> None:
+    path = written(tmp_path, "train.csv", "trian.csv")
+    with pytest.raises(UserError) as caught:
+        check_paths(loaded(path), [path])
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"{path}, line 5: tasks.mails.source.train: no such file or folder: trian.csv")
+    assert second.startswith(f"{path}, line 11: models.small.source.path: no such file or folder: model")
+
+
+def test_a_results_folder_belongs_to_one_study_file(tmp_path: Path) -> None:
+    mine, results = written(tmp_path), tmp_path / "results/mine"
+    check_owner("mine", [mine], results)
+    record_owner([mine], results)
+    mine.write_text(STUDY.replace("seeds: [0]", "seeds: [0, 1]"))
+    check_owner("mine", [mine], results)
+    copy = written(tmp_path, name="copy.yaml")
+    with pytest.raises(UserError, match=r"copy\.yaml: .*results/mine holds the results of .*study\.yaml.*another name"):
+        check_owner("mine", [copy], results)
+    # It has another name by now, or has become the copy: nobody claims the folder.
+    mine.write_text(STUDY.replace("mine", "theirs"))
+    check_owner("mine", [copy], results)
+    mine.unlink()
+    check_owner("mine", [copy], results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("study: mine\n", "", "study: is missing"),
+        ("seeds: [0]", "seeds: [0]\nseeds: [1]", "study.yaml, line 3: the key 'seeds' stands there already, on line 2"),
+        ("train.csv", "trian.csv", "tasks.mails.source.train: no such file or folder: trian.csv"),
+    ],
+)
+def test_snakemake_says_so_before_any_job(tmp_path: Path, old: str, new: str, message: str) -> None:
+    (tmp_path / "train.csv").write_text("text,label\na,ham\nb,spam\n")
+    (tmp_path / "model").mkdir()
+    command = [PROGRAM, "-n", "-s", ROOT / "Snakefile", "--configfile", written(tmp_path, old, new)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ})
+    assert done.returncode != 0
+    assert message in done.stderr + done.stdout
+    assert "MissingInputException" not in done.stderr

@@ -1,0 +1,164 @@
+"""The study file as it is written: keys that stand twice, lines for messages, files that are there, and whose
+results a folder holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from intaglio.errors import UserError
+from intaglio.store import new_file
+from intaglio.study.schema import Study
+from intaglio.study.sources import FilesSource
+
+# In results/STUDY: the study file that these results belong to.
+_OWNER = "study_file.txt"
+
+
+class StudyFiles:
+    """Where each key of a study stands.
+
+    Args:
+        paths: the files, as given to Snakemake; the last that has a key counts.
+
+    Raises:
+        UserError: a file is not YAML, or has a key twice; names the file and the line.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._roots = [(path, _parsed(path)) for path in paths]
+
+    def where(self, location: Sequence[Any]) -> str:
+        """Return `FILE, line N: ` for a key, or for the nearest key above it; nothing if no file has either."""
+        for depth in range(len(location), 0, -1):
+            found = self._find(location[:depth])
+            if found is not None:
+                return f"{found[0]}, line {found[1]}: "
+        return ""
+
+    def text(self, location: Sequence[Any]) -> str | None:
+        """Return a plain value as it is written; None if it is none, or no file has it."""
+        found = self._find(location)
+        return found[2].value if found is not None and isinstance(found[2], yaml.ScalarNode) else None
+
+    def _find(self, location: Sequence[Any]) -> tuple[Path, int, yaml.Node] | None:
+        """Return the file, the line of the key, and the value."""
+        for path, root in reversed(self._roots):
+            line, node = 1, root
+            for part in location:
+                line, node = (line, None) if node is None else _child(node, part)
+            if node is not None:
+                return path, line, node
+        return None
+
+
+def _child(node: yaml.Node, part: Any) -> tuple[int, yaml.Node | None]:
+    pairs: list[tuple[yaml.Node, yaml.Node]] = []
+    if isinstance(node, yaml.MappingNode):
+        pairs = [(key, value) for key, value in node.value if key.value == str(part)]
+    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+        pairs = [(value, value) for value in node.value[part : part + 1]]
+    return (pairs[0][0].start_mark.line + 1, pairs[0][1]) if pairs else (0, None)
+
+
+def _parsed(path: Path) -> yaml.Node | None:
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8; save it as UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise UserError(f"{path}{line}: not YAML: {_in_words(str(error.problem))}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
+    for key, first, second in _twice(root):
+        raise UserError(f"{path}, line {second}: the key {key!r} stands there already, on line {first}; keep one")
+    return root
+
+
+def _in_words(problem: str) -> str:
+    if "'\\t'" in problem:
+        return "a tab; indent by spaces"
+    if "mapping values are not allowed" in problem:
+        return "a second colon; put a value that contains `: ` in quotes"
+    return problem
+
+
+def _twice(node: yaml.Node | None) -> Iterator[tuple[str, int, int]]:
+    """Yield keys that stand twice in a mapping, with both lines."""
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            yield from _twice(child)
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in lines:
+                    yield key.value, lines[key.value], line
+                lines[key.value] = line
+            yield from _twice(value)
+
+
+def check_paths(study: Study, files: Sequence[Path] = ()) -> None:
+    """Check that the user's own files are there.
+
+    Raises:
+        UserError: a line for every path that is not there, with its key.
+    """
+    written = StudyFiles(files)
+    absent = []
+    for group in ("tasks", "models"):
+        for name, entry in getattr(study, group).items():
+            if isinstance(entry.source, FilesSource):
+                for key, path in _paths(entry.source):
+                    if not Path(path).exists():
+                        location = (group, name, "source", *key)
+                        where = f"{written.where(location)}{'.'.join(location)}"
+                        absent.append(f"{where}: no such file or folder: {path} (looked from {Path.cwd()})")
+    if absent:
+        raise UserError("\n".join(absent))
+
+
+def _paths(source: FilesSource) -> Iterator[tuple[tuple[str, ...], str]]:
+    for key in ("path", "train", "test"):
+        value = getattr(source, key)
+        if isinstance(value, dict):
+            yield from (((key, name), path) for name, path in value.items())
+        elif value is not None:
+            yield (key,), value
+
+
+def check_owner(study: str, files: Sequence[Path], results: Path) -> None:
+    """Check that a results folder is not that of another study file with the same name.
+
+    A file that has been moved, or whose study has another name by now, gives the folder up.
+
+    Raises:
+        UserError: another study file, which is there, has this name; names both.
+    """
+    record = results / _OWNER
+    if not files or not record.is_file():
+        return
+    owner = Path(record.read_text().strip())
+    if not owner.is_file() or owner.resolve() == files[-1].resolve():
+        return
+    name = StudyFiles([owner]).text(["study"])
+    if name == study:
+        raise UserError(
+            f"{files[-1]}: {results} holds the results of {owner}, a study of the same name {study!r}; give `study`"
+            " another name in one of the two files"
+        )
+
+
+def record_owner(files: Sequence[Path], results: Path) -> None:
+    """Record which study file a results folder belongs to."""
+    if files:
+        with new_file(results / _OWNER) as draft:
+            draft.write_text(f"{files[-1].resolve()}\n")
