@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from intaglio.arithmetic.operations import OPERATIONS
-from intaglio.encoder.checkpoint import convert
+from intaglio.encoder.files import convert
 from intaglio.encoder.model import Encoder
 
 Batch = dict[str, Tensor]

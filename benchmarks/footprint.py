@@ -16,7 +16,7 @@ from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
-from intaglio.encoder.checkpoint import from_pretrained, save_pretrained
+from intaglio.encoder.files import read_encoder, save_encoder
 from intaglio.measure.resident import peak, reset_peak
 
 Row = dict[str, Any]
@@ -35,7 +35,7 @@ def write_files(models: Models) -> dict[str, Path]:
     """
     floating, encoder = models.folder / "float", models.folder / "encoder"
     models.model.save_pretrained(floating)
-    save_pretrained(models.encoder, models.model.config, encoder)
+    save_encoder(models.encoder, models.model.config, encoder)
     places = dict.fromkeys(("torch float", "torch.compile float"), floating)
     places |= dict.fromkeys(("intaglio torch", "intaglio torch.compile"), encoder)
     graphs = {
@@ -145,7 +145,7 @@ def _load(name: str, place: Path, threads: int) -> Call:
     else:
         from intaglio.execution.on_torch import integer_model
 
-        model = integer_model(from_pretrained(place)).eval()
+        model = integer_model(read_encoder(place)).eval()
     if "compile" in name:
         model.compile(dynamic=False)
     for tensor in (*model.parameters(), *model.buffers()):

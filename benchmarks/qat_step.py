@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from intaglio.arithmetic.operations import OPERATIONS
-from intaglio.encoder.checkpoint import convert
+from intaglio.encoder.files import convert
 from intaglio.machine import fingerprint
 
 BATCH, LENGTH = 16, 64

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from intaglio.arithmetic.operations import OPERATIONS, Operation
-from intaglio.encoder.checkpoint import convert
+from intaglio.encoder.files import convert
 from intaglio.encoder.model import Encoder
 from tiny import ARCHITECTURES, tiny_config
 

@@ -95,8 +95,8 @@ def _alive(pid: int) -> bool:
 
 def _serve() -> None:
     from intaglio.errors import UserError
-    from intaglio.stages.finetune import finetune
     from intaglio.study.options import FinetuneOptions
+    from stage_runs import finetune
 
     for line in sys.stdin:
         job = json.loads(line)

@@ -16,26 +16,24 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from encoders import ARCHITECTURES, INT, batch, random_model
-from intaglio.checkpoint import load_model
-from intaglio.encoder.checkpoint import convert, from_pretrained, is_ours, is_quantized, read_config, save_pretrained
+from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.config import from_transformers
 from intaglio.encoder.cutting import Kept, cut_out, multiply_adds
+from intaglio.encoder.files import convert, read_encoder, save_encoder
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.execution.constants import constants_of
 from intaglio.execution.on_torch import integer_model
 from intaglio.export.export import export
 from intaglio.measure.backends.eager import torch_module
-from intaglio.measure.models import is_integer
 from intaglio.onnx.session import open_session
-from intaglio.stages.cut import KEPT, check_against_masked, cut
-from intaglio.stages.finetune import finetune
+from intaglio.stages.cut import _KEPT, check_against_masked
 from intaglio.stages.importance import Units, choose, gated, importance
-from intaglio.stages.quantize import quantize
 from intaglio.store import new_artifact
-from intaglio.study.options import FinetuneOptions, PruneOptions, QuantizeOptions
+from intaglio.study.options import CutOptions, FinetuneOptions, QuantizeOptions
 from intaglio.training.resume import Preempted
 from plain_program import plain
+from stage_runs import cut, finetune, quantize
 from streams import Graph, differing, executed, simulated
 from tiny import tiny_checkpoint, tiny_data, tiny_model, tiny_tokenizer
 
@@ -184,33 +182,33 @@ def counts(kept: Kept) -> tuple[list[int], list[int]]:
 
 def test_each_layer_keeps_its_most_important() -> None:
     scores = scores_of([1.0, 4.0, 3.0, 2.0], [0.1, 0.2, 0.4, 0.3], neurons=[[4, 1, 2, 3], [1, 1, 9, 1]])
-    kept = choose(scores, shape_of(), PruneOptions(structure="heads-and-neurons", scope="layer"), 16)
+    kept = choose(scores, shape_of(), CutOptions(scope="layer"), 16)
     assert kept.heads == ((1, 2), (2, 3))
     assert kept.neurons[0] == (*range(32), *range(96, 128))
     # of equal ones the first
     assert kept.neurons[1] == (*range(32), *range(64, 96))
-    most = PruneOptions(structure="heads-and-neurons", scope="layer", sparsity=0.99)
+    most = CutOptions(scope="layer", sparsity=0.99)
     assert counts(choose(scores, shape_of(), most, 16)) == ([1, 1], [32, 32])
 
 
 def test_all_layers_compete_by_normalized_scores() -> None:
     # a hundred times larger scores of a layer do not count; how much one of its heads stands out does
     scores = scores_of([100.0, 100.0, 100.0, 100.0], [1.0, 0.1, 0.1, 0.1], neurons=[[1, 1, 1, 1], [5, 1, 1, 1]])
-    kept = choose(scores, shape_of(), PruneOptions(structure="heads-and-neurons", sparsity=0.5), 16)
+    kept = choose(scores, shape_of(), CutOptions(sparsity=0.5), 16)
     assert counts(kept) == ([3, 1], [96, 32])
     assert kept.heads == ((0, 1, 2), (0,))
-    most = PruneOptions(structure="heads-and-neurons", sparsity=0.99)
+    most = CutOptions(sparsity=0.99)
     assert counts(choose(scores, shape_of(), most, 16)) == ([1, 1], [32, 32])
-    least = PruneOptions(structure="heads-and-neurons", sparsity=0.13)
+    least = CutOptions(sparsity=0.13)
     assert counts(choose(scores, shape_of(), least, 16)) == ([4, 3], [128, 96])
     zeros = scores_of([0.0] * 4, [0.0] * 4, neurons=[[0] * 4] * 2)
-    assert sum(counts(choose(zeros, shape_of(), PruneOptions(structure="heads-and-neurons"), 16))[0]) == 4
+    assert sum(counts(choose(zeros, shape_of(), CutOptions(), 16))[0]) == 4
 
 
 def test_neurons_that_are_no_multiple_of_a_block() -> None:
     shape = shape_of(layers=1, neurons=70)
     scores = Units([torch.ones(1, 4)], [torch.arange(70.0)[None]])
-    halved = PruneOptions(structure="heads-and-neurons", sparsity=0.4)
+    halved = CutOptions(sparsity=0.4)
     assert choose(scores, shape, halved, 16).neurons == (tuple(range(6, 70)),)
 
 
@@ -236,7 +234,7 @@ def test_a_speedup_is_reached_and_not_by_far(wanted: float, scope: Any) -> None:
     shape = shape_of(layers=6, heads=12, neurons=1536, width=32)
     torch.manual_seed(0)
     scores = Units(*([torch.rand(1, count).square() for count in layer] for layer in (shape.heads, shape.neurons)))
-    options = PruneOptions(structure="heads-and-neurons", speedup=wanted, scope=scope)
+    options = CutOptions(speedup=wanted, scope=scope)
     small = choose(scores, shape, options, 64).shape(shape)
     taken = sum(
         64 * 4 * 384 * heads * 32 + 2 * 64 * 64 * heads * 32 + 2 * 64 * 384 * neurons
@@ -251,7 +249,7 @@ def test_a_speedup_that_is_out_of_reach_is_refused() -> None:
     shape = shape_of()
     scores = scores_of([1.0] * 4, [1.0] * 4, neurons=[[1] * 4] * 2)
     with pytest.raises(UserError, match=r"^speedup: 9.* take 4 times fewer"):
-        choose(scores, shape, PruneOptions(structure="heads-and-neurons", speedup=9), 16)
+        choose(scores, shape, CutOptions(speedup=9), 16)
 
 
 def test_a_cut_that_is_another_model_is_refused() -> None:
@@ -271,7 +269,7 @@ def test_a_cut_that_is_another_model_is_refused() -> None:
 
 def cut_checkpoint(folder: Path, arch: str, encoder: Encoder, model: Any) -> Path:
     with new_artifact(folder, "checkpoint") as draft:
-        save_pretrained(encoder, model.config, draft)
+        save_encoder(encoder, model.config, draft)
         tiny_tokenizer(arch).save_pretrained(draft)
     return folder
 
@@ -282,8 +280,12 @@ def test_a_cut_encoder_is_saved_and_read(tmp_path: Path) -> None:
     folder = cut_checkpoint(tmp_path / "checkpoint", "bert", small, model)
     described = json.loads((folder / "config.json").read_text())["intaglio"]
     assert described == {"integer": [], "heads": [3, 1], "neurons": [34, 6]}
-    assert is_ours(folder) and not is_quantized(folder) and not is_integer(folder)
-    again = load_model(folder)
+    assert (
+        (Checkpoint(folder).kind == "encoder")
+        and not Checkpoint(folder).is_quantized
+        and not Checkpoint(folder).is_integer_only
+    )
+    again = Checkpoint(folder).load()
     assert again.shape == small.shape and again.calibrated
     assert all(torch.equal(tensor, small.state_dict()[name]) for name, tensor in again.state_dict().items())
     module = torch_module(folder)
@@ -296,9 +298,9 @@ def test_integers_are_entered_with_the_shapes_and_the_configuration_given(tmp_pa
     model = model_of_4()
     small = cut_of(model)
     folder = cut_checkpoint(tmp_path / "checkpoint", "bert", small, model)
-    config = read_config(folder)
+    config = Checkpoint(folder).config()
     config.hidden_dropout_prob = 0.25
-    encoder = from_pretrained(folder, INT, config)
+    encoder = read_encoder(folder, INT, config)
     assert encoder.shape == replace(small.shape, integer=INT, dropout=0.25, head_dropout=0.25)
     assert torch.equal(encoder.layers[1].output.weight, small.layers[1].output.weight)
     with pytest.raises(UserError, match="calibrate"):
@@ -333,7 +335,7 @@ def test_a_cut_model_is_exported_and_fused(arch: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("arch", ["distilbert", "electra"])
 def test_a_cut_model_on_integers_agrees_to_the_bit(arch: str, tmp_path: Path) -> None:
     model = model_of_4(arch)
-    encoder = from_pretrained(cut_checkpoint(tmp_path / "float", arch, cut_of(model), model), INT)
+    encoder = read_encoder(cut_checkpoint(tmp_path / "float", arch, cut_of(model), model), INT)
     with encoder.calibrating(momentum=0.95):
         for seed in range(3):
             encoder(**batch(model, 8, 20, seed=seed))
@@ -351,7 +353,7 @@ def test_a_cut_model_on_integers_agrees_to_the_bit(arch: str, tmp_path: Path) ->
 
 
 QUICK = {"max_steps": 4, "batch_size": 8, "learning_rate": 5e-3}
-OPTIONS = PruneOptions(structure="heads-and-neurons", importance_examples=40, **QUICK)
+OPTIONS = CutOptions(importance_examples=40, **QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -370,23 +372,23 @@ def parent(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_stage_from_end_to_end_and_on_to_integers(parent: Path, data: Path, tmp_path: Path) -> None:
     cut(parent, data, OPTIONS, 1, 32, tmp_path / "work", tmp_path / "cut")
     record = json.loads((tmp_path / "cut" / "training.json").read_text())
-    assert record["stage"] == "prune" and record["steps"] == 4 and record["parent"] == str(parent)
+    assert record["stage"] == "cut" and record["steps"] == 4 and record["parent"] == str(parent)
     # half of the four heads and of the four blocks of neurons, at least one each
     assert record["cut"] == {"heads": [1, 1], "neurons": [32, 32]}
     conversion = record["conversion"]
     assert conversion["measure"] == "largest difference of a logit to the masked model"
     assert 0 <= conversion["difference"] <= conversion["tolerance"]
     assert not (tmp_path / "work").exists()
-    small = load_model(tmp_path / "cut")
+    small = Checkpoint(tmp_path / "cut").load()
     assert small.shape.heads == (1, 1) and small.layers[0].intermediate.weight.shape == (32, 32)
     before = AutoModelForSequenceClassification.from_pretrained(parent).state_dict()
     assert not torch.equal(small.head.output.weight, before["classifier.weight"])
 
     options = QuantizeOptions(**QUICK, calibration_examples=16, dropout=0.0)
     quantize(tmp_path / "cut", data, options, 1, 32, tmp_path / "work", tmp_path / "int")
-    integers = load_model(tmp_path / "int")
+    integers = Checkpoint(tmp_path / "int").load()
     assert integers.shape == replace(small.shape, integer=INT, dropout=0.0, head_dropout=0.0)
-    assert is_integer(tmp_path / "int") and is_quantized(tmp_path / "int")
+    assert Checkpoint(tmp_path / "int").is_integer_only and Checkpoint(tmp_path / "int").is_quantized
     export(tmp_path / "int", tmp_path / "export")
     assert json.loads((tmp_path / "export" / "export.json").read_text())["difference"] <= 1e-5
 
@@ -402,6 +404,7 @@ def test_an_interrupted_job_goes_on_with_what_it_had_chosen(
     parent: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from intaglio.stages import cut as stage
+    from intaglio.stages import run as stage_run
 
     options = OPTIONS.model_copy(update={"checkpoint_minutes": 0.0})
 
@@ -409,24 +412,24 @@ def test_an_interrupted_job_goes_on_with_what_it_had_chosen(
         cut(parent, data, options, 1, 32, tmp_path / f"{name}-work", tmp_path / name)
 
     run("whole")
-    original = stage.train
+    original = stage_run.train
 
     def interrupted(*arguments: Any, **others: Any) -> Any:
         original(*arguments, **others)
         raise Preempted
 
-    monkeypatch.setattr(stage, "train", interrupted)
+    monkeypatch.setattr(stage_run, "train", interrupted)
     with pytest.raises(Preempted):
         run("parted")
-    assert (tmp_path / "parted-work" / KEPT).is_file()
-    monkeypatch.setattr(stage, "train", original)
+    assert (tmp_path / "parted-work" / _KEPT).is_file()
+    monkeypatch.setattr(stage_run, "train", original)
     # before its last step
     work = tmp_path / "parted-work"
     assert sorted(path.name for path in work.glob("progress-*")) == ["progress-3", "progress-4"]
     shutil.rmtree(work / "progress-4")
     monkeypatch.setattr(stage, "importance", lambda *_: pytest.fail("importance was computed again"))
     run("parted")
-    one, other = (load_model(tmp_path / name) for name in ("whole", "parted"))
+    one, other = (Checkpoint(tmp_path / name).load() for name in ("whole", "parted"))
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
 
 

@@ -11,11 +11,11 @@ from transformers import AlbertConfig, AutoModelForSequenceClassification
 
 from encoders import ARCHITECTURES, INT, batch, calibrated, random_model
 from intaglio.arithmetic.integers import real
-from intaglio.encoder.checkpoint import convert, save_pretrained
+from intaglio.encoder.files import convert, save_encoder
 from intaglio.errors import UserError
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.store import new_artifact
-from intaglio.study.options import Distillation, TrainingOptions
+from intaglio.study.options import Distillation, FinetuneOptions, QuantizeOptions
 from intaglio.tasks.tokenize import collate, encoded_dataset
 from intaglio.training import distillation
 from intaglio.training.distillation import (
@@ -27,6 +27,7 @@ from intaglio.training.distillation import (
     relation_heads,
     taught_by,
 )
+from intaglio.training.job import Learner, StageJob
 from intaglio.training.train import train
 from tiny import MAX_LENGTH, tiny_checkpoint, tiny_data, tiny_tokenizer
 
@@ -76,6 +77,12 @@ def by_relations(teacher, student, lengths, heads):
 
 
 # The terms
+
+
+def teaching(teacher, student, tokenizer, data, max_length, weights):
+    options = QuantizeOptions(distillation=weights)
+    job = StageJob(data, data, options, 0, max_length, data, data, teacher)
+    return taught_by(job, student, tokenizer)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
@@ -351,23 +358,23 @@ def data(tmp_path_factory):
 
 def test_teacher_and_weights_belong_together(data, tmp_path):
     teacher, student = tiny_checkpoint(tmp_path / "teacher"), random_model()
-    assert taught_by(None, student, tiny_tokenizer(), data, 32, None) is None
+    assert teaching(None, student, tiny_tokenizer(), data, 32, None) is None
     with pytest.raises(UserError, match=r"^distillation: there is no --teacher"):
-        taught_by(None, student, tiny_tokenizer(), data, 32, ALL)
+        teaching(None, student, tiny_tokenizer(), data, 32, ALL)
     with pytest.raises(UserError, match=r"^--teacher: there is no distillation"):
-        taught_by(teacher, student, tiny_tokenizer(), data, 32, None)
+        teaching(teacher, student, tiny_tokenizer(), data, 32, None)
 
 
 def test_a_teacher_that_does_not_fit_is_refused(data, tmp_path):
     other = tiny_checkpoint(tmp_path / "other", "roberta")
     with pytest.raises(UserError, match=r"^distillation: the vocabulary of the teacher .*other is another than the"):
-        taught_by(other, random_model(), tiny_tokenizer(), data, 32, ALL)
+        teaching(other, random_model(), tiny_tokenizer(), data, 32, ALL)
     reversed_ = tiny_checkpoint(tmp_path / "reversed", labels=("positive", "negative"))
     with pytest.raises(UserError, match=r"^distillation: the teacher .*reversed tells .'positive', 'negative'. apart"):
-        taught_by(reversed_, random_model(), tiny_tokenizer(), data, 32, ALL)
+        teaching(reversed_, random_model(), tiny_tokenizer(), data, 32, ALL)
     teacher = tiny_checkpoint(tmp_path / "teacher")
     with pytest.raises(UserError, match=f"^max_length: {MAX_LENGTH + 1} tokens, but the teacher"):
-        taught_by(teacher, random_model(), tiny_tokenizer(), data, MAX_LENGTH + 1, ALL)
+        teaching(teacher, random_model(), tiny_tokenizer(), data, MAX_LENGTH + 1, ALL)
 
 
 def test_labels_are_compared_in_their_order(tmp_path):
@@ -375,16 +382,16 @@ def test_labels_are_compared_in_their_order(tmp_path):
     teacher = tiny_checkpoint(tmp_path / "teacher", labels=labels)
     with new_artifact(tmp_path / "data", "data") as draft:
         (draft / "task.json").write_text(json.dumps({"kind": SINGLE_LABEL, "labels": labels}))
-    assert taught_by(teacher, random_model(), tiny_tokenizer(), tmp_path / "data", 32, ALL) is not None
+    assert teaching(teacher, random_model(), tiny_tokenizer(), tmp_path / "data", 32, ALL) is not None
 
 
 def test_an_encoder_of_ours_teaches_from_disk(data, tmp_path):
     model = random_model()
     with new_artifact(tmp_path / "teacher", "checkpoint") as draft:
-        save_pretrained(convert(model, frozenset()), model.config, draft)
+        save_encoder(convert(model, frozenset()), model.config, draft)
         tiny_tokenizer().save_pretrained(draft)
     student = random_model(seed=2)
-    found = taught_by(tmp_path / "teacher", student, tiny_tokenizer(), data, 32, ALL)
+    found = teaching(tmp_path / "teacher", student, tiny_tokenizer(), data, 32, ALL)
     expected = DistillationLoss(model, student, ALL)
     inputs = labeled(student)
     assert found(student, inputs).item() == pytest.approx(expected(student, inputs).item(), rel=1e-4)
@@ -393,7 +400,7 @@ def test_an_encoder_of_ours_teaches_from_disk(data, tmp_path):
 def test_a_teacher_gets_the_segments_that_its_student_does_not_read(tmp_path):
     data = tiny_data(tmp_path / "data", n=24, pair=True)
     teacher = tiny_checkpoint(tmp_path / "teacher")
-    loss = taught_by(teacher, random_model("distilbert"), tiny_tokenizer("distilbert"), data, 32, only(logits=1.0))
+    loss = teaching(teacher, random_model("distilbert"), tiny_tokenizer("distilbert"), data, 32, only(logits=1.0))
     seen = []
     loss.teacher.register_forward_pre_hook(lambda _, __, kwargs: seen.append(kwargs), with_kwargs=True)
     student = random_model("distilbert")
@@ -411,7 +418,7 @@ def test_a_teacher_gets_the_segments_that_its_student_does_not_read(tmp_path):
 def test_a_teacher_that_reads_no_segments_gets_none(tmp_path):
     data = tiny_data(tmp_path / "data", n=24, pair=True)
     teacher, student = tiny_checkpoint(tmp_path / "teacher", "distilbert"), random_model()
-    loss = taught_by(teacher, student, tiny_tokenizer(), data, 32, only(logits=1.0))
+    loss = teaching(teacher, student, tiny_tokenizer(), data, 32, only(logits=1.0))
     seen = []
     loss.teacher.register_forward_pre_hook(lambda _, __, kwargs: seen.append(kwargs), with_kwargs=True)
     loss(student, labeled(student, types=True))
@@ -433,8 +440,9 @@ def test_training_minimizes_and_logs_it_and_validates_by_the_labels(data, tmp_pa
     expected = expected_loss(teacher, model.eval(), everything, ALL)
     calls = []
     monkeypatch.setattr(distillation, "_watching", counted(distillation._watching, calls))
-    options = TrainingOptions(batch_size=24, gradient_accumulation=parts, max_steps=2, learning_rate=1e-2, warmup=0)
-    result = train(model, tiny_tokenizer(), data, options, 0, 32, tmp_path / "work", loss=loss)
+    options = FinetuneOptions(batch_size=24, gradient_accumulation=parts, max_steps=2, learning_rate=1e-2, warmup=0)
+    job = StageJob(tmp_path, data, options, 0, 32, tmp_path / "work", tmp_path / "output")
+    result = train(job, Learner(model, tiny_tokenizer(), loss=loss))
     losses = [row["value"] for row in result.history if row["name"] == "loss"]
     assert losses[0] == pytest.approx(expected, rel=1e-4)
     assert losses[1] < losses[0]
@@ -444,7 +452,7 @@ def test_training_minimizes_and_logs_it_and_validates_by_the_labels(data, tmp_pa
     inputs = dict(collate(tiny_tokenizer())([rows[index] for index in range(len(rows))]))
     labels = inputs.pop("labels")
     with torch.no_grad():
-        logits = result.model.eval()(**inputs).logits
+        logits = model.eval()(**inputs).logits
     assert result.validation["loss"] == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-4)
     assert not teacher.training
     assert all(parameter.grad is None for parameter in teacher.parameters())

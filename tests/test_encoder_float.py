@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, CamembertConfig, GPT2Config, XLMRobertaConfig
 
 from encoders import ARCHITECTURES, INT, INTEGER_POINTS, batch, calibrated, name, random_model
-from intaglio.encoder.checkpoint import convert, from_pretrained, is_ours, save_pretrained
 from intaglio.encoder.config import from_transformers
+from intaglio.encoder.files import SECTION, convert, read_config, read_encoder, save_encoder
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from tiny import tiny_config, tiny_model
@@ -113,10 +113,10 @@ def test_head_drops_where_transformers_does(arch):
 @pytest.mark.parametrize("arch", ["bert", "electra"])
 def test_round_trip(arch, point, tmp_path):
     encoder, model = calibrated(point, arch)
-    save_pretrained(encoder, model.config, tmp_path)
+    save_encoder(encoder, model.config, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
-    again = from_pretrained(tmp_path)
-    assert is_ours(tmp_path) and not again.training and again.shape == encoder.shape
+    again = read_encoder(tmp_path)
+    assert (SECTION in read_config(tmp_path)) and not again.training and again.shape == encoder.shape
     state = encoder.state_dict()
     assert state.keys() == again.state_dict().keys()
     assert all(torch.equal(tensor, state[key]) for key, tensor in again.state_dict().items())
@@ -129,12 +129,12 @@ def test_round_trip(arch, point, tmp_path):
 def test_a_transformers_folder_loads(arch, tmp_path):
     folder = tiny_model(tmp_path / "model", arch)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    encoder = from_pretrained(folder)
-    assert not is_ours(folder) and not encoder.training and encoder.shape.integer == FLOAT
+    encoder = read_encoder(folder)
+    assert SECTION not in read_config(folder) and not encoder.training and encoder.shape.integer == FLOAT
     inputs = batch(model)
     with torch.no_grad():
         assert float((encoder(**inputs).logits - model(**inputs).logits).abs().max()) <= 1e-5
-    assert from_pretrained(folder, INT).shape.integer == INT
+    assert read_encoder(folder, INT).shape.integer == INT
 
 
 def test_safetensors_only(tmp_path):
@@ -142,12 +142,12 @@ def test_safetensors_only(tmp_path):
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="safetensors"):
-        from_pretrained(tmp_path)
+        read_encoder(tmp_path)
 
 
 def test_not_a_model_folder(tmp_path):
     with pytest.raises(UserError, match=r"no config\.json"):
-        from_pretrained(tmp_path)
+        read_encoder(tmp_path)
 
 
 def test_unsupported_architecture():
@@ -195,21 +195,21 @@ def test_a_calibration_without_a_batch_is_none():
 
 def test_a_folder_that_was_never_calibrated(tmp_path):
     model = random_model()
-    save_pretrained(convert(model, INT), model.config, tmp_path)
+    save_encoder(convert(model, INT), model.config, tmp_path)
     with pytest.raises(UserError, match="calibrate"):
-        from_pretrained(tmp_path)(**batch(model))
+        read_encoder(tmp_path)(**batch(model))
 
 
 def test_a_float_folder_of_ours_becomes_integer(tmp_path):
     model = random_model()
-    save_pretrained(convert(model, FLOAT), model.config, tmp_path / "float")
+    save_encoder(convert(model, FLOAT), model.config, tmp_path / "float")
     encoder, _ = calibrated()
-    save_pretrained(encoder, model.config, tmp_path / "int")
-    assert from_pretrained(tmp_path / "float").shape.integer == FLOAT
+    save_encoder(encoder, model.config, tmp_path / "int")
+    assert read_encoder(tmp_path / "float").shape.integer == FLOAT
     # the folder says what is in it, whatever its name
     shutil.move(tmp_path / "int", tmp_path / "other")
     assert json.loads((tmp_path / "other" / "config.json").read_text())["intaglio"]["integer"] == sorted(INT)
-    assert isinstance(from_pretrained(tmp_path / "other"), Encoder)
+    assert isinstance(read_encoder(tmp_path / "other"), Encoder)
 
 
 def test_roberta_with_type_embeddings_of_zero_calibrates():

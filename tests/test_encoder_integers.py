@@ -12,7 +12,7 @@ from torch import Tensor
 from encoders import ARCHITECTURES, INT, INTEGER_POINTS, POINTS, batch, calibrated, name, random_model
 from intaglio.arithmetic import linear
 from intaglio.arithmetic.integers import Integers
-from intaglio.encoder.checkpoint import convert
+from intaglio.encoder.files import convert
 from intaglio.encoder.layers import Hidden, Linear, Residual
 from intaglio.encoder.model import Encoder
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from encoders import ARCHITECTURES, INT, INTEGER_POINTS, Point, batch, calibrated, name, random_model
 from intaglio.arithmetic.softmax import LONGEST
-from intaglio.encoder.checkpoint import convert
+from intaglio.encoder.files import convert
 from intaglio.encoder.layers import Range
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from encoders import INT, Point, batch, calibrated, name, random_model
 from intaglio.cli import main
-from intaglio.encoder.checkpoint import from_pretrained, save_pretrained
+from intaglio.encoder.files import read_encoder, save_encoder
 from intaglio.errors import UserError
 from intaglio.export.export import export
 from intaglio.export.parity import check_batches
@@ -318,7 +318,7 @@ def test_a_session_on_a_cpu_with_dot_products_computes_the_same(
 def integer_checkpoint(folder: Path, arch: str, point: Point) -> Path:
     encoder, model = calibrated(point, arch)
     with new_artifact(folder, "checkpoint") as draft:
-        save_pretrained(encoder, model.config, draft)
+        save_encoder(encoder, model.config, draft)
         tiny_tokenizer(arch).save_pretrained(draft)
     return folder
 
@@ -334,7 +334,7 @@ def test_integer_checkpoints_are_exported_as_integers(arch: str, point: Point, t
     assert record["difference"] <= record["tolerance"]
     # A transformers configuration, for whoever has no Intaglio.
     assert "intaglio" not in json.loads((tmp_path / "export" / "config.json").read_text())
-    encoder = from_pretrained(checkpoint)
+    encoder = read_encoder(checkpoint)
     inputs = batch(random_model(arch), 5, 11, types=arch == "bert")
     with torch.no_grad():
         expected = encoder(**inputs).logits.numpy()

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from encoders import ARCHITECTURES, batch, random_model
-from intaglio.encoder.checkpoint import convert
+from intaglio.encoder.files import convert
 from intaglio.errors import UserError
 from intaglio.stages.masks import (
     HeldMasks,

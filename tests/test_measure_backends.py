@@ -9,13 +9,13 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from encoders import calibrated
-from intaglio.encoder.checkpoint import save_pretrained
+from intaglio.checkpoint import Checkpoint
+from intaglio.encoder.files import save_encoder
 from intaglio.errors import UserError
 from intaglio.export.export import export
 from intaglio.measure import agreement, inputs, places, profile
 from intaglio.measure.agreement import agreeing
 from intaglio.measure.backends import BACKENDS, backend, compiled, sparse
-from intaglio.measure.models import is_integer
 from intaglio.measure.places import Place, opened
 from intaglio.onnx.runtime import OnnxModel
 from intaglio.schemas import LATENCY, SIZES, read_table
@@ -48,7 +48,7 @@ def differences(*wanted):
 def integer_checkpoint(folder, integer=("linear", "gelu", "softmax", "layernorm"), arch="bert"):
     encoder, model = calibrated(frozenset(integer), arch)
     with new_artifact(folder, "checkpoint") as draft:
-        save_pretrained(encoder, model.config, draft)
+        save_encoder(encoder, model.config, draft)
         tiny_tokenizer(arch).save_pretrained(draft)
     return folder
 
@@ -192,9 +192,9 @@ def test_compiled(tmp_path, floats):
 
 
 def test_only_all_four_operations_are_integer(tmp_path):
-    assert is_integer(integer_checkpoint(tmp_path / "int"))
-    assert not is_integer(integer_checkpoint(tmp_path / "some", ("linear", "gelu")))
-    assert not is_integer(tiny_checkpoint(tmp_path / "float"))
+    assert Checkpoint(integer_checkpoint(tmp_path / "int")).is_integer_only
+    assert not Checkpoint(integer_checkpoint(tmp_path / "some", ("linear", "gelu"))).is_integer_only
+    assert not Checkpoint(tiny_checkpoint(tmp_path / "float")).is_integer_only
 
 
 def test_an_integer_checkpoint_is_executed_on_integers(tmp_path):

@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from intaglio.encoder.checkpoint import convert, save_pretrained
+from intaglio.encoder.files import convert, save_encoder
 from intaglio.errors import UserError
 from intaglio.machine import fingerprint
 from intaglio.measure.evaluate import evaluate
-from intaglio.measure.models import load_checkpoint
 from intaglio.schemas import METRICS, PREDICTIONS, read_table
 from intaglio.store import MANIFEST, new_artifact, open_artifact
+from stage_runs import load_checkpoint
 from tiny import ARCHITECTURES, tiny_checkpoint, tiny_data, tiny_model
 
 LABELS = ("negative", "positive", "neither")
@@ -51,7 +51,7 @@ def test_encoder_of_ours(tmp_path):
     checkpoint = tiny_checkpoint(tmp_path / "checkpoint", "electra", LABELS)
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     with new_artifact(tmp_path / "ours", "checkpoint") as draft:
-        save_pretrained(convert(model, frozenset()), model.config, draft)
+        save_encoder(convert(model, frozenset()), model.config, draft)
         AutoTokenizer.from_pretrained(checkpoint).save_pretrained(draft)
     data = tiny_data(tmp_path / "data", labels=LABELS, pair=True)
     evaluate(tmp_path / "ours", data, 48, tmp_path / "evaluation")

@@ -22,7 +22,6 @@ from intaglio.measure import disturbance, inputs, memory, profile, resident
 from intaglio.measure.backends.onnx_runtime import recorded_operators
 from intaglio.measure.disturbance import Usage, Watch, share_of_others
 from intaglio.measure.latency import latency_rows, summary, time_calls
-from intaglio.measure.models import load_checkpoint
 from intaglio.measure.operators import operator_rows
 from intaglio.measure.places import Opened, Place
 from intaglio.measure.sizes import size_rows
@@ -30,6 +29,7 @@ from intaglio.onnx.session import open_session
 from intaglio.schemas import LATENCY, OPERATORS, SIZES, read_table
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.schema import Profile
+from stage_runs import load_checkpoint
 from tiny import tiny_checkpoint, tiny_tokenizer
 
 OPTIONS = Profile(batch_sizes=[4, 1], lengths=[8, 48], headline=(1, 48), warmup=1, calls=5, threads=1, devices=["cpu"])

@@ -10,7 +10,8 @@ from intaglio.study.plan import make_plan
 from test_study import SMALL, jobs, read
 
 FINETUNE, DISTIL, INT, INT8 = ({"stage": name} for name in ("finetune", "distil", "quantize", "int8"))
-WEIGHTS, PATTERN, CUT = ({"stage": "prune", "structure": name} for name in ("unstructured", "2:4", "heads-and-neurons"))
+WEIGHTS, PATTERN = ({"stage": "prune", "structure": name} for name in ("unstructured", "2:4"))
+CUT: dict[str, Any] = {"stage": "cut"}
 OTHER = {"stage": "distil", "student": "minilm"}
 
 
@@ -27,7 +28,7 @@ def study(**variants: list[dict[str, Any]] | None) -> dict[str, Any]:
         ([INT8, INT8], "quantized once"),
         ([INT, WEIGHTS], "prune cannot follow quantize"),
         ([INT, DISTIL], "distil cannot follow quantize"),
-        ([INT8, CUT], "prune cannot follow int8"),
+        ([INT8, CUT], "cut cannot follow int8"),
         ([INT8, OTHER], "distil cannot follow int8"),
         ([WEIGHTS, DISTIL], "distil to fewer layers cannot follow prune"),
         ([CUT, DISTIL], "distil to fewer layers cannot follow prune"),
@@ -77,10 +78,14 @@ def test_a_student_need_not_be_a_model_of_the_study() -> None:
         ({"stage": "distil", "distillation": {"teacher": "flaot"}}, ["own", "'flaot'", "'float'"]),
         ({"stage": "distil", "distillation": {"labels": 0, "logits": 0}}, ["every weight is zero"]),
         ({"stage": "prune", "structure": "2:4", "sparsity": 0.6}, ["2:4 is a sparsity of 0.5"]),
-        ({"stage": "prune", "speedup": 2}, ["dense kernels"]),
-        ({"stage": "prune", "structure": "heads-and-neurons", "speedup": 2, "sparsity": 0.5}, ["one of the two"]),
+        ({"stage": "prune", "speedup": 2}, ["{stage: cut}"]),
+        ({"stage": "cut", "speedup": 2, "sparsity": 0.5}, ["one of the two"]),
+        (
+            {"stage": "prune", "structure": "heads-and-neurons", "speedup": 2},
+            ["a stage of its own", "{stage: cut, speedup: 2}"],
+        ),
         ({"stage": "prune", "sparsity": 1.0}, ["sparsity", "less than 1"]),
-        ({"stage": "prune", "structure": "heads"}, ["'heads'", "heads-and-neurons"]),
+        ({"stage": "prune", "structure": "heads"}, ["'heads'", "unstructured"]),
         ({"stage": "int8", "methd": "static"}, ["methd", "method"]),
         ({"stage": "int8", "learning_rate": 1e-5}, ["learning_rate: unknown key"]),
     ],
@@ -144,9 +149,9 @@ def test_equal_recipes_are_made_and_measured_once() -> None:
 def test_prefixes_of_the_compression_study_are_trained_once() -> None:
     plan = make_plan(load(read("config/compression.yaml")))
     assert len(plan.runs) >= 12
-    trained = {rule: len(plan.jobs[rule]) for rule in ("finetune", "distil", "prune", "quantize", "int8")}
+    trained = {rule: len(plan.jobs[rule]) for rule in ("finetune", "distil", "prune", "cut", "quantize", "int8")}
     # Alone, every recipe would take a fine-tuning, and eight of them a distillation or a pruning more.
-    assert trained == {"finetune": 1, "distil": 1, "prune": 6, "quantize": 4, "int8": 5}
+    assert trained == {"finetune": 1, "distil": 1, "prune": 5, "cut": 1, "quantize": 4, "int8": 5}
     assert sum(len(run.stages) for run in plan.runs) > 2 * sum(trained.values())
 
 

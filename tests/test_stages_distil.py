@@ -1,5 +1,6 @@
 import json
 import signal
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,19 +10,18 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from encoders import ARCHITECTURES, INT, batch, random_model
-from intaglio.checkpoint import load_checkpoint, load_model
-from intaglio.encoder.checkpoint import convert, is_ours, save_pretrained
+from intaglio.checkpoint import RECORD, Checkpoint
+from intaglio.encoder.files import convert, save_encoder
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
 from intaglio.schemas import TRAINING_HISTORY, read_table
-from intaglio.stages import distil as distil_module
-from intaglio.stages import quantize as quantize_module
-from intaglio.stages.checkpoint import RECORD, read_record
-from intaglio.stages.distil import distil, with_layers
-from intaglio.stages.quantize import quantize
+from intaglio.stages import run as stage_run
+from intaglio.stages.distil import with_layers
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.options import Distillation, DistilOptions, QuantizeOptions
+from intaglio.training.job import Learner, StageJob
 from intaglio.training.train import train
+from stage_runs import distil, load_checkpoint, quantize
 from tiny import tiny_config, tiny_data, tiny_model, tiny_tokenizer
 
 ALL = Distillation(labels=0.5, logits=0.5, hidden=1.0, relations=1.0)
@@ -41,7 +41,7 @@ def checkpoint(folder, model=None, arch="bert", tokenizer=None):
     """Write a [checkpoint] of a transformers model or, of an encoder of ours, of that, with a training record."""
     with new_artifact(folder, "checkpoint") as draft:
         if hasattr(model, "shape"):
-            save_pretrained(model, tiny_config(arch), draft)
+            save_encoder(model, tiny_config(arch), draft)
         else:
             (model or random_model(arch)).save_pretrained(draft)
         (tokenizer or tiny_tokenizer(arch)).save_pretrained(draft)
@@ -137,7 +137,7 @@ def test_a_student_of_fewer_layers_end_to_end(arch, data, tmp_path):
     assert len(layer_parts(model)) == 1
     assert model.config.id2label == {0: "negative", 1: "positive"}
     assert model(**tokenizer("a good film", return_tensors="pt")).logits.shape == (1, 2)
-    record = read_record(output)
+    record = Checkpoint(output).record
     assert record["options"] == OPTIONS.model_dump(mode="json")
     assert (record["stage"], record["seed"], record["parent"]) == ("distil", 1, str(parent))
     assert record["total_train_seconds"] == pytest.approx(SECONDS + record["train_seconds"])
@@ -149,12 +149,12 @@ def taught_loss(monkeypatch, **arguments):
     """Return the loss with which the stage would train, and the student."""
     found = []
 
-    def untrained(model, *_, loss, **__):
-        found.append((loss, model))
+    def untrained(_, learner):
+        found.append((learner.loss, learner.model))
         raise InterruptedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(distil_module, "train", untrained)
+        patch.setattr(stage_run, "train", untrained)
         with pytest.raises(InterruptedError):
             distil(**arguments)
     return found[0]
@@ -164,8 +164,8 @@ def test_the_parent_teaches_unless_another_does(data, parent, tmp_path, monkeypa
     teacher = checkpoint(tmp_path / "teacher", random_model(seed=9, num_hidden_layers=3))
     common = {"data": data, "options": OPTIONS, "seed": 0, "max_length": 32}
     common |= {"work": tmp_path / "work", "output": tmp_path / "output"}
-    loss, student = taught_loss(monkeypatch, parent=parent, **common)
-    other_loss, other_student = taught_loss(monkeypatch, parent=parent, teacher=teacher, **common)
+    loss, student = taught_loss(monkeypatch, start=parent, **common)
+    other_loss, other_student = taught_loss(monkeypatch, start=parent, teacher=teacher, **common)
     for found, expected in ((loss.teacher, parent), (other_loss.teacher, teacher)):
         weights = load_file(expected / "model.safetensors")
         assert all(torch.equal(tensor, weights[name]) for name, tensor in found.state_dict().items())
@@ -175,7 +175,7 @@ def test_the_parent_teaches_unless_another_does(data, parent, tmp_path, monkeypa
 
 def test_a_pretrained_student_gets_a_head_of_the_seed_and_the_labels(data, tmp_path, monkeypatch):
     parent, student = checkpoint(tmp_path / "parent"), tiny_model(tmp_path / "student", labels=("a", "b", "c"), seed=4)
-    common = {"parent": parent, "data": data, "options": OPTIONS, "max_length": 32, "student": student}
+    common = {"start": parent, "data": data, "options": OPTIONS, "max_length": 32, "student": student}
     common |= {"work": tmp_path / "work", "output": tmp_path / "output"}
     first, same, other = (taught_loss(monkeypatch, seed=seed, **common)[1].state_dict() for seed in (1, 1, 2))
     weights = load_file(student / "model.safetensors")
@@ -189,7 +189,7 @@ def test_a_pretrained_student_gets_a_head_of_the_seed_and_the_labels(data, tmp_p
 def test_a_pretrained_student_end_to_end(kind, data, tmp_path):
     model = random_model()
     parent = checkpoint(tmp_path / "parent", model if kind == "theirs" else convert(model, frozenset()))
-    assert is_ours(parent) == (kind == "ours")
+    assert (Checkpoint(parent).kind == "encoder") == (kind == "ours")
     # Another architecture and, in a folder as transformers saves it, another width, with the same tokens.
     student = tmp_path / "student"
     random_model("electra", hidden_size=16, num_attention_heads=1, intermediate_size=32).save_pretrained(student)
@@ -207,7 +207,8 @@ def test_a_student_learns_what_its_teacher_says_rather_than_the_labels(tmp_path)
     # A teacher that is certain of the contrary, by its labels being named the other way round.
     model = random_model(seed=1)
     config = {"learning_rate": 5e-3, "batch_size": 16, "epochs": 4}
-    train(model, tiny_tokenizer(), data, DistilOptions(**config), 0, 32, tmp_path / "teaching")
+    job = StageJob(data, data, DistilOptions(**config), 0, 32, tmp_path / "teaching", tmp_path)
+    train(job, Learner(model, tiny_tokenizer()))
     with torch.no_grad():
         model.classifier.weight.copy_(model.classifier.weight.flip(0))
         model.classifier.bias.copy_(model.classifier.bias.flip(0))
@@ -215,7 +216,7 @@ def test_a_student_learns_what_its_teacher_says_rather_than_the_labels(tmp_path)
     options = DistilOptions(**config, layers=1, evaluations=1, distillation=Distillation(labels=0, logits=1))
     distil(parent, data, options, 0, 32, tmp_path / "work", tmp_path / "output")
     # Chosen and judged by the labels nevertheless.
-    validation = read_record(tmp_path / "output")["validation"]
+    validation = Checkpoint(tmp_path / "output").record["validation"]
     assert validation["accuracy"] < 0.2
     assert validation["loss"] > cross_entropy(torch.zeros(1, 2), torch.tensor([0])).item()
 
@@ -249,7 +250,7 @@ def test_quantization_aware_training_with_a_teacher_end_to_end(data, parent, tmp
     teacher = checkpoint(tmp_path / "teacher", random_model(seed=9, num_hidden_layers=4))
     before = files(teacher)
     quantize(parent, data, QUANTIZE, 0, 32, tmp_path / "work", tmp_path / "output", teacher=teacher)
-    encoder = load_model(tmp_path / "output")
+    encoder = Checkpoint(tmp_path / "output").load()
     assert encoder.shape.integer == INT
     assert {name.split(".")[0] for name in encoder.state_dict()} == {"embeddings", "layers", "head"}
     assert files(teacher) == before
@@ -281,24 +282,21 @@ class Leave(TrainerCallback):
             signal.raise_signal(signal.SIGTERM)
 
 
-def leaving(step, *arguments, callbacks=(), **keywords):
-    return train(*arguments, callbacks=[*callbacks, Leave(step)], **keywords)
+def leaving(step, job, learner):
+    return train(job, replace(learner, callbacks=[*learner.callbacks, Leave(step)]))
 
 
 @pytest.mark.parametrize("stage", ["distil", "quantize"])
 def test_left_and_resumed_ends_the_same_to_the_bit(stage, data, parent, tmp_path, monkeypatch):
     changes = {"epochs": 2.5, "gradient_accumulation": 2, "evaluations": 4}
     teacher = checkpoint(tmp_path / "teacher", random_model(seed=9, num_hidden_layers=4))
-    module, run, options = {
-        "distil": (distil_module, distil, OPTIONS),
-        "quantize": (quantize_module, quantize, QUANTIZE),
-    }[stage]
+    run, options = {"distil": (distil, OPTIONS), "quantize": (quantize, QUANTIZE)}[stage]
     job = partial(run, parent, data, options.model_copy(update=changes), 3, 32, teacher=teacher)
     job(tmp_path / "undisturbed_work", tmp_path / "undisturbed")
     work, output = tmp_path / "work", tmp_path / "output"
     for step in (4, 9):
         with monkeypatch.context() as patch:
-            patch.setattr(module, "train", partial(leaving, step))
+            patch.setattr(stage_run, "train", partial(leaving, step))
             with pytest.raises(SystemExit) as left:
                 job(work, output)
         assert left.value.code == 143

@@ -5,15 +5,17 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+from intaglio.checkpoint import Checkpoint, write_checkpoint
 from intaglio.errors import UserError
 from intaglio.models.dropout import override_dropout
 from intaglio.schemas import TRAINING_HISTORY, read_table
-from intaglio.stages import finetune as module
-from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
-from intaglio.stages.finetune import finetune
+from intaglio.stages import run as stage_run
+from intaglio.stages.run import training_record
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.options import FinetuneOptions, QuantizeOptions
+from intaglio.training.job import StageJob
 from intaglio.training.train import TrainingResult
+from stage_runs import finetune
 from tiny import ARCHITECTURES, MAX_LENGTH, tiny_config, tiny_data, tiny_model
 
 OPTIONS = FinetuneOptions(batch_size=8, epochs=1, learning_rate=1e-3)
@@ -36,7 +38,7 @@ def test_a_checkpoint_is_whole_and_loads(arch, data, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(output)
     assert model(**tokenizer("a good film", return_tensors="pt")).logits.shape == (1, 3)
     record = json.loads((output / "training.json").read_text())
-    assert record == read_record(output)
+    assert record == Checkpoint(output).record
     assert record["options"] == OPTIONS.model_dump(mode="json")
     assert (record["stage"], record["seed"], record["parent"]) == ("finetune", 1, None)
     assert (record["steps"], record["epochs"], record["best_step"]) == (8, 1.0, 8)
@@ -61,11 +63,11 @@ def test_the_encoder_is_pretrained_and_the_head_is_of_the_seed(tmp_path, data, m
         tokenizer.save_pretrained(draft)
     taken = []
 
-    def untrained(model, *_, **__):
-        taken.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    def untrained(_, learner):
+        taken.append({name: tensor.clone() for name, tensor in learner.model.state_dict().items()})
         raise InterruptedError
 
-    monkeypatch.setattr(module, "train", untrained)
+    monkeypatch.setattr(stage_run, "train", untrained)
     for seed in (1, 1, 2):
         with pytest.raises(InterruptedError):
             finetune(pretrained, data, OPTIONS, seed, 32, tmp_path / "work", tmp_path / "output")
@@ -143,23 +145,27 @@ def test_a_failed_training_leaves_no_artifact(data, tmp_path):
 
 def test_the_times_of_a_recipe_add_up(tmp_path):
     rows = [{"step": 1, "epoch": 0.5, "name": "loss", "value": 0.25}]
-    result = TrainingResult(torch.nn.Identity(), 2.5, 0.5, 0.4, 5, 1.0, 5, {"accuracy": 0.5}, rows, "a device")
+    result = TrainingResult(2.5, {"accuracy": 0.5}, "a device", rows)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "model"))
     parent, child = tmp_path / "parent", tmp_path / "child"
 
     def save(folder):
         (folder / "weights").write_text("w")
+        (folder / "config.json").write_text("{}")
 
-    write_checkpoint(parent, save, tokenizer, training_record(result, FinetuneOptions(), 1), rows)
-    write_checkpoint(child, save, tokenizer, training_record(result, QuantizeOptions(), 1, parent), rows)
-    record = read_record(child)
+    places = {"data": tmp_path, "seed": 1, "max_length": 8, "work": tmp_path, "output": tmp_path}
+    first = StageJob(tmp_path / "model", options=FinetuneOptions(), **places)
+    write_checkpoint(parent, save, tokenizer, training_record(first, result), rows)
+    second = StageJob(parent, options=QuantizeOptions(), **places)
+    write_checkpoint(child, save, tokenizer, training_record(second, result, 2.5), rows)
+    record = Checkpoint(child).record
     assert (record["stage"], record["train_seconds"], record["total_train_seconds"]) == ("quantize", 2.5, 5.0)
     assert record["parent"] == str(parent)
     assert (child / "weights").read_text() == "w"
 
 
 def test_a_checkpoint_without_a_record_is_refused(tmp_path):
-    with new_artifact(tmp_path / "checkpoint", "checkpoint"):
-        pass
+    with new_artifact(tmp_path / "checkpoint", "checkpoint") as draft:
+        (draft / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"no training.json"):
-        read_record(tmp_path / "checkpoint")
+        print(Checkpoint(tmp_path / "checkpoint").record)

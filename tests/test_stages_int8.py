@@ -17,8 +17,8 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from encoders import batch
-from intaglio.checkpoint import load_checkpoint
-from intaglio.encoder.checkpoint import convert
+from intaglio.checkpoint import Checkpoint
+from intaglio.encoder.files import convert
 from intaglio.errors import UserError
 from intaglio.export.export import export
 from intaglio.measure.evaluate import evaluate
@@ -30,10 +30,9 @@ from intaglio.onnx.linear import linear_inputs, separate_attention
 from intaglio.onnx.session import open_session
 from intaglio.schemas import LATENCY, OPERATORS, PREDICTIONS, SIZES, TRAINING_HISTORY, read_table
 from intaglio.stages import int8 as int8_stage
-from intaglio.stages.checkpoint import read_record
-from intaglio.stages.int8 import int8
 from intaglio.study.options import Int8Options
 from intaglio.study.schema import Profile
+from stage_runs import int8, load_checkpoint
 from tiny import ARCHITECTURES, MAX_LENGTH, tiny_checkpoint, tiny_data, tiny_tokenizer
 
 METHODS = ("dynamic", "static", "weights")
@@ -279,8 +278,8 @@ class TestGraphs:
 class TestStage:
     def test_checkpoint(self, made: tuple[str, Path, Path], parent: Path) -> None:
         method, output, _ = made
-        record = read_record(output)
-        assert (record["stage"], record["steps"], record["best_step"]) == ("int8", 0, 0)
+        record = Checkpoint(output).record
+        assert (record["stage"], record["steps"], record["best_step"]) == ("int8", None, None)
         assert record["total_train_seconds"] == 100 + record["train_seconds"] > 100
         assert record["parent"] == str(parent)
         assert record["options"]["method"] == method
@@ -317,7 +316,7 @@ class TestStage:
         frame = pd.read_parquet(data / "validation.parquet")
         texts = [tokenizer(text, truncation=True, max_length=32, return_tensors="pt") for text in frame["text_a"]]
         logits = torch.cat([model(**each).logits for each in texts])
-        found = read_record(output)["validation"]
+        found = Checkpoint(output).record["validation"]
         assert found["accuracy"] == accuracy_score(frame["label"], logits.argmax(1))
         loss = torch.nn.functional.cross_entropy(logits, torch.tensor(frame["label"]))
         assert found["loss"] == pytest.approx(float(loss), rel=1e-5)

@@ -2,10 +2,8 @@ import gc
 import json
 import shutil
 import signal
-import sys
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,20 +13,18 @@ from transformers import AutoConfig, TrainerCallback
 
 from encoders import ARCHITECTURES
 from intaglio import store
-from intaglio.checkpoint import load_model
-from intaglio.encoder.checkpoint import convert, is_ours, read_config, save_pretrained
+from intaglio.checkpoint import RECORD, Checkpoint
 from intaglio.encoder.cutting import Kept, cut_out
+from intaglio.encoder.files import convert, save_encoder
 from intaglio.errors import UserError
 from intaglio.execution.constants import constants_of
 from intaglio.metrics import KNOWN_METRICS
-from intaglio.stages import prune as prune_module
-from intaglio.stages import quantize as quantize_module
-from intaglio.stages.checkpoint import RECORD, read_record
+from intaglio.stages import run as stage_run
 from intaglio.stages.masks import linear_layers, sparsity_rows
-from intaglio.stages.prune import GradualMasks, prune
-from intaglio.stages.quantize import quantize
+from intaglio.stages.prune import GradualMasks
 from intaglio.study.options import Distillation, PruneOptions, QuantizeOptions
 from intaglio.training.train import train
+from stage_runs import prune, quantize
 from tiny import tiny_checkpoint, tiny_data
 
 WEIGHTS = 2 * (4 * 32 * 32 + 2 * 32 * 64)
@@ -67,9 +63,9 @@ def parents(tmp_path_factory):
 
 def as_ours(folder, parent, change):
     """The checkpoint as our encoder, changed."""
-    model = load_model(parent)
+    model = Checkpoint(parent).load()
     with store.new_artifact(folder, "checkpoint") as draft:
-        save_pretrained(change(convert(model, frozenset())), model.config, draft)
+        save_encoder(change(convert(model, frozenset())), model.config, draft)
         for file in parent.glob("tokenizer*"):
             shutil.copy(file, draft)
     return with_record(folder)
@@ -115,23 +111,22 @@ def run(data, tmp_path, monkeypatch):
 
     def start(stage, parent, name="output", leave=None, die=None, teacher=None, **options):
         watch = Watch(leave, die)
-        module, kind = (prune_module, PruneOptions) if stage is prune else (quantize_module, QuantizeOptions)
-        watched = partial(_train_watched, watch)
+        kind = PruneOptions if stage is prune else QuantizeOptions
         output = tmp_path / name
         with monkeypatch.context() as patch:
-            patch.setattr(module, "train", watched)
+            patch.setattr(stage_run, "train", partial(_train_watched, watch))
             stage(parent, data, kind(**TRAINING | options), 3, 32, tmp_path / f"{name}-work", output, teacher)
         return output, watch
 
     return start
 
 
-def _train_watched(watch, *args, callbacks, **kwargs):
-    return train(*args, callbacks=[*callbacks, watch], **kwargs)
+def _train_watched(watch, job, learner):
+    return train(job, replace(learner, callbacks=[*learner.callbacks, watch]))
 
 
 def masks_of(checkpoint):
-    return Watch.masks(load_model(checkpoint))
+    return Watch.masks(Checkpoint(checkpoint).load())
 
 
 def pattern(weights, share, scope):
@@ -147,17 +142,17 @@ def pattern(weights, share, scope):
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_one_shot_removes_the_smallest_weights_and_training_leaves_them(run, parents, scope):
-    weights = [layer.weight.detach().numpy() for layer in linear_layers(load_model(parents["bert"])).values()]
+    weights = [layer.weight.detach().numpy() for layer in linear_layers(Checkpoint(parents["bert"]).load()).values()]
     expected = pattern(weights, 0.37, scope)
     output, watch = run(prune, parents["bert"], schedule="one-shot", sparsity=0.37, scope=scope)
     assert len(watch.zeros) == STEPS
     assert all(torch.equal(zeros, expected) for zeros in [*watch.zeros.values(), *watch.evaluated.values()])
     assert torch.equal(masks_of(output), expected)
-    record = read_record(output)
-    assert record["sparsity"] == sparsity_rows(load_model(output))
+    record = Checkpoint(output).record
+    assert record["sparsity"] == sparsity_rows(Checkpoint(output).load())
     assert (record["stage"], record["steps"], record["total_train_seconds"] > 1) == ("prune", STEPS, True)
     # All that is not zero has moved.
-    before, after = load_model(parents["bert"]), load_model(output)
+    before, after = Checkpoint(parents["bert"]).load(), Checkpoint(output).load()
     for layer, other in zip(linear_layers(before).values(), linear_layers(after).values(), strict=True):
         assert (layer.weight != other.weight).all()
 
@@ -187,15 +182,15 @@ def test_gradual_pruning_follows_the_schedule_and_its_masks_grow(run, parents, m
         assert step in shares or torch.equal(watch.zeros[step], before)
         before = watch.zeros[step]
     # Evaluations stand at every second step.
-    assert read_record(output)["best_step"] == 6
+    assert Checkpoint(output).record["best_step"] == 6
     assert torch.equal(masks_of(output), watch.zeros[6])
-    assert sum(row["zeros"] for row in read_record(output)["sparsity"]) == round(0.6 * WEIGHTS)
+    assert sum(row["zeros"] for row in Checkpoint(output).record["sparsity"]) == round(0.6 * WEIGHTS)
 
 
 def test_weights_are_removed_until_the_last_step_if_so_asked(run, parents):
     output, _ = run(prune, parents["bert"], sparsity=0.9, pruning=1.0, scope="layer", patience=1)
-    assert read_record(output)["best_step"] == STEPS
-    zeros = [row["zeros"] for row in read_record(output)["sparsity"]]
+    assert Checkpoint(output).record["best_step"] == STEPS
+    zeros = [row["zeros"] for row in Checkpoint(output).record["sparsity"]]
     assert zeros == [922, 922, 922, 922, 1843, 1843] * 2
 
 
@@ -208,7 +203,7 @@ def test_weights_are_removed_until_the_last_step_if_so_asked(run, parents):
     ],
 )
 def test_prunings_at_the_same_step_are_one_and_none_comes_before_the_first(parents, options, sparsities):
-    found = GradualMasks(load_model(parents["bert"]), PruneOptions(**options)).sparsities(20)
+    found = GradualMasks(Checkpoint(parents["bert"]).load(), PruneOptions(**options)).sparsities(20)
     assert found[max(found)] == sparsities[max(sparsities)]
     if options["pruning"] == 0.1:
         assert set(found) == {1, 2}
@@ -221,7 +216,8 @@ def assert_same(first, second):
     assert weights.keys() == others.keys()
     assert all(torch.equal(weights[name], others[name]) for name in weights)
     facts = [
-        {key: read_record(output)[key] for key in ("steps", "best_step", "validation")} for output in (first, second)
+        {key: Checkpoint(output).record[key] for key in ("steps", "best_step", "validation")}
+        for output in (first, second)
     ]
     assert facts[0] == facts[1]
 
@@ -252,21 +248,21 @@ def test_one_shot_pruning_that_was_interrupted_ends_the_same_to_the_bit(run, par
 def test_our_encoder_is_pruned_as_transformers_own(run, parents, ours):
     output, _ = run(prune, ours, schedule="one-shot", sparsity=0.5, max_steps=2)
     theirs, _ = run(prune, parents["bert"], "theirs", schedule="one-shot", sparsity=0.5, max_steps=2)
-    assert is_ours(output)
-    assert not load_model(output).shape.integer
+    assert Checkpoint(output).kind == "encoder"
+    assert not Checkpoint(output).load().shape.integer
     assert torch.equal(masks_of(output), masks_of(theirs))
 
 
 @pytest.mark.parametrize("structure", ["unstructured", "2:4"])
 def test_what_was_cut_is_pruned_and_quantized(run, smaller, structure):
     pruned, _ = run(prune, smaller, "pruned", structure=structure, schedule="one-shot", scope="layer", max_steps=2)
-    rows = read_record(pruned)["sparsity"]
+    rows = Checkpoint(pruned).record["sparsity"]
     assert [row["weights"] for row in rows] == [512] * 4 + [1280] * 2 + [1024] * 4 + [2048] * 2
     assert all(2 * row["zeros"] == row["weights"] for row in rows)
-    assert load_model(pruned).shape.heads == (1, 2)
+    assert Checkpoint(pruned).load().shape.heads == (1, 2)
     quantized, _ = run(quantize, pruned, "quantized", max_steps=2)
     assert torch.equal(masks_of(quantized), masks_of(pruned))
-    assert load_model(quantized).shape.neurons == (40, 64)
+    assert Checkpoint(quantized).load().shape.neurons == (40, 64)
 
 
 def test_a_teacher_helps_to_recover_and_is_not_pruned(run, parents):
@@ -287,7 +283,7 @@ def test_the_options_decide_about_dropout(run, parents, ours, parent):
     first = start("first", dropout=0.0, attention_dropout=0.0)[0]
     second = start("second", dropout=0.5, attention_dropout=0.0)[0]
     third = start("third")[0]
-    assert [read_config(output).hidden_dropout_prob for output in (first, second, third)] == [0.0, 0.5, 0.1]
+    assert [Checkpoint(output).config().hidden_dropout_prob for output in (first, second, third)] == [0.0, 0.5, 0.1]
     found = [load_file(output / "model.safetensors") for output in (first, second, third)]
     assert len({float(weights[min(weights)].double().sum()) for weights in found}) == 3
 
@@ -312,9 +308,9 @@ def test_masks_hold_through_quantization_in_real_weights_and_in_integers(run, pa
     assert len(watch.evaluated) == 2
     assert all(torch.equal(zeros, expected) for zeros in [*watch.zeros.values(), *watch.evaluated.values()])
     assert torch.equal(masks_of(output), expected)
-    assert read_record(output)["sparsity"] == read_record(pruned)["sparsity"]
+    assert Checkpoint(output).record["sparsity"] == Checkpoint(pruned).record["sparsity"]
     integers = []
-    for layer in constants_of(load_model(output)).layers:
+    for layer in constants_of(Checkpoint(output).load()).layers:
         integers += [layer.projections.weight, layer.attention_output.weight, layer.intermediate.weight]
         integers.append(layer.output.weight)
     values = torch.cat([weight.flatten() for weight in integers])
@@ -335,7 +331,7 @@ def test_a_quantization_that_was_interrupted_keeps_the_masks(run, parents):
 
 
 def test_quantizing_what_is_not_pruned_records_no_sparsity(run, parents):
-    assert "sparsity" not in read_record(run(quantize, parents["bert"], max_steps=2)[0])
+    assert "sparsity" not in Checkpoint(run(quantize, parents["bert"], max_steps=2)[0]).record
 
 
 def test_a_parent_with_more_zeros_than_asked_for_is_refused(run, parents):
@@ -348,13 +344,6 @@ def test_a_quantized_parent_is_refused(run, parents):
     quantized, _ = run(quantize, parents["bert"], "quantized", max_steps=2)
     with pytest.raises(UserError, match="is quantized already, and its integers are final"):
         run(prune, quantized)
-
-
-def test_heads_and_neurons_are_left_to_another_room(run, parents, monkeypatch):
-    given = []
-    monkeypatch.setitem(sys.modules, "intaglio.stages.cut", SimpleNamespace(cut=lambda *args: given.extend(args)))
-    run(prune, parents["bert"], structure="heads-and-neurons", teacher=parents["electra"])
-    assert (given[0], given[3:5], given[7]) == (parents["bert"], [3, 32], parents["electra"])
 
 
 def test_a_parent_without_a_record_is_refused(run, tmp_path):

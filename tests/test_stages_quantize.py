@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from intaglio.checkpoint import load_checkpoint
-from intaglio.encoder.checkpoint import from_pretrained
+from intaglio.checkpoint import Checkpoint
+from intaglio.encoder.files import read_encoder
 from intaglio.errors import UserError
-from intaglio.stages.checkpoint import read_record
-from intaglio.stages.finetune import finetune
-from intaglio.stages.quantize import calibrate, compare, quantize
+from intaglio.stages.quantize import calibrate_ranges, compare_predictions
 from intaglio.study.options import FinetuneOptions, QuantizeOptions
 from intaglio.training.examples import drawn_batches
+from intaglio.training.job import StageJob
+from stage_runs import finetune, load_checkpoint, quantize
 from tiny import tiny_data, tiny_model
 
 ALL = frozenset({"linear", "gelu", "softmax", "layernorm"})
@@ -34,11 +34,11 @@ def test_the_share_of_changed_predictions_is_counted_and_recorded(made: tuple[Pa
     parent, data = made
     options = QuantizeOptions(batch_size=8, max_steps=1, calibration_examples=64)
     quantize(parent, data, options, 1, 32, tmp_path / "work", tmp_path / "output")
-    conversion = read_record(tmp_path / "output")["conversion"]
+    conversion = Checkpoint(tmp_path / "output").record["conversion"]
     model, tokenizer = load_checkpoint(parent)
-    batches = drawn_batches(data, tokenizer, 32, 64, 1)
-    encoder = from_pretrained(parent, ALL)
-    calibrate(encoder, batches, options.momentum)
+    batches = drawn_batches(StageJob(parent, data, options, 1, 32, tmp_path, tmp_path), tokenizer, 64)
+    encoder = read_encoder(parent, ALL)
+    calibrate_ranges(encoder, batches, options.momentum)
     changed = 0
     with torch.no_grad():
         for batch in batches:
@@ -51,13 +51,13 @@ def test_the_share_of_changed_predictions_is_counted_and_recorded(made: tuple[Pa
 def test_a_calibration_that_breaks_the_model_fails_with_its_figures(made: tuple[Path, Path]) -> None:
     parent, data = made
     model, tokenizer = load_checkpoint(parent)
-    batches = drawn_batches(data, tokenizer, 32, 32, 1)
-    encoder = from_pretrained(parent, ALL)
-    calibrate(encoder, batches, 0.95)
+    batches = drawn_batches(StageJob(parent, data, QuantizeOptions(), 1, 32, parent, parent), tokenizer, 32)
+    encoder = read_encoder(parent, ALL)
+    calibrate_ranges(encoder, batches, 0.95)
     with torch.no_grad():
         # A head that says the opposite: every prediction changes.
         encoder.head.output.weight.neg_()
         encoder.head.output.bias.neg_()
     with pytest.raises(UserError, match=r"\d+ of 32 predictions change .* where 0.4 is allowed; take more") as caught:
-        compare(model, encoder, batches, 0.4)
+        compare_predictions(model, encoder, batches, 0.4)
     assert "\n" not in str(caught.value)

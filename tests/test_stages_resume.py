@@ -1,6 +1,7 @@
 import json
 import random
 import signal
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,9 +11,10 @@ from transformers import TrainerCallback
 
 from intaglio import store
 from intaglio.schemas import TRAINING_HISTORY, read_table
-from intaglio.stages import finetune as finetune_module
+from intaglio.stages import run as stage_run
 from intaglio.study.options import FinetuneOptions
 from intaglio.training import arguments, resume
+from intaglio.training.job import StageJob
 from intaglio.training.train import train
 from interrupted import jobs, when
 from tiny import tiny_data, tiny_model
@@ -41,7 +43,7 @@ def server(tmp_path_factory):
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     return {
-        "model": tiny_model(folder / "model"),
+        "start": tiny_model(folder / "model"),
         "data": tiny_data(folder / "data", n=100),
         "seed": 3,
         "max_length": 32,
@@ -123,6 +125,10 @@ class Leave(TrainerCallback):
             signal.raise_signal(signal.SIGTERM)
 
 
+def _train_leaving(moment, job, learner):
+    return train(job, replace(learner, callbacks=[Leave(moment)]))
+
+
 def finetune_here(inputs, folder, monkeypatch, moment=None, **options):
     """Fine-tune in this process, so that the signal comes at a known moment; return the exit status."""
     threads, request = torch.get_num_threads(), job(inputs, folder, checkpoint_minutes=60, **options)
@@ -130,8 +136,8 @@ def finetune_here(inputs, folder, monkeypatch, moment=None, **options):
     torch.set_num_threads(1)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(finetune_module, "train", partial(train, callbacks=[Leave(moment)]))
-            finetune_module.finetune(**request)
+            patch.setattr(stage_run, "train", partial(_train_leaving, moment))
+            stage_run.run_stage(StageJob(**request))
     except SystemExit as leaving:
         return leaving.code
     finally:

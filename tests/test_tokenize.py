@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 from transformers import AutoTokenizer
 
+from intaglio.checkpoint import longest_input
 from intaglio.errors import UserError
-from intaglio.tasks.tokenize import collate, encoded_dataset, longest_input, read_split, read_task, tokenize
+from intaglio.tasks.tokenize import collate, encoded_dataset, read_split, read_task, tokenize
 from tiny import tiny_data, tiny_model, tiny_tokenizer
 
 

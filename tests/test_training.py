@@ -1,7 +1,7 @@
 import json
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pandas as pd
@@ -12,17 +12,25 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback
 
 from intaglio.errors import UserError
 from intaglio.metrics import KNOWN_METRICS
-from intaglio.study.options import TrainingOptions
+from intaglio.study.options import FinetuneOptions
 from intaglio.tasks.tokenize import encoded_dataset
 from intaglio.training.arguments import count_steps, use_bf16
 from intaglio.training.clock import Clock
+from intaglio.training.job import Learner, StageJob
 from intaglio.training.loss import LossMeter
 from intaglio.training.selection import evaluation_steps
-from intaglio.training.train import train
+from intaglio.training.train import TrainingResult, train
 from intaglio.training.trainer import StageTrainer
 from tiny import tiny_config, tiny_data, tiny_model, tiny_tokenizer
 
-Options = partial(TrainingOptions, batch_size=8, epochs=1, learning_rate=1e-3)
+Options = partial(FinetuneOptions, batch_size=8, epochs=1, learning_rate=1e-3)
+
+
+@dataclass(frozen=True)
+class Trained(TrainingResult):
+    """A result with the model that was trained."""
+
+    model: torch.nn.Module = field(kw_only=True)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,8 +55,10 @@ def run(folder, data, tmp_path):
             model = AutoModelForSequenceClassification.from_pretrained(
                 folder, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
             )
+        learner = Learner(model, tiny_tokenizer(), callbacks=callbacks)
         chosen = Options(**options)
-        return train(model, tiny_tokenizer(), data, chosen, seed, 32, tmp_path / work, callbacks=callbacks)
+        result = train(StageJob(folder, data, chosen, seed, 32, tmp_path / work, tmp_path), learner)
+        return Trained(**vars(result), model=model)
 
     return start
 
@@ -395,7 +405,8 @@ def test_three_labels_are_learned(tmp_path):
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(tiny_config(labels=labels))
     options = Options(epochs=8, learning_rate=5e-3, batch_size=16)
-    result = train(model, tiny_tokenizer(), data, options, 0, 32, tmp_path / "work")
+    job = StageJob(data, data, options, 0, 32, tmp_path / "work", tmp_path)
+    result = train(job, Learner(model, tiny_tokenizer()))
     assert result.validation["f1_macro"] > 0.9
     losses = pd.Series(curve(result, "loss"))
     assert losses.iloc[-5:].mean() < 0.5 * losses.iloc[:5].mean()

@@ -1,57 +1,190 @@
-"""A [checkpoint] as a model that classifies: transformers' own, our encoder, or a graph in ONNX Runtime."""
+"""The [checkpoint] artifact that every stage leaves: the model, its tokenizer, how it was trained, its curves.
+
+`Checkpoint` opens one: it is verified and its config.json is read once, and everybody asks it what it is.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from intaglio.encoder.checkpoint import from_pretrained, is_int8, is_ours
+from intaglio import schemas, store
+from intaglio.arithmetic.operations import OPERATIONS, Operation
+from intaglio.encoder.files import SECTION, read_config, read_encoder, transformers_config
 from intaglio.errors import UserError
 from intaglio.onnx.runtime import OnnxModel
 from intaglio.onnx.session import MODEL, open_session
-from intaglio.store import open_artifact
+
+RECORD = "training.json"
+HISTORY = "history.parquet"
+Kind = Literal["transformers", "encoder", "graph"]
+# Model types whose positions start behind the padding index, as fairseq's did, so that many are lost.
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "ibert", "mpnet"}
 
 
-def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> tuple[Any, Any]:
-    """Return the model of a [checkpoint], in evaluation mode on the device, and its tokenizer.
+class Checkpoint:
+    """A [checkpoint] artifact, opened.
 
-    The model is called with input_ids, attention_mask and, where the tokenizer makes them, token_type_ids (int64,
-    [batch, length]); its output has `logits` ([batch, labels]). A model of 8 bits is on the CPU, whatever the device.
+    Example:
+        checkpoint = Checkpoint(Path("results/store/finetune/movie.minilm.s1.0123456789ab"))
+        model, tokenizer = checkpoint.load("cpu"), checkpoint.tokenizer
 
-    Raises:
-        UserError: the artifact is damaged, or its file lacks weights that the model has.
+    Attributes:
+        path: its folder.
+        about: facts of its manifest.
+        described: the content of its config.json.
+        kind: `transformers` (a model of transformers), `encoder` (Intaglio's, cut or quantized) or `graph` (8 bits,
+            for ONNX Runtime alone).
+        integers: operations that the encoder computes on integers; empty for the other kinds.
     """
-    return load_model(path, device), load_tokenizer(path)
 
+    def __init__(self, path: Path) -> None:
+        """Open a checkpoint.
 
-def load_model(path: Path, device: str | torch.device = "cpu", config: Any = None) -> Any:
-    """Return the model of a [checkpoint] alone; see `load_checkpoint`.
+        Raises:
+            UserError: the artifact is missing, damaged or of another kind, or has no config.json.
+        """
+        self.path = path
+        self.about: dict[str, Any] = store.open_artifact(path, "checkpoint")
+        self.described = read_config(path)
+        section: Mapping[str, Any] = self.described.get(SECTION, {})
+        self.kind: Kind = "graph" if "int8" in section else "encoder" if section else "transformers"
+        self.integers: frozenset[Operation] = frozenset(section.get("integer", ()))
 
-    `config` is a transformers configuration to take for the checkpoint's own, of the same sizes and another dropout.
-    """
-    open_artifact(path, "checkpoint")
-    if is_int8(path):
-        return OnnxModel(open_session(path / MODEL, torch.get_num_threads()))
-    model = from_pretrained(path, config=config) if is_ours(path) else _transformers(path, config)
-    return model.to(device).eval()
+    def __str__(self) -> str:
+        return str(self.path)
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it computes on integers, in an encoder or in a graph of 8 bits."""
+        return bool(self.integers) or self.kind == "graph"
 
-def load_tokenizer(path: Path) -> Any:
-    """Return the tokenizer of a [checkpoint] alone."""
-    return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    @property
+    def is_integer_only(self) -> bool:
+        """Whether it computes on integers from end to end, without floating point between operations."""
+        return self.integers == frozenset(OPERATIONS)
 
+    @property
+    def labels(self) -> list[str]:
+        """Names of its classes, in the order of its outputs."""
+        names = self.described["id2label"]
+        return [names[key] for key in sorted(names, key=int)]
 
-def _transformers(path: Path, config: Any) -> Any:
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        path, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
-    )
-    # Transformers would fill what is missing with random numbers and go on.
-    if report["missing_keys"]:
-        raise UserError(
-            f"{path}: its weights file lacks {min(report['missing_keys'])!r}: not a fine-tuned classifier; "
-            "delete the folder and run its stage again"
+    @property
+    def longest_input(self) -> int | None:
+        """Tokens that it can take at most; None where its config does not say."""
+        return longest_input(self.described)
+
+    def check_length(self, length: int, key: str) -> None:
+        """Refuse sequences that are longer than the model's positions.
+
+        Args:
+            length: tokens.
+            key: of the study, which asks for them.
+
+        Raises:
+            UserError: they are.
+        """
+        limit = self.longest_input
+        if limit is not None and length > limit:
+            raise UserError(f"{key}: {length} tokens, but the model in {self} takes at most {limit}; ask for fewer")
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """How it was trained, the content of its training.json.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not (self.path / RECORD).is_file():
+            raise UserError(f"{self}: no {RECORD}; delete the folder and run again")
+        record: dict[str, Any] = json.loads((self.path / RECORD).read_text())
+        return record
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Its transformers tokenizer."""
+        return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
+
+    def config(self) -> Any:
+        """Return its transformers configuration, a fresh object."""
+        return transformers_config(self.described)
+
+    def load(self, device: str | torch.device = "cpu", config: Any = None) -> Any:
+        """Return its model in evaluation mode.
+
+        Args:
+            device: where it shall be; a graph of 8 bits is on the CPU, whatever the device.
+            config: a transformers configuration to take for its own, of the same sizes and another dropout.
+
+        Returns:
+            A model that is called with input_ids, attention_mask and, where the tokenizer makes them, token_type_ids
+            (int64, [batch, length]); its output has `logits` ([batch, labels]).
+
+        Raises:
+            UserError: its file lacks weights that the model has.
+        """
+        if self.kind == "graph":
+            return OnnxModel(open_session(self.path / MODEL, torch.get_num_threads()))
+        model = read_encoder(self.path, config=config) if self.kind == "encoder" else self._transformers(config)
+        return model.to(device).eval()
+
+    def _transformers(self, config: Any) -> Any:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            self.path,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
         )
-    return model
+        # Transformers would fill what is missing with random numbers and go on.
+        if report["missing_keys"]:
+            raise UserError(
+                f"{self}: its weights file lacks {min(report['missing_keys'])!r}: not a fine-tuned classifier; "
+                "delete the folder and run its stage again"
+            )
+        return model
+
+
+def longest_input(described: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a model can take at most, from the content of its config.json; None where it does not say.
+
+    A RoBERTa of 514 positions takes 512: the first two belong to padding.
+    """
+    positions = described.get("max_position_embeddings")
+    if not isinstance(positions, int):
+        return None
+    if described.get("model_type") in _OFFSET_POSITIONS:
+        return positions - int(described.get("pad_token_id") or 0) - 1
+    return positions
+
+
+def write_checkpoint(
+    output: Path,
+    save: Callable[[Path], object],
+    tokenizer: Any,
+    record: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write a [checkpoint].
+
+    Args:
+        output: where it shall stand.
+        save: writes the model into a folder, as transformers' `save_pretrained` does.
+        tokenizer: a transformers tokenizer.
+        record: the content of training.json, JSON values.
+        history: rows of `schemas.TRAINING_HISTORY`.
+    """
+    about = {key: record[key] for key in ("stage", "seed", "parent") if key in record}
+    with store.new_artifact(output, "checkpoint", about) as draft:
+        save(draft)
+        tokenizer.save_pretrained(draft)
+        (draft / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        schemas.write_table(draft / HISTORY, history, schemas.TRAINING_HISTORY)

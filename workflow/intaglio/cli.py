@@ -17,30 +17,39 @@ from intaglio.errors import UserError
 from intaglio.logged import logged
 
 Arguments = argparse.Namespace
+_STAGES = {
+    "finetune": "Fine-tune a pretrained model, in floating point.",
+    "distil": "Train a student to do what a fine-tuned model does.",
+    "prune": "Set weights of a fine-tuned model to zero and train what is left.",
+    "cut": "Cut heads and neurons out of a fine-tuned model and train what is left.",
+    "quantize": "Quantize a fine-tuned model by training it on simulated integers.",
+    "int8": "Quantize a fine-tuned model to 8 bits without training.",
+}
 
 
-def fetch(arguments: Arguments) -> None:
+def _fetch(arguments: Arguments) -> None:
     """Fetch a source from the hub or the package registry."""
     from pydantic import TypeAdapter
 
     from intaglio.study.sources import Source
-    from intaglio.tasks.fetch import fetch as run
+    from intaglio.tasks.fetch import fetch
 
-    told = dict(arguments.options)
-    what = told.pop("what")
-    run(TypeAdapter(Source).validate_python(told), what, arguments.output)
+    options = dict(arguments.options)
+    what = options.pop("what")
+    fetch(TypeAdapter(Source).validate_python(options), what, arguments.output)
 
 
-def reach(arguments: Arguments) -> None:
+def _reach(arguments: Arguments) -> None:
     """Check that the hub has these sources, before anything is submitted."""
     from intaglio.study.sources import HubSource
-    from intaglio.tasks.fetch import reach as run
+    from intaglio.tasks.fetch import reach
 
-    for told in arguments.options:
-        run(HubSource.model_validate({name: told[name] for name in told if name != "what"}), told["what"])
+    for options in arguments.options:
+        source = {name: value for name, value in options.items() if name != "what"}
+        reach(HubSource.model_validate(source), options["what"])
 
 
-def data(arguments: Arguments) -> None:
+def _data(arguments: Arguments) -> None:
     """Turn a source into the splits of a task."""
     from intaglio.study.schema import Task
     from intaglio.tasks.prepare import prepare_data
@@ -48,7 +57,7 @@ def data(arguments: Arguments) -> None:
     prepare_data(Task.model_validate(arguments.options), arguments.source, arguments.output)
 
 
-def model(arguments: Arguments) -> None:
+def _model(arguments: Arguments) -> None:
     """Turn a source into a pretrained model's folder."""
     from intaglio.models.prepare import prepare_model
     from intaglio.study.schema import Pretrained
@@ -56,54 +65,25 @@ def model(arguments: Arguments) -> None:
     prepare_model(Pretrained.model_validate(arguments.options), arguments.source, arguments.output)
 
 
-def finetune(arguments: Arguments) -> None:
-    """Fine-tune a pretrained model, in floating point."""
-    from intaglio.stages.finetune import finetune as run
-
-    _stage(run, arguments, arguments.model)
-
-
-def distil(arguments: Arguments) -> None:
-    """Train a student to do what a fine-tuned model does."""
-    from intaglio.stages.distil import distil as run
-
-    _stage(run, arguments, arguments.parent, teacher=arguments.teacher, student=arguments.student)
-
-
-def prune(arguments: Arguments) -> None:
-    """Remove weights, or heads and neurons, of a fine-tuned model and train what is left."""
-    from intaglio.stages.prune import prune as run
-
-    _stage(run, arguments, arguments.parent, teacher=arguments.teacher)
-
-
-def quantize(arguments: Arguments) -> None:
-    """Quantize a fine-tuned model by training it on simulated integers."""
-    from intaglio.stages.quantize import quantize as run
-
-    _stage(run, arguments, arguments.parent, teacher=arguments.teacher)
-
-
-def int8(arguments: Arguments) -> None:
-    """Quantize a fine-tuned model to 8 bits without training."""
-    from intaglio.stages.int8 import int8 as run
-
-    _stage(run, arguments, arguments.parent)
-
-
-def _stage(run: Callable[..., None], arguments: Arguments, start: Path, **others: Path | None) -> None:
+def _stage(arguments: Arguments) -> None:
+    from intaglio.stages.run import run_stage
     from intaglio.study.options import STAGES
+    from intaglio.training.job import StageJob
 
     _quiet()
-    run(
-        start,
-        arguments.data,
-        STAGES[arguments.verb].model_validate(arguments.options),
-        arguments.seed,
-        arguments.max_length,
-        arguments.work,
-        arguments.output,
-        **others,
+    given = vars(arguments)
+    run_stage(
+        StageJob(
+            start=given.get("model") or arguments.parent,
+            data=arguments.data,
+            options=STAGES[arguments.verb].model_validate(arguments.options),
+            seed=arguments.seed,
+            max_length=arguments.max_length,
+            work=arguments.work,
+            output=arguments.output,
+            teacher=given.get("teacher"),
+            student=given.get("student"),
+        )
     )
 
 
@@ -114,32 +94,32 @@ def _quiet() -> None:
     logging.disable_progress_bar()
 
 
-def evaluate(arguments: Arguments) -> None:
+def _evaluate(arguments: Arguments) -> None:
     """Predict every test set and compute the metrics."""
-    from intaglio.measure.evaluate import evaluate as run
+    from intaglio.measure.evaluate import evaluate
 
     _quiet()
-    run(arguments.checkpoint, arguments.data, arguments.max_length, arguments.output)
+    evaluate(arguments.checkpoint, arguments.data, arguments.max_length, arguments.output)
 
 
-def export(arguments: Arguments) -> None:
+def _export(arguments: Arguments) -> None:
     """Write a checkpoint as an ONNX model, checked against it."""
-    from intaglio.export.export import export as run
+    from intaglio.export.export import export
 
     _quiet()
-    run(arguments.checkpoint, arguments.output)
+    export(arguments.checkpoint, arguments.output)
 
 
-def profile(arguments: Arguments) -> None:
+def _profile(arguments: Arguments) -> None:
     """Measure latency, memory, size and operators."""
-    from intaglio.measure.profile import profile as run
+    from intaglio.measure.profile import profile
     from intaglio.study.schema import Profile
 
     _quiet()
-    run(arguments.checkpoint, arguments.export, Profile.model_validate(arguments.options), arguments.output)
+    profile(arguments.checkpoint, arguments.export, Profile.model_validate(arguments.options), arguments.output)
 
 
-def plan(arguments: Arguments) -> None:
+def _plan(arguments: Arguments) -> None:
     """Write what a study consists of: every run and where its results lie."""
     from intaglio.study.load import load
     from intaglio.study.plan import make_plan, write_plan
@@ -147,28 +127,28 @@ def plan(arguments: Arguments) -> None:
     write_plan(make_plan(load(arguments.options)), arguments.output)
 
 
-def summarize(arguments: Arguments) -> None:
+def _summarize(arguments: Arguments) -> None:
     """Gather the results of a study into tables."""
     from intaglio.summary.summarize import write_summary
 
     write_summary(arguments.plan, arguments.output)
 
 
-def pages(arguments: Arguments) -> None:
+def _pages(arguments: Arguments) -> None:
     """Write a study's tables for people, as Markdown and HTML."""
     from intaglio.report.pages import write_pages
 
     write_pages(arguments.summary, arguments.output)
 
 
-def plot(arguments: Arguments) -> None:
+def _plot(arguments: Arguments) -> None:
     """Draw the plots of a study from its tables."""
     from intaglio.plots.draw import write_plots
 
     write_plots(arguments.summary, arguments.output)
 
 
-def schema(arguments: Arguments) -> None:
+def _schema(arguments: Arguments) -> None:
     """Write the JSON schema of study files and their reference page."""
     from intaglio.study.reference import write_reference, write_schema
 
@@ -176,46 +156,48 @@ def schema(arguments: Arguments) -> None:
     write_reference(arguments.reference)
 
 
-def submit(arguments: Arguments) -> int:
+def _submit(arguments: Arguments) -> int:
     """Run a target of the workflow in one allocation of the cluster, and wait for it."""
-    from intaglio.cluster.submit import submit as run
+    from intaglio.cluster.submit import submit
 
-    told = vars(arguments)
-    return run(arguments.target, **{name: told[name] for name in told if name not in ("verb", "run", "target", "log")})
+    options = {name: value for name, value in vars(arguments).items() if name not in ("verb", "run", "target", "log")}
+    return submit(arguments.target, **options)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m intaglio", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="intaglio", description=__doc__.splitlines()[0])
     parser.add_argument("--log", type=Path, help="write what is printed to this file too")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(run: Callable[[Arguments], int | None], *names: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(run.__name__, help=run.__doc__, description=run.__doc__)
+    def verb(run: Callable[[Arguments], int | None], *names: str, name: str = "", help: str = "") -> Any:
+        name, help = name or run.__name__.removeprefix("_"), help or str(run.__doc__)
+        added = verbs.add_parser(name, help=help, description=help)
         added.set_defaults(run=run)
-        for name in names:
-            kind: Any = json.loads if name == "options" else int if name in ("seed", "max-length") else Path
-            added.add_argument(f"--{name}", type=kind, required=True)
+        for argument in names:
+            kind: Any = json.loads if argument == "options" else int if argument in ("seed", "max-length") else Path
+            added.add_argument(f"--{argument}", type=kind, required=True)
         return added
 
-    verb(reach, "options")
-    verb(fetch, "options", "output")
-    for run in (data, model):
+    verb(_reach, "options")
+    verb(_fetch, "options", "output")
+    for run in (_data, _model):
         verb(run, "options", "output").add_argument("--source", type=Path, help="fetched source; none for own files")
-    stage = ("data", "options", "seed", "max-length", "work", "output")
-    verb(finetune, "model", *stage)
-    verb(int8, "parent", *stage)
-    for run in (distil, prune, quantize):
-        verb(run, "parent", *stage).add_argument("--teacher", type=Path, help="checkpoint that teaches")
-    verbs.choices["distil"].add_argument("--student", type=Path, help="pretrained model; none for the teacher's layers")
-    verb(evaluate, "checkpoint", "data", "max-length", "output")
-    verb(export, "checkpoint", "output")
-    verb(profile, "checkpoint", "export", "options", "output")
-    verb(plan, "options", "output")
-    verb(summarize, "plan", "output")
-    for run in (pages, plot):
+    for name, help in _STAGES.items():
+        start = "model" if name == "finetune" else "parent"
+        added = verb(_stage, start, "data", "options", "seed", "max-length", "work", "output", name=name, help=help)
+        if name not in ("finetune", "int8"):
+            added.add_argument("--teacher", type=Path, help="checkpoint that teaches")
+        if name == "distil":
+            added.add_argument("--student", type=Path, help="pretrained model; none for the teacher's layers")
+    verb(_evaluate, "checkpoint", "data", "max-length", "output")
+    verb(_export, "checkpoint", "output")
+    verb(_profile, "checkpoint", "export", "options", "output")
+    verb(_plan, "options", "output")
+    verb(_summarize, "plan", "output")
+    for run in (_pages, _plot):
         verb(run, "summary", "output")
-    verb(schema, "schema", "reference")
-    _add_submit(verb(submit))
+    verb(_schema, "schema", "reference")
+    _add_submit(verb(_submit))
     return parser
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intaglio.arithmetic.operations import OPERATIONS
-from intaglio.checkpoint import load_checkpoint, load_tokenizer
-from intaglio.encoder.checkpoint import CONFIG, OURS, is_int8, is_ours
+from intaglio.checkpoint import Checkpoint
+from intaglio.encoder.files import CONFIG, SECTION
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.export.parity import Batch, check_batches, head_input_of, largest_difference, logits_of
 from intaglio.onnx.float_graph import LOGITS, float_graph, graph_inputs
 from intaglio.onnx.graph import model_files, save
 from intaglio.onnx.session import MODEL, RECORD
-from intaglio.store import new_artifact, open_artifact
+from intaglio.store import new_artifact
 
 if TYPE_CHECKING:
     import onnx
@@ -37,25 +37,26 @@ def export(checkpoint: Path, output: Path) -> None:
     Raises:
         UserError: the checkpoint is damaged or of a kind that ONNX cannot express, or the file computes something else.
     """
-    about: dict[str, Any] = {"checkpoint": open_artifact(checkpoint, "checkpoint")}
-    config = json.loads((checkpoint / CONFIG).read_text())
+    opened = Checkpoint(checkpoint)
+    about: dict[str, Any] = {"checkpoint": opened.about}
     with new_artifact(output, "export", about) as draft:
-        record = _hand_on(checkpoint, config, draft) if is_int8(checkpoint) else _write(checkpoint, config, draft)
+        record = _hand_on(opened, draft) if opened.kind == "graph" else _write(opened, draft)
         about |= {name: record[name] for name in ("difference", "tolerance")}
-        load_tokenizer(checkpoint).save_pretrained(draft)
-        plain = {name: value for name, value in config.items() if name != OURS}
+        opened.tokenizer.save_pretrained(draft)
+        plain = {name: value for name, value in opened.described.items() if name != SECTION}
         (draft / CONFIG).write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
         (draft / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def _write(checkpoint: Path, config: dict[str, Any], draft: Path) -> dict[str, Any]:
+def _write(checkpoint: Checkpoint, draft: Path) -> dict[str, Any]:
     """Write the graph of a checkpoint that torch can run; return the content of export.json."""
-    model, tokenizer = load_checkpoint(checkpoint)
+    model, tokenizer = checkpoint.load(), checkpoint.tokenizer
     inputs = graph_inputs(tokenizer)
-    integer = [operation for operation in OPERATIONS if is_ours(checkpoint) and operation in model.shape.integer]
-    graph = _graph(checkpoint, model, inputs, integer)
+    integer = [operation for operation in OPERATIONS if operation in checkpoint.integers]
+    graph = _graph(checkpoint.path, model, inputs, integer)
     save(graph, draft / MODEL)
-    difference, tolerance = _check(checkpoint, model, draft / MODEL, integer, check_batches(tokenizer, config))
+    batches = check_batches(tokenizer, checkpoint.described)
+    difference, tolerance = _check(checkpoint.path, model, draft / MODEL, integer, batches)
     return _record(graph, integer) | {"difference": difference, "tolerance": tolerance}
 
 
@@ -67,7 +68,7 @@ def _graph(checkpoint: Path, model: Any, inputs: list[str], integer: Sequence[st
     return integer_onnx(model, "token_type_ids" in inputs)
 
 
-def _hand_on(checkpoint: Path, config: dict[str, Any], draft: Path) -> dict[str, Any]:
+def _hand_on(checkpoint: Checkpoint, draft: Path) -> dict[str, Any]:
     """Copy the graph of a checkpoint that is one already; return the content of export.json.
 
     Raises:
@@ -75,12 +76,12 @@ def _hand_on(checkpoint: Path, config: dict[str, Any], draft: Path) -> dict[str,
     """
     import onnx
 
-    model = onnx.load(checkpoint / MODEL, load_external_data=False)
-    for file in model_files(checkpoint / MODEL, model.graph):
+    model = onnx.load(checkpoint.path / MODEL, load_external_data=False)
+    for file in model_files(checkpoint.path / MODEL, model.graph):
         shutil.copyfile(file, draft / file.name)
         if not filecmp.cmp(file, draft / file.name, shallow=False):
             raise UserError(f"{checkpoint}: the copy of {file.name} is another file; check the disk and export again")
-    method = config[OURS]["int8"]["method"]
+    method = checkpoint.described[SECTION]["int8"]["method"]
     record = _record(model, [])
     # Between linear layers everything is floating point.
     floating = [operation for operation in OPERATIONS if operation != "linear" or method == "weights"]

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from intaglio.checkpoint import longest_input
 from intaglio.encoder.model import Encoder
 from intaglio.onnx.session import open_session
-from intaglio.tasks.tokenize import longest_input
 
 # (batch, length): the smallest there is, several lengths in one batch, and longer ones.
 SHAPES = ((1, 1), (8, 32), (2, 128))

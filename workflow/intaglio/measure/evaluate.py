@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
+from intaglio.checkpoint import Checkpoint
 from intaglio.errors import UserError
 from intaglio.machine import device_name, fingerprint
 from intaglio.measure.metrics import metric_rows, never_predicted
-from intaglio.measure.models import check_length, is_int8, load_checkpoint
 from intaglio.schemas import METRICS, write_table
 from intaglio.store import new_artifact, open_artifact
 from intaglio.tasks.kinds import kind_of
@@ -38,14 +38,15 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
 
     The manifest's `warnings` are those of the data, and the classes that are never predicted.
     """
-    check_length(checkpoint, max_length, "max_length")
+    opened = Checkpoint(checkpoint)
+    opened.check_length(max_length, "max_length")
     task = read_task(data)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if is_int8(checkpoint):
+    if opened.kind == "graph":
         # Ranges that are taken at every call depend on the examples in it.
         device, batch_size = "cpu", 1
-    model, tokenizer = load_checkpoint(checkpoint, device)
-    facts = {"machine": fingerprint(), "checkpoint": open_artifact(checkpoint, "checkpoint")}
+    model, tokenizer = opened.load(device), opened.tokenizer
+    facts = {"machine": fingerprint(), "checkpoint": opened.about}
     about: dict[str, Any] = {
         "path": str(checkpoint),
         "data": str(data),

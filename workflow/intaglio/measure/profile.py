@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from intaglio.checkpoint import Checkpoint
 from intaglio.errors import UserError
 from intaglio.machine import fingerprint
 from intaglio.measure.agreement import agreeing
@@ -15,7 +16,7 @@ from intaglio.measure.disturbance import DISTURBED
 from intaglio.measure.inputs import cpu_threads, grid
 from intaglio.measure.latency import latency_rows
 from intaglio.measure.memory import cpu_memory, cuda_peaks
-from intaglio.measure.models import check_length, devices, is_int8, load_model, load_tokenizer
+from intaglio.measure.models import devices, is_int8, load_model, load_tokenizer
 from intaglio.measure.operators import operator_rows
 from intaglio.measure.places import Opened, Place, places_of, remedy
 from intaglio.measure.resident import Peaks
@@ -45,11 +46,12 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
         UserError: an artifact is damaged, a length is beyond the model's positions, nothing that was asked for is
             there, or an integer model computes something else in one of the backends.
     """
-    check_length(checkpoint, max(options.lengths), "profile.lengths")
+    opened = Checkpoint(checkpoint)
+    opened.check_length(max(options.lengths), "profile.lengths")
     present = devices(list(options.devices))
     if not present:
         raise UserError(f"profile.devices: {', '.join(options.devices)} asked for, but this machine has none; add cpu")
-    facts = {"machine": fingerprint(), "checkpoint": open_artifact(checkpoint, "checkpoint")}
+    facts = {"machine": fingerprint(), "checkpoint": opened.about}
     about: _Row = {"path": str(checkpoint), "export": open_artifact(export, "export"), "devices": present, **facts}
     latency: list[_Row] = []
     operators: list[_Row] = []

@@ -13,11 +13,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
 from intaglio import store
+from intaglio.checkpoint import longest_input
 from intaglio.errors import UserError
 from intaglio.models.dropout import override_dropout
 from intaglio.models.weights import head_keys, read_classifier
 from intaglio.study.options import TrainingOptions
-from intaglio.tasks.tokenize import longest_input
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from intaglio.encoder.checkpoint import CONFIG
+from intaglio.encoder.files import CONFIG
 from intaglio.errors import UserError
 
 if TYPE_CHECKING:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,97 +13,71 @@ from torch import Tensor
 from transformers import set_seed
 
 from intaglio import store
-from intaglio.checkpoint import load_model, load_tokenizer
-from intaglio.encoder.checkpoint import convert, is_ours, read_config, save_pretrained
 from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.cutting import Kept, cut_out, multiply_adds
+from intaglio.encoder.files import convert, save_encoder
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.models.dropout import override_dropout
-from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
 from intaglio.stages.importance import Units, choose, gated, importance
-from intaglio.study.options import PruneOptions
+from intaglio.stages.prepared import Prepared
+from intaglio.study.options import CutOptions
 from intaglio.training.distillation import taught_by
 from intaglio.training.examples import drawn_batches
-from intaglio.training.train import train
+from intaglio.training.job import Learner, StageJob
 
 # Largest difference of a logit, of the largest logit or of 1: what another order of float32 sums may make.
-TOLERANCE = 1e-4
-KEPT = "kept.json"
-log = logging.getLogger(__name__)
-Batches = Sequence[Mapping[str, Tensor]]
+_TOLERANCE = 1e-4
+_KEPT = "kept.json"
+_log = logging.getLogger(__name__)
 
 
-def cut(
-    parent: Path,
-    data: Path,
-    options: PruneOptions,
-    seed: int,
-    max_length: int,
-    work: Path,
-    output: Path,
-    teacher: Path | None = None,
-) -> None:
-    """Cut heads and neurons, train what is left and write a [checkpoint]; goes on where `work` was left.
-
-    Args:
-        parent: a float [checkpoint] of transformers, of the same seed.
-        data: a [data] artifact.
-        options: what to do.
-        seed: of the examples that tell importance, of the order of the data and of dropout.
-        max_length: tokens at which texts are cut, and for which a speed-up is meant.
-        work: folder for checkpoints, of this job alone; removed in the end.
-        output: the [checkpoint] artifact to write.
-        teacher: the [checkpoint] that teaches, exactly where the options have a distillation.
+def prepare(job: StageJob[CutOptions]) -> Prepared:
+    """Return an encoder without the least important heads and neurons of the parent.
 
     Raises:
-        UserError: the parent is cut or quantized already, is damaged or of an architecture that our encoder is not; the
-            speed-up cannot be reached; or the cut model computes something else than the masked one.
-        Preempted: the job was asked to leave; its progress is saved.
+        UserError: the parent is cut or quantized already, is damaged or of an architecture that has no encoder here;
+            the speed-up cannot be reached; or the cut model computes something else than the masked one.
     """
-    read_record(parent)
-    if is_ours(parent):
+    parent, options = job.parent, job.options
+    if parent.kind != "transformers":
         raise UserError(
-            f"{parent}: is cut or quantized already; heads-and-neurons starts from a float checkpoint that has all of "
-            "them, put it before these stages and only once"
+            f"{parent}: is cut or quantized already; cut starts from a float checkpoint with all heads and neurons, "
+            "put it before these stages and only once"
         )
-    config, tokenizer = read_config(parent), load_tokenizer(parent)
+    config, tokenizer = parent.config(), parent.tokenizer
     override_dropout(config, options)
-    set_seed(seed)
-    model = load_model(parent, "cuda" if torch.cuda.is_available() else "cpu", config)
+    set_seed(job.seed)
+    model = parent.load("cuda" if torch.cuda.is_available() else "cpu", config)
     full = convert(model, frozenset()).to(model.device)
-    batches = drawn_batches(data, tokenizer, max_length, options.importance_examples, seed, labels=True)
-    kept = _kept(work / KEPT, model, full.shape, batches, options, max_length)
+    batches = drawn_batches(job, tokenizer, options.importance_examples, labels=True)
+    kept = _kept(job, model, full.shape, batches)
     encoder = cut_out(full, kept)
-    conversion = check_against_masked(model, full.shape, encoder, kept, batches[0])
-    del model, full
-    loss = taught_by(teacher, encoder, tokenizer, data, max_length, options.distillation)
-    result = train(encoder, tokenizer, data, options, seed, max_length, work, loss=loss)
-    record = training_record(result, options, seed, parent) | {
-        "conversion": conversion,
+    facts = {
+        "conversion": check_against_masked(model, full.shape, encoder, kept, batches[0]),
         "cut": {"heads": encoder.shape.heads, "neurons": encoder.shape.neurons},
     }
-    write_checkpoint(output, partial(save_pretrained, encoder, config), tokenizer, record, result.history)
-    shutil.rmtree(work, ignore_errors=True)
+    del model, full
+    learner = Learner(encoder, tokenizer, loss=taught_by(job, encoder, tokenizer))
+    return Prepared(learner, partial(save_encoder, encoder, config), lambda: facts)
 
 
-def _kept(
-    file: Path, model: Any, shape: EncoderConfig, batches: Batches, options: PruneOptions, max_length: int
-) -> Kept:
+def _kept(job: StageJob[CutOptions], model: Any, shape: EncoderConfig, batches: Sequence[Mapping[str, Tensor]]) -> Kept:
     """Return what to keep: what an interrupted job has chosen, or else by importance.
 
     The choice is kept in a file, for a resumed job may run on a machine that rounds otherwise, and the weights that it
     goes on with must find their places.
     """
+    file = job.work / _KEPT
     if file.is_file():
-        told = json.loads(file.read_text())
-        return Kept(*(tuple(map(tuple, told[name])) for name in ("heads", "neurons")))
-    kept = choose(importance(model, shape, batches), shape, options, max_length)
+        chosen = json.loads(file.read_text())
+        return Kept(*(tuple(map(tuple, chosen[name])) for name in ("heads", "neurons")))
+    kept = choose(importance(model, shape, batches), shape, job.options, job.max_length)
     with store.new_file(file) as draft:
         draft.write_text(json.dumps({"heads": kept.heads, "neurons": kept.neurons}) + "\n")
     small = kept.shape(shape)
-    faster = multiply_adds(shape, max_length) / multiply_adds(small, max_length)
-    log.warning("heads %s, neurons %s: %.2f times fewer multiplications", small.heads, small.neurons, faster)
+    faster = multiply_adds(shape, job.max_length) / multiply_adds(small, job.max_length)
+    _log.warning("heads %s, neurons %s: %.2f times fewer multiplications", small.heads, small.neurons, faster)
     return kept
 
 
@@ -132,7 +104,7 @@ def check_against_masked(
     with gated(model, Units.only(kept, shape, model.device)):
         expected = model(**inputs).logits
     difference = float((encoder(**inputs).logits - expected).abs().max())
-    tolerance = TOLERANCE * max(1.0, float(expected.abs().max()))
+    tolerance = _TOLERANCE * max(1.0, float(expected.abs().max()))
     if not difference <= tolerance:
         raise UserError(
             f"cutting changed the model: a logit differs by {difference:.3g} from the one with masked heads and neurons"

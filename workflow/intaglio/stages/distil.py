@@ -2,78 +2,48 @@
 
 from __future__ import annotations
 
-import shutil
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from intaglio.checkpoint import load_checkpoint
-from intaglio.encoder.checkpoint import is_ours
+from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
 from intaglio.models.classifier import pretrained_classifier
 from intaglio.models.dropout import override_dropout
-from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
+from intaglio.stages.prepared import Prepared
 from intaglio.study.options import DistilOptions
-from intaglio.tasks.tokenize import read_task
 from intaglio.training.distillation import evenly, taught_by
-from intaglio.training.train import train
+from intaglio.training.job import Learner, StageJob
 
 
-def distil(
-    parent: Path,
-    data: Path,
-    options: DistilOptions,
-    seed: int,
-    max_length: int,
-    work: Path,
-    output: Path,
-    teacher: Path | None = None,
-    student: Path | None = None,
-) -> None:
-    """Train a student and write a [checkpoint], a transformers model; goes on where an interrupted job left `work`.
-
-    Args:
-        parent: the float [checkpoint] of the same seed; its layers are copied where there is no `student`.
-        data: a [data] artifact.
-        options: what to do.
-        seed: of a pretrained student's new head, of the order of the data and of dropout.
-        max_length: tokens at which texts are cut.
-        work: folder for checkpoints, of this job alone; removed in the end.
-        output: the [checkpoint] artifact to write.
-        teacher: a [checkpoint] artifact; None lets the parent teach.
-        student: a [model] artifact with the teacher's vocabulary.
+def prepare(job: StageJob[DistilOptions]) -> Prepared:
+    """Return the student, a model of transformers; the parent teaches where no other teacher is named.
 
     Raises:
-        UserError: an artifact is damaged, student and teacher do not fit, or the loss is not finite.
-        Preempted: the job was asked to leave; its progress is saved.
+        UserError: an artifact is damaged, or student and teacher do not fit.
     """
-    read_record(parent)
-    if student is None:
-        network, tokenizer = _of_parent(parent, options)
+    parent = job.parent
+    if job.student is None:
+        model, tokenizer = _of_parent(parent, job.options), parent.tokenizer
     else:
-        network = pretrained_classifier(student, read_task(data)["labels"], options, seed, max_length)
-        tokenizer = AutoTokenizer.from_pretrained(student)
-    loss = taught_by(teacher or parent, network, tokenizer, data, max_length, options.distillation)
+        model = pretrained_classifier(job.student, job.task["labels"], job.options, job.seed, job.max_length)
+        tokenizer = AutoTokenizer.from_pretrained(job.student)
+    loss = taught_by(job, model, tokenizer, parent.path)
     # The loss is computed in float32 whatever the precision of the two models.
-    result = train(network, tokenizer, data, options, seed, max_length, work, precision="auto", loss=loss)
-    record = training_record(result, options, seed, parent)
-    write_checkpoint(output, network.save_pretrained, tokenizer, record, result.history)
-    shutil.rmtree(work, ignore_errors=True)
+    return Prepared(Learner(model, tokenizer, precision="auto", loss=loss), model.save_pretrained)
 
 
-def _of_parent(parent: Path, options: DistilOptions) -> tuple[Any, Any]:
-    """Return a student of the parent's layers, and the tokenizer that it shares with it.
+def _of_parent(parent: Checkpoint, options: DistilOptions) -> Any:
+    """Return a student of the parent's layers.
 
     Raises:
-        UserError: the parent is damaged or no model of transformers.
+        UserError: the parent is no model of transformers.
     """
-    if is_ours(parent):
+    if parent.kind == "encoder":
         raise UserError(f"{parent}: cut or quantized, so its layers cannot be copied; name a `student`")
-    model, tokenizer = load_checkpoint(parent)
-    return with_layers(model, options), tokenizer
+    return with_layers(parent.load(), options)
 
 
 def with_layers(model: Any, options: DistilOptions) -> Any:

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 from transformers import AutoTokenizer
 
 from intaglio.models.classifier import pretrained_classifier
-from intaglio.stages.checkpoint import training_record, write_checkpoint
+from intaglio.stages.prepared import Prepared
 from intaglio.study.options import FinetuneOptions
-from intaglio.tasks.tokenize import read_task
-from intaglio.training.train import train
+from intaglio.training.job import Learner, StageJob
 
 
-def finetune(
-    model: Path, data: Path, options: FinetuneOptions, seed: int, max_length: int, work: Path, output: Path
-) -> None:
-    """Fine-tune a pretrained encoder and write a [checkpoint]; goes on where an interrupted job left `work`.
-
-    Args:
-        model: a [model] artifact, or a folder as transformers saves it.
-        data: a [data] artifact.
-        options: what to do.
-        seed: of the new head, of the order of the data and of dropout.
-        max_length: tokens at which texts are cut.
-        work: folder for checkpoints, of this job alone; removed in the end.
-        output: the [checkpoint] artifact to write.
+def prepare(job: StageJob[FinetuneOptions]) -> Prepared:
+    """Return the pretrained encoder with a head for the task's labels.
 
     Raises:
-        UserError: the model or the data is damaged, they do not fit, or the loss is not finite.
-        Preempted: the job was asked to leave; its progress is saved.
+        UserError: the model is damaged, or does not fit the task.
     """
-    network = pretrained_classifier(model, read_task(data)["labels"], options, seed, max_length)
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    result = train(network, tokenizer, data, options, seed, max_length, work, precision=options.precision)
-    record = training_record(result, options, seed)
-    write_checkpoint(output, network.save_pretrained, tokenizer, record, result.history)
-    shutil.rmtree(work, ignore_errors=True)
+    model = pretrained_classifier(job.start, job.task["labels"], job.options, job.seed, job.max_length)
+    learner = Learner(model, AutoTokenizer.from_pretrained(job.start), precision=job.options.precision)
+    return Prepared(learner, model.save_pretrained)

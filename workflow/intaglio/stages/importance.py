@@ -1,4 +1,4 @@
-"""What the heads and neurons of an encoder are worth, and which of them to keep.
+"""How important the heads and neurons of an encoder are, and which of them to keep.
 
 A unit (head or neuron) is multiplied by a gate of 1. To first order the loss changes by its derivative with respect to
 the gate when the unit is removed: the sum over positions and features of the unit's output times its gradient.
@@ -21,7 +21,7 @@ from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.cutting import Kept, multiply_adds
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
-from intaglio.study.options import PruneOptions
+from intaglio.study.options import CutOptions
 
 # Neurons that stay or go together: products are tiled by so many (two vectors of AVX-512 in float32, one of AVX2 and a
 # tile of the sparse tensor cores in int8), and a remainder would cost as much as a whole tile.
@@ -107,7 +107,7 @@ def importance(model: Any, shape: EncoderConfig, batches: Iterable[Mapping[str, 
     return Units([score / examples for score in heads], [score / examples for score in neurons])
 
 
-def choose(scores: Units, shape: EncoderConfig, options: PruneOptions, length: int) -> Kept:
+def choose(scores: Units, shape: EncoderConfig, options: CutOptions, length: int) -> Kept:
     """Return what to keep of a model of this shape, by its scores.
 
     Args:

@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intaglio.checkpoint import load_checkpoint
-from intaglio.encoder.checkpoint import CONFIG, OURS, is_quantized
+from intaglio.checkpoint import Checkpoint
+from intaglio.encoder.files import CONFIG, SECTION
 from intaglio.errors import UserError
 from intaglio.machine import device_name
 from intaglio.onnx.calibration import calibrate
@@ -27,87 +28,74 @@ from intaglio.onnx.int8_graph import quantize
 from intaglio.onnx.linear import linear_inputs, separate_attention
 from intaglio.onnx.runtime import OnnxModel
 from intaglio.onnx.session import MODEL, open_session
-from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
+from intaglio.stages.prepared import Prepared
 from intaglio.study.options import Int8Options
 from intaglio.tasks.kinds import classes_of, kind_of
-from intaglio.tasks.tokenize import read_split, read_task, tokenize
-from intaglio.training.resume import clear_failure
+from intaglio.tasks.tokenize import read_split, tokenize
+from intaglio.training.job import Learner, StageJob
 from intaglio.training.train import TrainingResult
 
 # Validation examples on which the parent predicts too.
-COMPARED = 500
-# What the parent's record says of its weights: zeros stay zeros, and what was cut stays cut.
+_COMPARED = 500
+# Facts of the parent's record that stay true: zeros stay zeros, and what was cut stays cut.
 _KEPT = ("sparsity", "cut")
-Example = dict[str, list[int]]
-Logits = NDArray[np.float32]
+_Example = dict[str, list[int]]
+_Logits = NDArray[np.float32]
 
 
-def int8(parent: Path, data: Path, options: Int8Options, seed: int, max_length: int, work: Path, output: Path) -> None:
-    """Quantize a float checkpoint to 8 bits and write a [checkpoint] that holds model.onnx in the place of weights.
+def prepare(job: StageJob[Int8Options]) -> Prepared:
+    """Return the parent as a graph of 8 bits, which takes the place of weights in the checkpoint.
 
-    Its training time is that of exporting, calibrating and quantizing.
-
-    Args:
-        parent: the float [checkpoint] of the same seed.
-        data: a [data] artifact.
-        options: what to do.
-        seed: of the draw of the examples that are calibrated on and compared on.
-        max_length: tokens at which texts are cut.
-        work: folder for graphs on their way, of this job alone; removed in the end.
-        output: the [checkpoint] artifact to write.
+    Nothing is trained; its training time is that of exporting, calibrating and quantizing.
 
     Raises:
         UserError: the parent is quantized already, is damaged or cannot be expressed in ONNX, or too many predictions
             change.
     """
-    before = read_record(parent)
-    if is_quantized(parent):
+    parent, options = job.parent, job.options
+    if parent.is_quantized:
         raise UserError(f"{parent}: is quantized already; int8 starts from a float checkpoint")
-    clear_failure(work)
-    work.mkdir(parents=True, exist_ok=True)
-    model, tokenizer = load_checkpoint(parent)
-    examples = tokenize(tokenizer, _drawn(data, "train", options.calibration_examples, seed), max_length)
+    before = parent.record
+    job.work.mkdir(parents=True, exist_ok=True)
+    model, tokenizer = parent.load(), parent.tokenizer
+    examples = tokenize(tokenizer, _drawn(job, "train", options.calibration_examples), job.max_length)
     start = time.perf_counter()
-    _write_graph(parent, model, graph_inputs(tokenizer), examples, options, work)
+    _write_graph(parent, model, graph_inputs(tokenizer), examples, options, job.work)
     seconds = time.perf_counter() - start
-    quantized = OnnxModel(open_session(work / MODEL, torch.get_num_threads()))
-    task, validation = read_task(data), read_split(data, "validation")
-    tokens = tokenize(tokenizer, validation, max_length)
-    logits = predict(quantized, tokens)
-    conversion = _compare(parent, model, tokens, logits, options, seed)
+    quantized = OnnxModel(open_session(job.work / MODEL, torch.get_num_threads()))
+    validation = read_split(job.data, "validation")
+    tokens = tokenize(tokenizer, validation, job.max_length)
+    logits = predict_singly(quantized, tokens)
+    conversion = _compare(parent, model, tokens, logits, options, job.seed)
     result = TrainingResult(
-        model=model,
         seconds=seconds,
-        step_seconds_mean=0.0,
-        step_seconds_median=0.0,
-        steps=0,
-        epochs=0.0,
-        best_step=0,
-        validation=kind_of(task).validation(task["metric"], classes_of(task), validation["label"].to_numpy(), logits),
-        history=[],
+        validation=kind_of(job.task).validation(
+            job.task["metric"], classes_of(job.task), validation["label"].to_numpy(), logits
+        ),
         device=device_name("cpu"),
     )
-    record = training_record(result, options, seed, parent) | {"conversion": conversion}
-    record |= {name: before[name] for name in _KEPT if name in before}
-    described = json.loads((parent / CONFIG).read_text()) | {OURS: {"int8": options.model_dump(mode="json")}}
+    facts = {"conversion": conversion} | {name: before[name] for name in _KEPT if name in before}
+    described = parent.described | {SECTION: {"int8": options.model_dump(mode="json")}}
+    return Prepared(
+        Learner(model, tokenizer), partial(_save_graph, job.work / MODEL, described), lambda: facts, result=result
+    )
 
-    def put(folder: Path) -> None:
-        import onnx
 
-        graph = onnx.load(work / MODEL, load_external_data=False).graph
-        for file in model_files(work / MODEL, graph):
-            shutil.copyfile(file, folder / file.name)
-        (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
+def _save_graph(file: Path, described: dict[str, Any], folder: Path) -> None:
+    """Copy a graph with its files into a checkpoint's folder, and write the config.json."""
+    import onnx
 
-    write_checkpoint(output, put, tokenizer, record, result.history)
-    shutil.rmtree(work, ignore_errors=True)
+    graph = onnx.load(file, load_external_data=False).graph
+    for part in model_files(file, graph):
+        shutil.copyfile(part, folder / part.name)
+    (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
 
 
 def _write_graph(
-    parent: Path, model: Any, inputs: list[str], examples: Sequence[Example], options: Int8Options, work: Path
+    parent: Checkpoint, model: Any, inputs: list[str], examples: Sequence[_Example], options: Int8Options, work: Path
 ) -> None:
     """Write the quantized graph into the work folder."""
-    graph = float_graph(parent, model, inputs)
+    graph = float_graph(parent.path, model, inputs)
     separate_attention(graph)
     ranges = {}
     if options.method == "static":
@@ -120,10 +108,10 @@ def _write_graph(
     save(graph, work / MODEL)
 
 
-def _drawn(data: Path, split: str, count: int, seed: int) -> Any:
+def _drawn(job: StageJob[Int8Options], split: str, count: int) -> Any:
     """Return so many rows of a split, or all, drawn by the seed."""
-    table = read_split(data, split)
-    return table.take(_rows(table.num_rows, count, seed))
+    table = read_split(job.data, split)
+    return table.take(_rows(table.num_rows, count, job.seed))
 
 
 def _rows(total: int, count: int, seed: int) -> NDArray[np.int64]:
@@ -131,22 +119,22 @@ def _rows(total: int, count: int, seed: int) -> NDArray[np.int64]:
 
 
 @torch.inference_mode()
-def predict(model: Any, examples: Sequence[Example]) -> Logits:
+def predict_singly(model: Any, examples: Sequence[_Example]) -> _Logits:
     """Return the logits of tokenized examples, [examples, labels], each on its own: no padding, no others' ranges."""
     tensors = ({name: torch.tensor([tokens]) for name, tokens in example.items()} for example in examples)
     return np.concatenate([model(**inputs).logits.float().numpy() for inputs in tensors])
 
 
 def _compare(
-    parent: Path, model: Any, tokens: Sequence[Example], logits: Logits, options: Int8Options, seed: int
+    parent: Checkpoint, model: Any, tokens: Sequence[_Example], logits: _Logits, options: Int8Options, seed: int
 ) -> dict[str, Any]:
     """Return what share of predictions changes from the parent's, on validation examples drawn by the seed.
 
     Raises:
         UserError: it is more than the options allow, or a logit is not finite.
     """
-    rows = _rows(len(tokens), COMPARED, seed)
-    expected = predict(model, [tokens[row] for row in rows])
+    rows = _rows(len(tokens), _COMPARED, seed)
+    expected = predict_singly(model, [tokens[row] for row in rows])
     if not np.isfinite(expected).all() or not np.isfinite(logits).all():
         raise UserError(f"{parent}: logits are not finite; the training has diverged, lower its learning rate")
     changed = int((expected.argmax(axis=1) != logits[rows].argmax(axis=1)).sum())

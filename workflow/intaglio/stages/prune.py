@@ -1,92 +1,62 @@
 """Pruning by magnitude: the smallest weights become zero, at once or on the way, and the others are trained on.
 
-Gradual pruning follows Zhu and Gupta 2017 (arXiv 1710.01878). Heads and neurons are cut by `stages.cut`.
+Gradual pruning follows Zhu and Gupta 2017 (arXiv 1710.01878).
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import set_seed
 
-from intaglio.checkpoint import load_model, load_tokenizer
-from intaglio.encoder.checkpoint import is_quantized, read_config, save_pretrained
+from intaglio.checkpoint import Checkpoint
+from intaglio.encoder.files import save_encoder
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.models.dropout import override_dropout
-from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
 from intaglio.stages.masks import HeldMasks, choose_masks, cubic_sparsity, linear_layers, set_to_zero, sparsity_rows
+from intaglio.stages.prepared import Prepared
 from intaglio.study.options import PruneOptions
 from intaglio.training.distillation import taught_by
-from intaglio.training.train import train
+from intaglio.training.job import Learner, StageJob
 
 
-def prune(
-    parent: Path,
-    data: Path,
-    options: PruneOptions,
-    seed: int,
-    max_length: int,
-    work: Path,
-    output: Path,
-    teacher: Path | None = None,
-) -> None:
-    """Prune a float checkpoint, train what is left and write a [checkpoint]; goes on where `work` was left.
-
-    Args:
-        parent: the float [checkpoint] of the same seed, transformers' or our encoder.
-        data: a [data] artifact.
-        options: what to do.
-        seed: of the order of the data and of dropout.
-        max_length: tokens at which texts are cut.
-        work: folder for checkpoints, of this job alone; removed in the end.
-        output: the [checkpoint] artifact to write.
-        teacher: a [checkpoint] artifact, exactly where the options have a distillation.
+def prepare(job: StageJob[PruneOptions]) -> Prepared:
+    """Return the parent, transformers' or an encoder, with masks that remove weights and hold what was removed.
 
     Raises:
         UserError: the parent is quantized or pruned already, is damaged, of an architecture that is not known here, or
-            has widths that 2:4 cannot take; the teacher does not fit; or the loss is not finite.
-        Preempted: the job was asked to leave; its progress is saved.
+            has widths that 2:4 cannot take; or the teacher does not fit.
     """
-    if options.structure == "heads-and-neurons":
-        from intaglio.stages.cut import cut
-
-        cut(parent, data, options, seed, max_length, work, output, teacher)
-        return
-    read_record(parent)
-    if is_quantized(parent):
+    parent, options = job.parent, job.options
+    if parent.is_quantized:
         raise UserError(f"{parent}: is quantized already, and its integers are final; prune starts from floating point")
-    config = read_config(parent)
+    config = parent.config()
     override_dropout(config, options)
-    model, tokenizer = load_model(parent, config=config), load_tokenizer(parent)
+    model = parent.load(config=config)
     _check_parent(model, options, parent)
     gradual = options.schedule == "gradual"
     if not gradual:
         prune_now(model, options)
-    set_seed(seed)
-    result = train(
+    set_seed(job.seed)
+    learner = Learner(
         model,
-        tokenizer,
-        data,
-        options,
-        seed,
-        max_length,
-        work,
+        parent.tokenizer,
         callbacks=[GradualMasks(model, options) if gradual else HeldMasks(model)],
         unsettled=options.pruning if gradual else 0.0,
-        loss=taught_by(teacher, model, tokenizer, data, max_length, options.distillation),
+        loss=taught_by(job, model, parent.tokenizer),
     )
-    _check_result(model, options)
-    record = training_record(result, options, seed, parent) | {"sparsity": sparsity_rows(model)}
-    save = partial(save_pretrained, model, config) if isinstance(model, Encoder) else model.save_pretrained
-    write_checkpoint(output, save, tokenizer, record, result.history)
-    shutil.rmtree(work, ignore_errors=True)
+
+    def facts() -> dict[str, Any]:
+        _check_result(model, options)
+        return {"sparsity": sparsity_rows(model)}
+
+    save = partial(save_encoder, model, config) if isinstance(model, Encoder) else model.save_pretrained
+    return Prepared(learner, save, facts)
 
 
 class GradualMasks(HeldMasks):
@@ -121,11 +91,10 @@ def prune_now(model: Any, options: PruneOptions) -> None:
 
 
 def _choose(layers: Sequence[nn.Linear], options: PruneOptions, sparsity: float) -> list[Tensor]:
-    assert options.structure != "heads-and-neurons"
     return choose_masks([layer.weight for layer in layers], sparsity, options.scope, options.structure)
 
 
-def _check_parent(model: Any, options: PruneOptions, parent: Path) -> None:
+def _check_parent(model: Any, options: PruneOptions, parent: Checkpoint) -> None:
     layers = list(linear_layers(model).values())
     wanted = sum(int(mask.sum()) for mask in _choose(layers, options, options.removed))
     zeros = sum(row["zeros"] for row in sparsity_rows(model))

@@ -7,96 +7,66 @@ observes nothing.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 
-from intaglio.checkpoint import load_model
-from intaglio.encoder.checkpoint import from_pretrained, is_quantized, read_config, save_pretrained
+from intaglio.encoder.files import read_encoder, save_encoder
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.models.dropout import override_dropout
-from intaglio.stages.checkpoint import read_record, training_record, write_checkpoint
 from intaglio.stages.masks import held_masks, sparsity_rows
+from intaglio.stages.prepared import Prepared
 from intaglio.study.options import QuantizeOptions
 from intaglio.training.distillation import taught_by
 from intaglio.training.examples import drawn_batches
-from intaglio.training.train import train
+from intaglio.training.job import Learner, StageJob
 
 # Calibration batches on which the parent predicts too.
-COMPARED = 2
+_COMPARED = 2
 
 
-def quantize(
-    parent: Path,
-    data: Path,
-    options: QuantizeOptions,
-    seed: int,
-    max_length: int,
-    work: Path,
-    output: Path,
-    teacher: Path | None = None,
-) -> None:
-    """Train a float checkpoint on simulated integers and write a [checkpoint]; goes on where `work` was left.
+def prepare(job: StageJob[QuantizeOptions]) -> Prepared:
+    """Return the parent as an encoder on simulated integers, with calibrated ranges.
 
     Weights that the parent has pruned stay zero.
-
-    Args:
-        parent: the float [checkpoint] of the same seed.
-        data: a [data] artifact.
-        options: what to do.
-        seed: of the order of the data and of dropout.
-        max_length: tokens at which texts are cut.
-        work: folder for checkpoints, of this job alone; removed in the end.
-        output: the [checkpoint] artifact to write.
-        teacher: a float [checkpoint] artifact, exactly where the options have a distillation.
 
     Raises:
         UserError: the parent is quantized already, is damaged or of an architecture without an integer encoder; or
             calibration alone changes too many predictions.
-        Preempted: the job was asked to leave; its progress is saved.
     """
-    read_record(parent)
-    if is_quantized(parent):
+    parent, options = job.parent, job.options
+    if parent.is_quantized:
         raise UserError(f"{parent}: is quantized already; quantize starts from a float checkpoint")
-    tokenizer = AutoTokenizer.from_pretrained(parent)
-    config = read_config(parent)
+    tokenizer, config = parent.tokenizer, parent.config()
     override_dropout(config, options)
-    model = load_model(parent)
-    set_seed(seed)
-    encoder = from_pretrained(parent, frozenset(options.integer), config)
-    batches = drawn_batches(data, tokenizer, max_length, options.calibration_examples, seed)
-    observe = partial(calibrate, encoder, batches, options.momentum)
+    model = parent.load()
+    set_seed(job.seed)
+    encoder = read_encoder(parent.path, frozenset(options.integer), config)
+    batches = drawn_batches(job, tokenizer, options.calibration_examples)
+    observe = partial(calibrate_ranges, encoder, batches, options.momentum)
     observe()
-    conversion = compare(model, encoder, batches[:COMPARED], options.tolerance)
+    conversion = compare_predictions(model, encoder, batches[:_COMPARED], options.tolerance)
     del model
     masks = held_masks(encoder)
-    result = train(
+    learner = Learner(
         encoder,
         tokenizer,
-        data,
-        options,
-        seed,
-        max_length,
-        work,
-        precision="fp32",
         callbacks=[Recalibration(options, observe), *masks],
-        loss=taught_by(teacher, encoder, tokenizer, data, max_length, options.distillation),
+        loss=taught_by(job, encoder, tokenizer),
     )
-    record = training_record(result, options, seed, parent) | {"conversion": conversion}
-    if masks:
-        record |= {"sparsity": sparsity_rows(encoder)}
-    write_checkpoint(output, partial(save_pretrained, encoder, config), tokenizer, record, result.history)
-    shutil.rmtree(work, ignore_errors=True)
+
+    def facts() -> dict[str, Any]:
+        return {"conversion": conversion} | ({"sparsity": sparsity_rows(encoder)} if masks else {})
+
+    return Prepared(learner, partial(save_encoder, encoder, config), facts)
 
 
-def calibrate(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], momentum: float) -> None:
+def calibrate_ranges(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], momentum: float) -> None:
     """Let the encoder's activation ranges follow these batches of input_ids, attention_mask (, token_type_ids).
 
     Raises:
@@ -115,7 +85,9 @@ def calibrate(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], momentu
 
 
 @torch.no_grad()
-def compare(parent: Any, encoder: Encoder, batches: Sequence[Mapping[str, Tensor]], tolerance: float) -> dict[str, Any]:
+def compare_predictions(
+    parent: Any, encoder: Encoder, batches: Sequence[Mapping[str, Tensor]], tolerance: float
+) -> dict[str, Any]:
     """Return how many predictions quantization itself has changed, before training makes up for it.
 
     Args:

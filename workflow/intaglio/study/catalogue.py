@@ -107,7 +107,7 @@ def _compressions() -> dict[str, list[dict[str, Any]]]:
     for share in (30, 35, 60, 90):
         recipes[f"pruned-{share}"] = [{"stage": "prune", "sparsity": share / 100}]
     recipes["pruned-2-4"] = [{"stage": "prune", "structure": "2:4"}]
-    recipes["cut-50"] = [{"stage": "prune", "structure": "heads-and-neurons", "sparsity": 0.5}]
+    recipes["cut-50"] = [{"stage": "cut", "sparsity": 0.5}]
     for method in ("dynamic", "static", "weights"):
         recipes[f"int8-{method}"] = [{"stage": "int8", "method": method}]
     return recipes

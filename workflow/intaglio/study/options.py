@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -101,40 +101,72 @@ class DistilOptions(TrainingOptions):
         return self
 
 
-# What `prune` removes where the study says neither a sparsity nor a speed-up; also that of 2:4.
+# What `prune` and `cut` remove where the study names neither a sparsity nor a speed-up; also that of 2:4.
 DEFAULT_SPARSITY = 0.5
 
 
 class PruneOptions(TrainingOptions):
-    """Remove weights, or attention heads and neurons, and train what is left."""
+    """Set weights to zero, and train what is left."""
 
     stage: Literal["prune"] = "prune"
-    structure: Literal["unstructured", "2:4", "heads-and-neurons"] = Field(
+    structure: Literal["unstructured", "2:4"] = Field(
         "unstructured",
         description="`unstructured`: the smallest weights of the linear layers become zero. `2:4`: two of every four "
-        "in a row do, which the tensor cores of NVIDIA GPUs skip. `heads-and-neurons`: attention heads and neurons of "
-        "the feed-forward layers are cut out, so every backend gets faster.",
+        "in a row do, which the tensor cores of NVIDIA GPUs skip.",
     )
-    sparsity: float | None = Field(
-        None, gt=0, lt=1, description="Share that is removed; null is 0.5, unless `speedup` is given."
-    )
-    speedup: float | None = Field(
-        None,
-        gt=1,
-        description="Of `heads-and-neurons`, in place of `sparsity`: wanted speed-up of the encoder's layers.",
-    )
+    sparsity: float | None = Field(None, gt=0, lt=1, description="Share that is removed; null is 0.5.")
     scope: Literal["global", "layer"] = Field(
         "global", description="Whether all layers compete for what stays, or each gives up the same share."
     )
     schedule: Literal["one-shot", "gradual"] = Field(
         "gradual",
-        description="`one-shot` removes before the first step; `gradual` on the way, by Zhu and Gupta's cubic schedule "
-        "(not for `heads-and-neurons`).",
+        description="`one-shot` removes before the first step; `gradual` on the way, by Zhu and Gupta's cubic "
+        "schedule.",
     )
     pruning: float = Field(0.5, gt=0, le=1, description="Share of the steps in which a gradual schedule removes.")
     prunings: int = Field(10, gt=0, description="Times that a gradual schedule removes.")
+    distillation: Distillation | None = Field(
+        None, description="Let a teacher help to recover; null learns from the labels alone."
+    )
+
+    @property
+    def removed(self) -> float:
+        """The share that is removed."""
+        return DEFAULT_SPARSITY if self.sparsity is None else self.sparsity
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cutting_is_another_stage(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("structure") == "heads-and-neurons":
+            rest = ", ".join(f"{name}: {values[name]}" for name in ("sparsity", "speedup", "scope") if name in values)
+            new = ", ".join(filter(None, ["stage: cut", rest]))
+            raise ValueError(f"heads and neurons are removed by a stage of its own; write {{{new}}}")
+        if isinstance(values, dict) and values.get("speedup") is not None:
+            raise ValueError("speedup: zeros make dense kernels no faster; give `sparsity`, or take {stage: cut}")
+        return values
+
+    @model_validator(mode="after")
+    def _sparsity_fits_structure(self) -> Self:
+        if self.structure == "2:4" and self.sparsity not in (None, DEFAULT_SPARSITY):
+            raise ValueError("sparsity: 2:4 is a sparsity of 0.5; leave it out")
+        return self
+
+
+class CutOptions(TrainingOptions):
+    """Cut attention heads and neurons of the feed-forward layers out, so every backend gets faster; then recover."""
+
+    stage: Literal["cut"] = "cut"
+    sparsity: float | None = Field(
+        None, gt=0, lt=1, description="Share of heads and of neurons that goes; null is 0.5, unless `speedup` is given."
+    )
+    speedup: float | None = Field(
+        None, gt=1, description="In place of `sparsity`: the wanted speed-up of the encoder's layers."
+    )
+    scope: Literal["global", "layer"] = Field(
+        "global", description="Whether all layers compete for what stays, or each gives up the same share."
+    )
     importance_examples: int = Field(
-        256, gt=0, description="Training examples whose gradients tell the importance of heads and neurons."
+        256, gt=0, description="Training examples whose gradients measure the importance of heads and neurons."
     )
     distillation: Distillation | None = Field(
         None, description="Let a teacher help to recover; null learns from the labels alone."
@@ -146,11 +178,7 @@ class PruneOptions(TrainingOptions):
         return DEFAULT_SPARSITY if self.sparsity is None else self.sparsity
 
     @model_validator(mode="after")
-    def _target_fits_structure(self) -> Self:
-        if self.structure == "2:4" and self.sparsity not in (None, DEFAULT_SPARSITY):
-            raise ValueError("sparsity: 2:4 is a sparsity of 0.5; leave it out")
-        if self.speedup is not None and self.structure != "heads-and-neurons":
-            raise ValueError(f"speedup: dense kernels gain nothing from {self.structure} sparsity; give `sparsity`")
+    def _one_target(self) -> Self:
         if self.speedup is not None and self.sparsity is not None:
             raise ValueError("speedup: it decides the sparsity; give one of the two")
         return self
@@ -207,12 +235,13 @@ class Int8Options(StudyPart):
     )
 
 
-AnyStage = FinetuneOptions | DistilOptions | PruneOptions | QuantizeOptions | Int8Options
+AnyStage = FinetuneOptions | DistilOptions | PruneOptions | CutOptions | QuantizeOptions | Int8Options
 Stage = Annotated[AnyStage, Field(discriminator="stage")]
 STAGES: dict[str, type[AnyStage]] = {
     "finetune": FinetuneOptions,
     "distil": DistilOptions,
     "prune": PruneOptions,
+    "cut": CutOptions,
     "quantize": QuantizeOptions,
     "int8": Int8Options,
 }

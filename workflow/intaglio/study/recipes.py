@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from intaglio.study.options import AnyStage, DistilOptions, PruneOptions, QuantizeOptions
-
-CUT, WEIGHTS = "heads-and-neurons", ("unstructured", "2:4")
+from intaglio.study.options import AnyStage, DistilOptions
 
 
 def refusal(recipe: Sequence[AnyStage]) -> str | None:
@@ -25,7 +23,7 @@ def _after(before: Sequence[AnyStage], options: Any) -> str | None:
     """Return why a stage cannot follow these."""
     stages = [earlier.stage for earlier in before]
     if options.stage == "finetune":
-        return "finetune can only be the first stage; distil and prune train what they leave" if before else None
+        return "finetune can only be the first stage; distil, prune and cut train what they leave" if before else None
     if options.stage in ("quantize", "int8") and {"quantize", "int8"} & set(stages):
         return "a model is quantized once; leave one of these stages out"
     if "int8" in stages:
@@ -34,23 +32,22 @@ def _after(before: Sequence[AnyStage], options: Any) -> str | None:
         return f"{options.stage} cannot follow quantize, whose integers are final; put quantize last"
     if options.stage == "distil":
         return _distil_after(before, options)
-    return _prune_after(before, options) if options.stage == "prune" else None
+    return _removal_after(before, options) if options.stage in ("prune", "cut") else None
 
 
 def _distil_after(before: Sequence[AnyStage], options: DistilOptions) -> str | None:
-    if options.student is None and any(earlier.stage == "prune" for earlier in before):
-        return "distil to fewer layers cannot follow prune: training would fill what was removed; distil first"
+    if options.student is None and any(earlier.stage in ("prune", "cut") for earlier in before):
+        return "distil to fewer layers cannot follow prune or cut: training would fill what was removed; distil first"
     return None
 
 
-def _prune_after(before: Sequence[AnyStage], options: PruneOptions) -> str | None:
-    done = [earlier.structure for earlier in _since_student(before) if isinstance(earlier, PruneOptions)]
-    if options.structure == CUT and any(structure in WEIGHTS for structure in done):
-        return "heads-and-neurons cannot follow pruned weights: cutting would change the sparsity they have; cut first"
-    if options.structure == CUT and CUT in done:
-        return "heads and neurons are cut once; give that stage the whole sparsity"
-    if options.structure in WEIGHTS and any(structure in WEIGHTS for structure in done):
-        return "weights are pruned once; give that stage the whole sparsity"
+def _removal_after(before: Sequence[AnyStage], options: AnyStage) -> str | None:
+    done = [earlier.stage for earlier in _since_student(before)]
+    if options.stage == "cut" and "prune" in done:
+        return "cut cannot follow prune: cutting would change the sparsity of the weights; cut first"
+    if options.stage in done:
+        removed = "heads and neurons are cut" if options.stage == "cut" else "weights are pruned"
+        return f"{removed} once; give that stage the whole sparsity"
     return None
 
 
@@ -75,4 +72,4 @@ def student_of(options: AnyStage) -> str | None:
 
 def is_taught(options: AnyStage) -> bool:
     """Tell whether a stage needs a teacher."""
-    return isinstance(options, DistilOptions | PruneOptions | QuantizeOptions) and options.distillation is not None
+    return getattr(options, "distillation", None) is not None

@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from intaglio.study import catalogue
 from intaglio.study.options import (
+    CutOptions,
     Distillation,
     DistilOptions,
     FinetuneOptions,
@@ -34,8 +35,9 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Options by stage", StageOptions, "`stages` of the study or of a task."),
     ("Stage: finetune", FinetuneOptions, "In `stages`, or in a recipe as `{stage: finetune, ...}`."),
     ("Stage: distil", DistilOptions, "In `stages`, or in a recipe as `{stage: distil, ...}`."),
-    ("Distillation", Distillation, "`distillation` of the stages distil, prune and quantize."),
+    ("Distillation", Distillation, "`distillation` of the stages distil, prune, cut and quantize."),
     ("Stage: prune", PruneOptions, "In `stages`, or in a recipe as `{stage: prune, ...}`."),
+    ("Stage: cut", CutOptions, "In `stages`, or in a recipe as `{stage: cut, ...}`."),
     ("Stage: quantize", QuantizeOptions, "In `stages`, or in a recipe as `{stage: quantize, ...}`."),
     ("Stage: int8", Int8Options, "In `stages`, or in a recipe as `{stage: int8, ...}`."),
     ("Measurements", Profile, "`profile`."),

@@ -13,7 +13,15 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from intaglio import metrics
 from intaglio.errors import nearest
 from intaglio.study import catalogue, recipes
-from intaglio.study.options import DistilOptions, FinetuneOptions, Int8Options, PruneOptions, QuantizeOptions, Stage
+from intaglio.study.options import (
+    CutOptions,
+    DistilOptions,
+    FinetuneOptions,
+    Int8Options,
+    PruneOptions,
+    QuantizeOptions,
+    Stage,
+)
 from intaglio.study.sources import Source, StudyPart
 
 # Names become folders and Snakemake wildcards.
@@ -28,6 +36,7 @@ class StageOptions(StudyPart):
     finetune: FinetuneOptions = Field(default_factory=FinetuneOptions)
     distil: DistilOptions = Field(default_factory=DistilOptions)
     prune: PruneOptions = Field(default_factory=PruneOptions)
+    cut: CutOptions = Field(default_factory=CutOptions)
     quantize: QuantizeOptions = Field(default_factory=QuantizeOptions)
     int8: Int8Options = Field(default_factory=Int8Options)
 

@@ -26,10 +26,13 @@ def _distilled(options: Mapping[str, Any]) -> str:
 def _pruned(options: Mapping[str, Any]) -> str:
     if options["structure"] == "2:4":
         return "pruned 2:4"
-    cut = options["structure"] == "heads-and-neurons"
+    return f"pruned {100 * (options['sparsity'] or DEFAULT_SPARSITY):g} %"
+
+
+def _cut(options: Mapping[str, Any]) -> str:
     if options["speedup"]:
         return f"cut for {options['speedup']:g}×"
-    return f"{'cut' if cut else 'pruned'} {100 * (options['sparsity'] or DEFAULT_SPARSITY):g} %"
+    return f"cut {100 * (options['sparsity'] or DEFAULT_SPARSITY):g} %"
 
 
 def _quantized(options: Mapping[str, Any]) -> str:
@@ -40,6 +43,7 @@ def _quantized(options: Mapping[str, Any]) -> str:
 _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "distil": _distilled,
     "prune": _pruned,
+    "cut": _cut,
     "quantize": _quantized,
     "int8": lambda options: f"int8 {options['method']}",
 }

@@ -6,7 +6,7 @@ Libraries that only some callers need are imported where they are used: each tak
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 # Tokenizing so many texts at once bounds the memory of a large split.
 _CHUNK = 1000
-# Their positions start behind the padding index, as fairseq's did, so that many are lost.
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "ibert", "mpnet"}
 
 
 def tokenize(tokenizer: Any, table: pa.Table | pd.DataFrame, max_length: int) -> list[dict[str, list[int]]]:
@@ -99,16 +97,3 @@ def encoded_dataset(data: Path, split: str, tokenizer: Any, max_length: int, kee
     if keep_id:
         columns["id"] = table["id"].to_pylist()
     return Dataset.from_dict(columns)
-
-
-def longest_input(config: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a model can take at most, from the content of its config.json; None where it does not say.
-
-    A RoBERTa of 514 positions takes 512: the first two belong to padding.
-    """
-    positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int):
-        return None
-    if config.get("model_type") in _OFFSET_POSITIONS:
-        return positions - int(config.get("pad_token_id") or 0) - 1
-    return positions

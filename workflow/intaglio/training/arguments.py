@@ -60,7 +60,7 @@ def use_bf16(precision: str) -> bool:
 def training_arguments(
     options: TrainingOptions, steps: Steps, seed: int, work: Path, precision: str
 ) -> TrainingArguments:
-    """Return the Trainer's arguments. Evaluation, saving and progress are steered by callbacks of ours."""
+    """Return the Trainer's arguments. Evaluation, saving and progress are steered by its own callbacks."""
     part = options.batch_size // options.gradient_accumulation
     arguments = TrainingArguments(
         output_dir=str(work),

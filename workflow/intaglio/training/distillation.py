@@ -7,7 +7,6 @@ padding nor the parts in which a batch passes through the device change it.
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import gcd, sqrt
@@ -19,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from intaglio.arithmetic.integers import real
-from intaglio.checkpoint import load_checkpoint
+from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.layers import Hidden
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.study.options import Distillation
 from intaglio.tasks.kinds import KINDS, TaskKind, kind_of
-from intaglio.tasks.tokenize import longest_input, read_task
+from intaglio.training.job import StageJob
 from intaglio.training.loss import batch_loss
 
 # Of the heads that relations are divided into: 48 for base-sized models, 8 wide in the narrowest (Wang et al. 2021,
@@ -37,47 +36,43 @@ Pairs = list[tuple[nn.Module, nn.Module]]
 
 
 def taught_by(
-    teacher: Path | None,
-    student: nn.Module,
-    tokenizer: Any,
-    data: Path,
-    max_length: int,
-    weights: Distillation | None,
+    job: StageJob[Any], student: nn.Module, tokenizer: Any, teacher: Path | None = None
 ) -> DistillationLoss | None:
-    """Return what `train` takes as `loss`, None for a stage without teacher and without weights.
+    """Return the loss with a teacher, None for a stage without teacher and without `distillation`.
 
     Args:
-        teacher: a [checkpoint] artifact, of any width and number of layers.
-        student: the model that `train` is going to get, transformers' or ours.
+        job: with its teacher, its data and the weights of the terms.
+        student: the model that is going to be trained, transformers' or an encoder.
         tokenizer: the student's.
-        data: a [data] artifact.
-        max_length: tokens at which texts are cut.
-        weights: of the terms.
+        teacher: a [checkpoint] artifact, of any width and number of layers, where the job names none.
 
     Raises:
         UserError: one of teacher and weights lacks the other, or the teacher does not fit the student or the task.
     """
-    if teacher is None and weights is None:
+    folder, weights = job.teacher or teacher, job.options.distillation
+    if folder is None and weights is None:
         return None
-    if teacher is None or weights is None:
-        given, absent = ("distillation", "--teacher") if teacher is None else ("--teacher", "distillation")
+    if folder is None or weights is None:
+        given, absent = ("distillation", "--teacher") if folder is None else ("--teacher", "distillation")
         raise UserError(f"{given}: there is no {absent} to go with it; give both or none")
-    model, its_tokenizer = load_checkpoint(teacher)
+    known = Checkpoint(folder)
+    model, its_tokenizer = known.load(), known.tokenizer
     if its_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise UserError(
-            f"distillation: the vocabulary of the teacher {teacher} is another than the student's, so the two read "
+            f"distillation: the vocabulary of the teacher {known} is another than the student's, so the two read "
             "different tokens; choose a student or a teacher with the same vocabulary"
         )
-    config = json.loads((teacher / "config.json").read_text())
-    task = read_task(data)
-    labels, known = task["labels"], [config["id2label"][key] for key in sorted(config["id2label"], key=int)]
-    if labels != known:
-        raise UserError(f"distillation: the teacher {teacher} tells {known} apart, the task {labels}; choose another")
-    longest = longest_input(config)
-    if longest is not None and max_length > longest:
-        raise UserError(f"max_length: {max_length} tokens, but the teacher {teacher} takes {longest} at most")
+    if job.task["labels"] != known.labels:
+        raise UserError(
+            f"distillation: the teacher {known} tells {known.labels} apart, the task {job.task['labels']}; choose "
+            "another"
+        )
+    if known.longest_input is not None and job.max_length > known.longest_input:
+        raise UserError(
+            f"max_length: {job.max_length} tokens, but the teacher {known} takes {known.longest_input} at most"
+        )
     lacks = "token_type_ids" in set(its_tokenizer.model_input_names) - set(tokenizer.model_input_names)
-    return DistillationLoss(model, student, weights, its_tokenizer.sep_token_id if lacks else None, kind_of(task))
+    return DistillationLoss(model, student, weights, its_tokenizer.sep_token_id if lacks else None, kind_of(job.task))
 
 
 class DistillationLoss(nn.Module):
@@ -94,7 +89,7 @@ class DistillationLoss(nn.Module):
         """Pair the layers.
 
         Args:
-            teacher, student: classifiers of transformers, or encoders of ours.
+            teacher, student: classifiers of transformers, or encoders.
             weights: of the terms.
             kind: of the task.
             separator: token that ends a text, for a teacher that wants `token_type_ids` where batches have none.

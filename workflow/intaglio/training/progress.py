@@ -44,7 +44,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Show the loss and what the validation said."""
+        """Show the loss and the validation metrics."""
         hidden = ("runtime", "per_second", "train_", "total_flos", "epoch", "grad_norm", "preparation_time")
         for name, value in (logs or {}).items():
             if not any(part in name for part in hidden):

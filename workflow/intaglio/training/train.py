@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainerCallback
 
 from intaglio import machine
 from intaglio.study.options import TrainingOptions
-from intaglio.tasks.tokenize import collate, encoded_dataset, read_task
+from intaglio.tasks.tokenize import collate, encoded_dataset
 from intaglio.training import resume
 from intaglio.training.arguments import count_steps, training_arguments
+from intaglio.training.job import Learner, StageJob
 from intaglio.training.progress import ProgressBar
 from intaglio.training.selection import Finished
 from intaglio.training.trainer import StageTrainer
@@ -27,103 +27,81 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished training; `model` is the object that was given, with the weights of its best evaluation.
+    """What a training took and where it ended; the learner's model has the weights of the best evaluation.
 
     Attributes:
-        model: on the device that trained it.
         seconds: training time, without set-up, evaluation and saving, over all attempts.
-        step_seconds_mean: of an optimizer step.
+        validation: the task's metric and the loss at the best step, by name.
+        device: the device's name for people.
+        history: rows of the training history.
+        step_seconds_mean: of an optimizer step; this and what follows is None where no steps were taken.
         step_seconds_median: of an optimizer step.
         steps: optimizer steps taken.
         epochs: passes over the data.
-        best_step: after which the weights are those of `model`.
-        validation: the task's metric and the loss at that step, by name.
-        history: rows of the training history.
-        device: the device's name for people.
+        best_step: after which the weights are those of the model.
     """
 
-    model: torch.nn.Module
     seconds: float
-    step_seconds_mean: float
-    step_seconds_median: float
-    steps: int
-    epochs: float
-    best_step: int
     validation: dict[str, float]
-    history: list[dict[str, Any]]
     device: str
+    history: list[dict[str, Any]] = field(default_factory=list)
+    step_seconds_mean: float | None = None
+    step_seconds_median: float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    best_step: int | None = None
 
 
-def train(
-    model: torch.nn.Module,
-    tokenizer: Any,
-    data: Path,
-    options: TrainingOptions,
-    seed: int,
-    max_length: int,
-    work: Path,
-    *,
-    precision: str = "fp32",
-    callbacks: Sequence[TrainerCallback] = (),
-    unsettled: float = 0.0,
-    loss: torch.nn.Module | None = None,
-) -> TrainingResult:
+def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
     """Train a classifier on the training split, choose its weights on the validation split.
 
-    A training that was interrupted goes on from the last checkpoint in `work`. On a CPU the end is the same to the bit
-    as without the interruption, as long as the model's state dict holds all that training changes.
+    A training that was interrupted goes on from the last checkpoint in `job.work`. On a CPU the end is the same to the
+    bit as without the interruption, as long as the model's state dict holds all that training changes.
 
     Args:
-        model: takes the tokenizer's inputs and returns an object with `logits` [examples, labels]; changed in place.
-        tokenizer: a transformers tokenizer.
-        data: a [data] artifact.
-        options: what to do.
-        seed: of the order of the data and of dropout.
-        max_length: tokens at which texts are cut.
-        work: folder for checkpoints, of this job alone; the caller removes it when the result is safe.
-        precision: `fp32`, `bf16` (mixed) or `auto`: bf16 on a GPU that has it.
-        callbacks: more callbacks of the Trainer; what they have to remember over an interruption, they keep in the
-            model's state dict or as `training.callback_state.Remembering`.
-        unsettled: share of the steps before whose end no weights are chosen: callbacks still change what the model is.
-        loss: what to minimize, None for the cross-entropy with the labels; called with the model, the inputs (`labels`
-            among them) and the number of examples of the optimizer batch, it returns their share of its mean. It must
-            hold nothing that training changes.
+        job: what to do, with which data; the caller removes `job.work` when the result is safe.
+        learner: what is trained; its model is changed in place.
 
     Raises:
         UserError: the options do not fit together, the data is damaged, or the loss is not finite.
         Preempted: SIGTERM or SIGUSR1 came; the progress is saved and the process shall end with status 143.
     """
-    task = read_task(data)
-    splits = {split: encoded_dataset(data, split, tokenizer, max_length) for split in ("train", "validation")}
+    options: TrainingOptions = job.options
+    splits = {
+        split: encoded_dataset(job.data, split, learner.tokenizer, job.max_length) for split in ("train", "validation")
+    }
     steps = count_steps(options, len(splits["train"]))
-    resume.clear_failure(work)
     with _deterministic(), resume.listening() as stop:
         trainer = StageTrainer(
-            work,
-            task,
+            job.work,
+            job.task,
             steps,
             options,
-            round(unsettled * steps.total),
-            loss,
-            model=model,
-            args=training_arguments(options, steps, seed, work, precision),
-            data_collator=collate(tokenizer),
+            round(learner.unsettled * steps.total),
+            learner.loss,
+            model=learner.model,
+            args=training_arguments(options, steps, job.seed, job.work, learner.precision),
+            data_collator=collate(learner.tokenizer),
             train_dataset=splits["train"],
             eval_dataset=_by_length(splits["validation"]),
         )
-        bar = ProgressBar(type(options).__name__.removesuffix("Options").lower())
+        bar = ProgressBar(job.options.stage)
         interval = resume.Interval(options.checkpoint_minutes, stop)
         # What the caller's callbacks do after a step is part of it, so they come before the clock.
-        for callback in (trainer.meter, *callbacks, trainer.clock, trainer.selection, interval, bar):
+        for callback in (trainer.meter, *learner.callbacks, trainer.clock, trainer.selection, interval, bar):
             trainer.add_callback(callback)
         try:
-            _run(trainer, resume.latest_checkpoint(work))
+            _run(trainer, resume.latest_checkpoint(job.work))
         finally:
             bar.close()
         if stop and not trainer.done:
             step = trainer.state.global_step
             log.warning(
-                "%s at step %d of %d: the progress is in %s, run again to go on", stop.signal, step, steps.total, work
+                "%s at step %d of %d: the progress is in %s, run again to go on",
+                stop.signal,
+                step,
+                steps.total,
+                job.work,
             )
             raise resume.Preempted
     return _result(trainer)
@@ -149,7 +127,6 @@ def _result(trainer: StageTrainer) -> TrainingResult:
     trainer.load_best()
     clock, selection, state = trainer.clock, trainer.selection, trainer.state
     return TrainingResult(
-        model=trainer.model,
         seconds=clock.total,
         step_seconds_mean=clock.mean,
         step_seconds_median=clock.median,

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch.autograd.profiler import profile as profiled
 
-from intaglio.checkpoint import load_model
-from intaglio.encoder.checkpoint import is_int8
+from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.model import Encoder
 from intaglio.execution.on_torch import IntegerModel, integer_model
 from intaglio.measure.backends.base import Arrays, Backend, Operators, Tensors
@@ -22,7 +21,7 @@ def torch_module(checkpoint: Path, device: str = "cpu") -> torch.nn.Module:
     Raises:
         UserError: the checkpoint is damaged.
     """
-    module: torch.nn.Module = load_model(checkpoint, device)
+    module: torch.nn.Module = Checkpoint(checkpoint).load(device)
     if isinstance(module, Encoder) and module.shape.integer:
         # On the device already: which kernels it takes depends on where the weights are.
         return integer_model(module)
@@ -34,7 +33,7 @@ class Eager(Backend):
 
     def refusal(self, checkpoint: Path) -> str | None:
         """See Backend."""
-        return "only onnxruntime runs a model of 8 bits" if is_int8(checkpoint) else None
+        return "only onnxruntime runs a model of 8 bits" if Checkpoint(checkpoint).kind == "graph" else None
 
     def open(self, checkpoint: Path, export: Path, device: str, threads: int) -> Any:
         """See Backend."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from intaglio.checkpoint import load_model
+from intaglio.checkpoint import Checkpoint
 from intaglio.errors import UserError
 from intaglio.measure.backends.eager import Eager
 from intaglio.stages.masks import GROUP, GROUP_ZEROS, linear_layers
@@ -77,13 +77,13 @@ class Sparse(Eager):
     def refusal(self, checkpoint: Path) -> str | None:
         """See Backend."""
         reason = super().refusal(checkpoint)
-        if reason is None and not fitting_layers(load_model(checkpoint)):
+        if reason is None and not fitting_layers(Checkpoint(checkpoint).load()):
             return f"no linear layer is 2:4 sparse with sizes that divide by {_BLOCK}"
         return reason
 
     def open(self, checkpoint: Path, export: Path, device: str, threads: int) -> Any:
         """See Backend."""
-        return semi_structured(load_model(checkpoint))
+        return semi_structured(Checkpoint(checkpoint).load())
 
     def kernel(self, model: Any, operators: Mapping[str, float]) -> str:
         """See Backend."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -18,46 +19,30 @@ from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-OURS = "intaglio"
+# Key of config.json under which an encoder's operations and sizes stand.
+SECTION = "intaglio"
 
 
-def is_ours(folder: Path) -> bool:
-    """Tell whether a folder holds an encoder of ours rather than a transformers model.
-
-    Raises:
-        UserError: it holds neither.
-    """
-    return OURS in _described(folder) and not is_int8(folder)
-
-
-def is_quantized(folder: Path) -> bool:
-    """Tell whether a folder holds an encoder of ours that computes on integers, or a model of 8 bits.
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the content of a model folder's config.json; what is Intaglio's alone is under the key `SECTION`.
 
     Raises:
-        UserError: it holds no model.
+        UserError: there is none.
     """
-    ours = _described(folder).get(OURS, {})
-    return bool(ours.get("integer") or "int8" in ours)
-
-
-def is_int8(folder: Path) -> bool:
-    """Tell whether a folder holds a graph that was quantized to 8 bits after training, for ONNX Runtime alone.
-
-    Raises:
-        UserError: it holds no model.
-    """
-    return "int8" in _described(folder).get(OURS, {})
-
-
-def _described(folder: Path) -> dict[str, Any]:
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder}: no {CONFIG}; it is not a model's folder")
     described: dict[str, Any] = json.loads((folder / CONFIG).read_text())
     return described
 
 
+def transformers_config(described: Mapping[str, Any]) -> Any:
+    """Return the transformers configuration that the content of a config.json describes."""
+    known = {name: value for name, value in described.items() if name not in (SECTION, "model_type")}
+    return AutoConfig.for_model(described["model_type"], **known)
+
+
 def convert(model: Any, integer: frozenset[Operation]) -> Encoder:
-    """Build our encoder with the weights of a transformers sequence classification model.
+    """Build an encoder with the weights of a transformers sequence classification model.
 
     Raises:
         UserError: the model is of another architecture, or has weights that this encoder has no place for.
@@ -79,19 +64,19 @@ def _fill(encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
     encoder.calibrated = encoder.has_ranges()
 
 
-def save_pretrained(encoder: Encoder, config: Any, folder: Path) -> None:
-    """Write config.json (of transformers, with what is ours alone under a key of its own) and model.safetensors."""
+def save_encoder(encoder: Encoder, config: Any, folder: Path) -> None:
+    """Write config.json (of transformers, with a section of Intaglio's) and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     shape = encoder.shape
-    ours = {"integer": sorted(shape.integer), "heads": shape.heads, "neurons": shape.neurons}
-    described = {**config.to_dict(), OURS: ours}
+    section = {"integer": sorted(shape.integer), "heads": shape.heads, "neurons": shape.neurons}
+    described = {**config.to_dict(), SECTION: section}
     (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
     weights = {name: tensor.detach().contiguous() for name, tensor in encoder.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def from_pretrained(folder: Path, integer: frozenset[Operation] | None = None, config: Any = None) -> Encoder:
-    """Read an encoder of ours, or a transformers checkpoint of the four architectures, in evaluation mode.
+def read_encoder(folder: Path, integer: frozenset[Operation] | None = None, config: Any = None) -> Encoder:
+    """Read an encoder, or a transformers classifier of a known architecture as one, in evaluation mode.
 
     Args:
         folder: where config.json and the weights are.
@@ -102,23 +87,18 @@ def from_pretrained(folder: Path, integer: frozenset[Operation] | None = None, c
     Raises:
         UserError: the folder does not hold such an encoder.
     """
-    ours = _described(folder).get(OURS)
+    described = read_config(folder)
+    section = described.get(SECTION)
     if not any(folder.glob("*.safetensors")):
         raise UserError(f"{folder}: no weights in safetensors, and none are read from other files")
-    config = config or read_config(folder)
-    if ours is None:
-        model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, use_safetensors=True)
+    config = config or transformers_config(described)
+    if section is None:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, config=config, dtype=torch.float32, use_safetensors=True
+        )
         return convert(model, integer or frozenset()).eval()
-    operations = frozenset(ours["integer"]) if integer is None else integer
-    # Encoders that were saved before they could be cut do not tell their sizes.
-    encoder = Encoder(from_transformers(config, operations, ours.get("heads"), ours.get("neurons")))
+    operations = frozenset(section["integer"]) if integer is None else integer
+    # Encoders that were saved before they could be cut do not name their sizes.
+    encoder = Encoder(from_transformers(config, operations, section.get("heads"), section.get("neurons")))
     _fill(encoder, load_file(folder / WEIGHTS))
     return encoder.eval()
-
-
-def read_config(folder: Path) -> Any:
-    """Return the transformers configuration of a folder of either kind."""
-    described = _described(folder)
-    described.pop(OURS, None)
-    kind = described.pop("model_type")
-    return AutoConfig.for_model(kind, **described)
