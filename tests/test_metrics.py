@@ -14,10 +14,11 @@ from intaglio.errors import UserError
 from intaglio.measure.evaluate import evaluate
 from intaglio.metrics import KNOWN_METRICS, Classes, Judged, Metric, named
 from intaglio.store import open_artifact
-from intaglio.study.options import TrainingOptions
+from intaglio.study.options import FinetuneOptions
 from intaglio.study.schema import Study, Task
 from intaglio.summary.bootstrap import interval, resampled
 from intaglio.tasks.kinds import KINDS, classes_of, kind_of
+from intaglio.training.job import Learner, StageJob
 from intaglio.training.train import train
 from tiny import tiny_checkpoint, tiny_config, tiny_data, tiny_tokenizer
 
@@ -45,8 +46,9 @@ def test_a_new_metric_is_one_entry(brier: Metric, tmp_path: Path) -> None:
     data = tiny_data(tmp_path / "data", metric="brier")
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(tiny_config())
-    options = TrainingOptions(max_steps=8, learning_rate=5e-3, batch_size=16, evaluations=4)
-    result = train(model, tiny_tokenizer(), data, options, 0, 32, tmp_path / "work")
+    options = FinetuneOptions(max_steps=8, learning_rate=5e-3, batch_size=16, evaluations=4)
+    job = StageJob(data, data, options, 0, 32, tmp_path / "work", tmp_path)
+    result = train(job, Learner(model, tiny_tokenizer()))
     values = {row["step"]: row["value"] for row in result.history if row["name"] == "validation_brier"}
     assert result.best_step == min(values, key=values.__getitem__)
     assert result.validation["brier"] == min(values.values())
