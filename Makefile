@@ -7,7 +7,7 @@ CORES ?= 2
 # Jobs and tests import the same modules over and over: Python shall keep what it has compiled of them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check format schema lock hooks clean
+.PHONY: demo test check format schema golden lock hooks clean
 
 # Python compiles the few modules that are imported; pip would compile all, which takes as long as the rest.
 $(READY): envs/requirements.lock envs/requirements-dev.lock
@@ -40,6 +40,10 @@ format: $(READY)
 # The JSON schema of study files and their reference page.
 schema: $(READY)
 	PYTHONPATH=workflow $(BIN)/python -m intaglio schema --schema workflow/schemas/study.schema.json --reference config/README.md
+
+# What every kind of job makes of a tiny model: for kinds that are new, or whose declared version was raised.
+golden: $(READY)
+	OMP_NUM_THREADS=1 PYTHONPATH=workflow $(BIN)/python tests/golden.py
 
 # Pin anew what envs/*.in name.
 lock:
