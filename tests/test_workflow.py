@@ -231,7 +231,7 @@ def repository(folder: Path, file: str, pattern: str, by: str) -> Path:
             "workflow/intaglio/study/versions.py",
             '"summarize": ([0-9]+)',
             r'"summarize": 1\1',
-            {"summarize": 1, "plot": 1},
+            {"summarize": 1, "pages": 1, "plot": 1},
         ),
     ],
 )
@@ -261,7 +261,8 @@ def test_a_disturbed_profile_is_measured_again_but_not_for_ever(study: Path) -> 
 
 
 def test_profiles_made_again_by_hand_make_the_tables_again(study: Path) -> None:
-    assert planned(study, None, "--forcerun", "profile") == {"profile": 2, "summarize": 1, "plot": 1}
+    again = {"profile": 2, "summarize": 1, "pages": 1, "plot": 1}
+    assert planned(study, None, "--forcerun", "profile") == again
 
 
 def test_another_machine_measures_anew(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
