@@ -169,7 +169,7 @@ class Results:
             run("evaluate", "--checkpoint", checkpoint, *common)
             predictions = pd.read_parquet(output / "predictions.parquet")
             metrics = pd.read_parquet(output / "metrics.parquet")
-            logits = torch.tensor(predictions["logits"].tolist())
+            logits = torch.tensor([row.tolist() for row in predictions["logits"]])
             summary[name] = {
                 "rows": len(predictions),
                 "logits": logits.abs().mean().item(),
