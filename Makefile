@@ -15,12 +15,12 @@ $(READY): envs/requirements.lock envs/requirements-dev.lock
 	$(BIN)/pip install --quiet --no-compile --requirement envs/requirements-dev.lock
 	touch $@
 
-# Fine-tune, quantize, evaluate, profile, tables, plots, report; ends with the table.
+# Fine-tune, quantize, evaluate, profile, tables, plots, report; ends with an overview.
 demo: $(READY)
 	$(BIN)/snakemake --profile profiles/demo --cores $(CORES)
 	$(BIN)/snakemake --profile profiles/demo --cores $(CORES) --report report.html
-	@cat results/demo/pages/variants.md
-	@echo; echo "Report: $(CURDIR)/report.html"
+	@cat results/demo/pages/overview.txt
+	@echo "Report:      $(CURDIR)/report.html"
 
 test: $(READY) check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10

@@ -28,8 +28,8 @@ DEMO = fakes.study(variants=("float", "int", "int-linear"))
 FASTEST = {"float": "torch", "int": "onnxruntime", "int-linear": "onnxruntime"}
 
 
-def _summarize(plan: Path, output: Path) -> None:
-    write_summary(plan, output)
+def _summarize(plan: Path, output: Path, partial: bool = False) -> None:
+    write_summary(plan, output, partial)
     write_pages(output, output.parent / "pages")
 
 
@@ -232,8 +232,19 @@ def _break(root: Path) -> Path:
     return plan
 
 
+def test_gaps_are_refused_in_one_line(tmp_path: Path) -> None:
+    plan = _break(tmp_path)
+    with pytest.raises(UserError, match="study fake: 3 of 6 runs are not complete") as caught:
+        write_summary(plan, tmp_path / "summary")
+    said = str(caught.value)
+    assert "movie/minilm/int/0 pending (not there yet: profile)" in said
+    assert "movie/minilm/int/1 failed (training: the loss became nan at step 12" in said
+    assert "\n" not in said
+    assert not (tmp_path / "summary").exists()
+
+
 def test_what_failed_is_shown_as_failed(tmp_path: Path) -> None:
-    _summarize(_break(tmp_path), tmp_path / "summary")
+    _summarize(_break(tmp_path), tmp_path / "summary", partial=True)
     rows = {(row["variant"], row["seed"]): row for row in _rows(tmp_path, "runs", schemas.RUNS)}
     assert {key: row["status"] for key, row in rows.items()} == {
         ("float", 0): "ok",
@@ -251,20 +262,53 @@ def test_what_failed_is_shown_as_failed(tmp_path: Path) -> None:
     variants = {row["variant"]: row for row in _rows(tmp_path, "variants", schemas.VARIANTS)}
     assert (variants["int"]["n"], variants["int"]["planned"], variants["int"]["primary_mean"]) == (0, 2, None)
     assert (variants["int-linear"]["n"], variants["int-linear"]["difference_n"]) == (1, 1)
-    assert "| 1 of 2 |" in re.sub(" +", " ", (tmp_path / "pages/variants.md").read_text())
+    assert (variants["int"]["failed"], variants["int-linear"]["failed"]) == (1, 1)
+    assert "| 1 of 2, 1 failed |" in re.sub(" +", " ", (tmp_path / "pages/variants.md").read_text())
     page = (tmp_path / "pages/runs.html").read_text()
     assert "step 12 &lt;b&gt;" in page
     assert "<b>" not in page
 
 
+def test_a_job_without_a_work_folder_leaves_its_reason_in_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = fakes.results(tmp_path, DEMO)
+    for seed, last in ((0, "intaglio profile: the logits differ"), (1, "profiling 3 of 9")):
+        shutil.rmtree(tmp_path / f"profile/movie-minilm-int-{seed}")
+        log = tmp_path / f"logs/profile/movie-minilm-int-{seed}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"profiling\n{last}\n")
+    _summarize(plan, tmp_path / "summary", partial=True)
+    rows = {row["seed"]: row for row in _rows(tmp_path, "runs", schemas.RUNS) if row["variant"] == "int"}
+    assert (rows[0]["status"], rows[1]["status"]) == ("failed", "pending")
+    assert rows[0]["error"] == "intaglio profile: the logits differ (logs/profile/movie-minilm-int-0.log)"
+
+
+def test_the_overview_fits_a_terminal(tmp_path: Path) -> None:
+    long = "a-variant-with-a-name-that-nobody-would-give-to-anything-but-here-it-is"
+    content = fakes.study(variants={"float": None, "int": None, long: [{"stage": "quantize"}]})
+    plan = fakes.results(tmp_path, content)
+    shutil.rmtree(tmp_path / f"profile/movie-minilm-{long}-0")
+    _summarize(plan, tmp_path / "summary", partial=True)
+    text = (tmp_path / "pages/overview.txt").read_text()
+    lines = text[: text.index("Tables:")].splitlines()
+    assert max(map(len, lines)) <= 80
+    row = next(row for row in _rows(tmp_path, "variants", schemas.VARIANTS) if row["variant"] == "int")
+    said = next(line for line in lines if " int " in line)
+    assert f"{100 * row['primary_mean']:.1f}" in said
+    assert f"{row['speedup']:.2f}×" in said
+    assert "1 of 6 runs are not complete" in text
+
+
 def test_nothing_at_all_is_still_a_table(tmp_path: Path) -> None:
     plan = fakes.results(tmp_path, DEMO)
     shutil.rmtree(tmp_path / "data")
-    _summarize(plan, tmp_path / "summary")
+    _summarize(plan, tmp_path / "summary", partial=True)
     assert {row["status"] for row in _rows(tmp_path, "runs", schemas.RUNS)} == {"failed"}
     for kind in ("checkpoint", "evaluation", "profile"):
         shutil.rmtree(tmp_path / kind)
-    _summarize(plan, tmp_path / "summary")
+    _summarize(plan, tmp_path / "summary", partial=True)
     assert {row["status"] for row in _rows(tmp_path, "runs", schemas.RUNS)} == {"pending"}
 
 

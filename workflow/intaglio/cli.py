@@ -131,7 +131,7 @@ def _summarize(arguments: Arguments) -> None:
     """Gather the results of a study into tables."""
     from intaglio.summary.summarize import write_summary
 
-    write_summary(arguments.plan, arguments.output)
+    write_summary(arguments.plan, arguments.output, partial=arguments.partial)
 
 
 def _pages(arguments: Arguments) -> None:
@@ -193,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     verb(_export, "checkpoint", "output")
     verb(_profile, "checkpoint", "export", "options", "output")
     verb(_plan, "options", "output")
-    verb(_summarize, "plan", "output")
+    verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="take what there is")
     for run in (_pages, _plot):
         verb(run, "summary", "output")
     verb(_schema, "schema", "reference")

@@ -82,6 +82,15 @@ def results_of_runs(wildcards):
     return RESULTS_OF_RUNS if forced else ancient(RESULTS_OF_RUNS)
 
 
+def begun():
+    """Whether there is anything of this study to be shown: a checkpoint, or what a failed training left."""
+    return any(
+        Path(folder).exists()
+        for run in plan_.runs
+        for folder in (*run.stages, *run.work)
+    )
+
+
 def of_job(phase, attribute):
     """Params function: an attribute of the job, as text for the command line.
 

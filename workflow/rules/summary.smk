@@ -1,6 +1,6 @@
 # From the results of every run to tables and plots.
 from intaglio.plots.files import PLOTS
-from intaglio.report.files import COMPRESSION, PAGES
+from intaglio.report.files import COMPRESSION, OVERVIEW, PAGES
 from intaglio.summary.files import SUMMARY_FILES
 
 # What the tables are of. It stands among their params, so that another study or other results make them again.
@@ -28,6 +28,8 @@ rule summarize:
         plan=f"{RESULTS}/plan.json",
     output:
         [f"{RESULTS}/summary/{name}" for name in SUMMARY_FILES],
+        # Not there where the tables were written after failures, so the next run makes them anew.
+        complete=touch(f"{RESULTS}/complete"),
     log:
         f"logs/{study.study}/summarize.log",
     conda:
@@ -47,6 +49,7 @@ rule pages:
     input:
         f"{RESULTS}/summary/runs.parquet",
     output:
+        [f"{RESULTS}/pages/{name}" for name in OVERVIEW],
         [f"{RESULTS}/pages/{name}.md" for name in PAGES],
         [
             report(
@@ -99,17 +102,3 @@ rule plot:
         version=VERSIONS["plot"],
     shell:
         "exec python -m intaglio --log {log:q} plot --summary {params.summary:q} --output {params.folder:q}"
-
-
-# `snakemake --keep-going` and then `snakemake partial`: a table of what there is, and of what failed.
-rule partial:
-    input:
-        plan=f"{RESULTS}/plan.json",
-    log:
-        f"logs/{study.study}/partial.log",
-    conda:
-        ENVIRONMENT
-    params:
-        folder=lambda wildcards, input: Path(input.plan).parent / "partial",
-    shell:
-        "exec python -m intaglio --log {log:q} summarize --plan {input.plan:q} --output {params.folder:q}"

@@ -38,10 +38,18 @@ def difference(row: Mapping[str, Any]) -> str:
     return f"{percent(row['difference'], sign=True)} [{low}, {high}]"
 
 
+def state(row: Mapping[str, Any]) -> str:
+    """Say how many runs of a variant ended well, where not all did: `1 of 3, 1 failed`."""
+    if row["n"] == row["planned"]:
+        return str(row["n"])
+    failed = f", {row['failed']} failed" if row["failed"] else ""
+    return f"{row['n']} of {row['planned']}{failed}"
+
+
 def tabulate(title: str, cells: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: Iterable[str]) -> Display:
     """Format rows, leaving out columns that say nothing."""
     formatted = {name: [cell(row) for row in rows] for name, cell in cells.items()}
-    if len(set(formatted["model"])) == 1:
+    if len(set(formatted.get("model", ()))) == 1:
         del formatted["model"]
     if set(formatted.get("metric", ())) == {"accuracy"}:
         # The metric is accuracy everywhere: its column would stand there twice.

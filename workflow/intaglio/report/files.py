@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 PAGES = ("runs", "variants", "compression", "conversions", "backends", "published")
-PAGE_FILES = tuple(f"{name}.{suffix}" for name in PAGES for suffix in ("md", "html"))
+# The overview, for a terminal and for the report's first page.
+OVERVIEW = ("overview.txt", "overview.rst")
+PAGE_FILES = (*OVERVIEW, *(f"{name}.{suffix}" for name in PAGES for suffix in ("md", "html")))
 
 # Tables and plots of the report's category Compression; the others are under Tables and Plots.
 COMPRESSION = ("compression", "conversions", "accuracy-vs-inference-time", "accuracy-vs-size", "accuracy-vs-sparsity")

@@ -8,6 +8,7 @@ from intaglio.report.backends import show_backends
 from intaglio.report.compression import show_compression, show_conversions
 from intaglio.report.display import Display, to_markdown
 from intaglio.report.html import to_html
+from intaglio.report.overview import show_overview, to_rst, to_text
 from intaglio.report.published import show_published
 from intaglio.report.results import show_runs, show_variants
 from intaglio.store import new_artifact
@@ -22,6 +23,14 @@ def write_pages(summary: Path, output: Path) -> None:
     """
     content = read_summary(summary)
     with new_artifact(output, "pages", {"study": content.study}) as folder:
+        overview = show_overview(content.study, content.rows["variants"], content.rows["runs"])
+        places = {
+            "Tables": f"{output}/*.md",
+            "All figures": f"{summary}/*.csv",
+            "Plots": f"{output.parent}/plots/*.svg",
+        }
+        (folder / "overview.txt").write_text(to_text(overview, places), encoding="utf-8")
+        (folder / "overview.rst").write_text(to_rst(overview), encoding="utf-8")
         for name, table in _tables(content).items():
             (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
             (folder / f"{name}.html").write_text(to_html(table), encoding="utf-8")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from intaglio.metrics import label_of
-from intaglio.report.display import Display, difference, tabulate
+from intaglio.report.display import Display, difference, state, tabulate
 from intaglio.report.formatting import NOTHING, measured, number, percent, spread, times
 
 _FASTEST = "The backend named is the fastest, and latency is its own; all of them are in the table of backends."
@@ -20,6 +20,8 @@ def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "variant": lambda row: row["variant"],
         "seed": lambda row: str(row["seed"]),
         "status": lambda row: row["status"],
+        "reason": lambda row: row.get("error") or NOTHING,
+        "warnings": lambda row: row.get("warnings") or NOTHING,
         "metric": lambda row: label_of(row.get("primary_metric")) or NOTHING,
         "value, %": lambda row: percent(row.get("primary_value")),
         "accuracy, %": lambda row: percent(row.get("accuracy")),
@@ -32,15 +34,10 @@ def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "GPU backend": lambda row: row.get("cuda_backend") or NOTHING,
         "size, MB": lambda row: number(row.get("size_mb")),
     }
-    text = {"task", "model", "variant", "status", "metric", "backend", "GPU backend"}
+    text = {"task", "model", "variant", "status", "reason", "warnings", "metric", "backend", "GPU backend"}
     table = tabulate(f"Runs of {study}", cells, rows, text)
-    failed = [
-        f"{row['task']}/{row['model']}/{row['variant']}/{row['seed']}: {row['error']}"
-        for row in rows
-        if row.get("error")
-    ]
     latency = f"Latency: mean ± standard deviation over the calls of one run. {_FASTEST}"
-    return Display(table.title, table.columns, table.rows, table.numbers, [latency, *_conditions(rows), *failed])
+    return Display(table.title, table.columns, table.rows, table.numbers, [latency, *_conditions(rows)])
 
 
 def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int) -> Display:
@@ -56,7 +53,7 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
         "task": lambda row: row["task"],
         "model": lambda row: row["model"],
         "variant": lambda row: row["variant"],
-        "seeds": lambda row: str(row["n"]) if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}",
+        "seeds": state,
         "metric": lambda row: label_of(row["primary_metric"]) or NOTHING,
         "value, %": share("primary"),
         "difference to float [95 %]": difference,

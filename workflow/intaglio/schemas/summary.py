@@ -84,6 +84,7 @@ VARIANTS = schema(
         field("recipe", STRING, "What was done to the pretrained model, in words."),
         field("n", INT, "Runs (seeds) that ended well: all figures here are of these."),
         field("planned", INT, "Runs that the study wants."),
+        field("failed", INT, "Runs of which a job failed; what is left is pending."),
         *nullable(
             ("test_set", STRING, "The test set behind the metrics: the task's first."),
             ("test_examples", INT, "Its number of examples."),

@@ -13,6 +13,7 @@ from intaglio.errors import UserError
 from intaglio.metrics import KNOWN_METRICS
 from intaglio.store import MANIFEST, open_artifact
 from intaglio.summary import lineage, recipes
+from intaglio.summary.failures import reasons
 
 KEY = ("task", "model", "variant", "seed")
 _MB = 1e6
@@ -58,8 +59,8 @@ class Record:
 def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
     """Read a run of the plan, as far as it has come.
 
-    Its status is `ok` where everything is there and sound, `failed` where an artifact is damaged or a job left a
-    failure.json in one of its work folders, else `pending`.
+    Its status is `ok` where everything is there and sound, `failed` where an artifact is damaged or a job left an
+    error, else `pending`.
     """
     key = {name: run[name] for name in KEY}
     facts = {"checkpoint": str(run["checkpoint"]), "recipe": recipes.in_words(run["recipe"])}
@@ -76,20 +77,10 @@ def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
         except UserError as error:
             damaged.append(str(error))
     record.row["validation_value"] = record.validation.get(record.row.get("primary_metric", ""))
-    failures = damaged + (_failures(run) if missing else [])
+    failures = damaged + (reasons(run) if missing else [])
     record.row["status"] = "failed" if failures else "pending" if missing else "ok"
     record.row["error"] = "; ".join(failures) or ("not there yet: " + ", ".join(missing) if missing else None)
     return record
-
-
-def _failures(run: Mapping[str, Any]) -> list[str]:
-    """Return what the run's jobs said when they failed."""
-    said = []
-    for folder in run.get("work", []):
-        path = Path(folder) / "failure.json"
-        if path.is_file():
-            said.append(str(_json(path).get("error", f"see {path}")))
-    return said
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from intaglio.store import new_artifact
 from intaglio.summary.backends import backend_rows
 from intaglio.summary.conversions import conversion_rows, sparsity_rows
 from intaglio.summary.published import published_rows
-from intaglio.summary.runs import Record, read_run
+from intaglio.summary.runs import KEY, Record, read_run
 from intaglio.summary.variants import variant_rows
 
 _SUMMARIZED = {
@@ -45,21 +45,23 @@ _COMPRESSION = (
 )
 
 
-def write_summary(plan: Path, output: Path) -> None:
+def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
     """Gather a study's runs into the artifact `output` [summary], which holds `files.SUMMARY_FILES`.
-
-    Runs that failed or are pending stand in runs.parquet as such, with the reason.
 
     Args:
         plan: plan.json; its paths are relative to the working folder.
         output: the folder.
+        partial: write what there is; runs that failed or are pending stand in runs.parquet as such, with the reason.
 
     Raises:
-        UserError: no plan can be read, or evaluations that belong together differ in their examples.
+        UserError: no plan can be read, a run is not complete (unless partial), or evaluations that belong together
+            differ in their examples.
     """
     content = _read_plan(plan)
     study: dict[str, Any] = content["study"]
     records = [read_run(study, run) for run in content["runs"]]
+    if not partial:
+        _refuse_gaps(study["study"], records)
     runs = [record.row for record in records]
     rows: dict[str, Sequence[Mapping[str, Any]]] = {
         "runs": runs,
@@ -93,6 +95,18 @@ def _read_plan(plan: Path) -> dict[str, Any]:
     if not content.get("runs"):
         raise UserError(f"{plan}: plans no run; make it anew from the study file")
     return content
+
+
+def _refuse_gaps(study: str, records: Sequence[Record]) -> None:
+    gaps = [record.row for record in records if record.row["status"] != "ok"]
+    if not gaps:
+        return
+    named = [f"{'/'.join(str(row[name]) for name in KEY)} {row['status']} ({row['error']})" for row in gaps[:3]]
+    more = f", and {len(gaps) - 3} more" if len(gaps) > 3 else ""
+    raise UserError(
+        f"study {study}: {len(gaps)} of {len(records)} runs are not complete: {', '.join(named)}{more}; "
+        "run the rest, or summarize what there is with --partial"
+    )
 
 
 def _training(records: Sequence[Record]) -> dict[str, float]:

@@ -83,7 +83,8 @@ def _rows_of_group(group: Sequence[Record], resamples: int) -> list[dict[str, An
 def _over_seeds(planned: Sequence[Record], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = planned[0].row
     row = {name: first[name] for name in ("study", "task", "model", "variant", "recipe")}
-    row |= {"n": len(rows), "planned": len(planned)}
+    failed = sum(record.row["status"] == "failed" for record in planned)
+    row |= {"n": len(rows), "planned": len(planned), "failed": failed}
     for name in ("test_set", "test_examples", "primary_metric", "latency_batch_size", "latency_length"):
         row[name] = rows[0].get(name) if rows else None
     for name, column in _OVER_SEEDS.items():

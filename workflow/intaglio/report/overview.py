@@ -1,0 +1,81 @@
+"""The study at a glance: a row a variant in 80 columns, for a terminal and for the report's first page."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from intaglio.metrics import label_of
+from intaglio.report.display import Display, difference, state, tabulate
+from intaglio.report.formatting import number, percent, times
+
+WIDTH = 80
+
+
+def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> Display:
+    """Return the few columns by which variants are compared first."""
+    several = len({row["model"] for row in variants}) > 1
+    metrics = sorted({row["primary_metric"] for row in variants if row["primary_metric"]})
+    name = (label_of(metrics[0]) if len(metrics) == 1 else None) or "value"
+    cells = {
+        "task": lambda row: f"{row['task']} · {row['model']}" if several else row["task"],
+        "model": lambda row: row["model"],
+        "variant": lambda row: row["variant"],
+        f"{name}, %": lambda row: percent(row["primary_mean"]) if row["n"] else state(row),
+        "difference [95 %]": difference,
+        "speed-up": lambda row: times(row["speedup"]),
+        "MB": lambda row: number(row["size_mb_mean"]),
+    }
+    shown = {heading: cell for heading, cell in cells.items() if heading != "model"}
+    table = tabulate(f"Study {study}", shown, variants, {"task", "variant"})
+    gaps = [run for run in runs if run["status"] != "ok"]
+    notes = []
+    if gaps:
+        first = next((run for run in gaps if run["status"] == "failed"), gaps[0])
+        notes.append(
+            f"{len(gaps)} of {len(runs)} runs are not complete. {first['variant']}, seed {first['seed']}: "
+            f"{first['status']}, {first['error']}"
+        )
+    return Display(table.title, table.columns, table.rows, table.numbers, notes)
+
+
+def to_text(table: Display, places: Mapping[str, str]) -> str:
+    """Return it for a terminal, no line longer than 80 columns but for paths; long names are cut.
+
+    Args:
+        table: of `show_overview`.
+        places: what can be found where.
+    """
+    widths = [max(len(cell) for cell in column) for column in zip(table.columns, *table.rows, strict=True)]
+    texts = [place for place, name in enumerate(table.columns) if name not in table.numbers]
+    while sum(widths) + 2 * (len(widths) - 1) > WIDTH and max(widths[place] for place in texts) > 6:
+        widths[max(texts, key=lambda place: widths[place])] -= 1
+
+    def line(cells: Sequence[str]) -> str:
+        padded = []
+        for name, cell, width in zip(table.columns, cells, widths, strict=True):
+            short = cell if len(cell) <= width else cell[: width - 1] + "…"
+            padded.append(short.rjust(width) if name in table.numbers else short.ljust(width))
+        return "  ".join(padded).rstrip()
+
+    lines = [line(table.columns), *map(line, table.rows)]
+    for note in table.notes:
+        lines += ["", *textwrap.wrap(note, WIDTH, break_long_words=False, break_on_hyphens=False)]
+    label = max(map(len, places), default=0) + 1
+    lines += ["", *(f"{f'{what}:':{label}} {where}" for what, where in places.items())]
+    return "\n".join(lines) + "\n"
+
+
+def to_rst(table: Display) -> str:
+    """Return it as reStructuredText, which the report's first page includes."""
+
+    def plain(text: str) -> str:
+        return re.sub(r"([\\*`|_])", r"\\\1", text)
+
+    frame = pd.DataFrame([[plain(cell) for cell in row] for row in table.rows], columns=list(table.columns))
+    notes = "\n\n".join(plain(note) for note in table.notes)
+    return f"{frame.to_markdown(index=False, tablefmt='grid', disable_numparse=True)}\n\n{notes}\n"
