@@ -62,15 +62,13 @@ def machine(gpu: bool = False) -> dict[str, Any]:
     return {**nothing, **facts, **card}
 
 
-def study(
-    tasks: Sequence[str] = ("movie",), variants: Any = SIX, seeds: Sequence[int] = (0, 1), **more: Any
-) -> dict[str, Any]:
+def study(tasks: Any = ("movie",), variants: Any = SIX, seeds: Sequence[int] = (0, 1), **more: Any) -> dict[str, Any]:
     """Return a resolved study file; variants are names that are known, or recipes by name."""
     model = "roberta-base" if set(tasks) <= set(GLUE) else "minilm"
     given: dict[str, Any] = {
         "study": "fake",
         "description": "A study that was never run.",
-        "tasks": {task: {} for task in tasks},
+        "tasks": tasks if isinstance(tasks, dict) else {task: {} for task in tasks},
         "models": {model: {}},
         "variants": variants if isinstance(variants, dict) else dict.fromkeys(variants),
         "seeds": list(seeds),

@@ -1,3 +1,5 @@
+import html
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +13,7 @@ from matplotlib.text import Text
 import fakes
 from intaglio.plots.draw import draw, write_plots
 from intaglio.plots.files import PLOT_FILES, PLOTS
-from intaglio.plots.style import RC, Look
+from intaglio.plots.style import RC, Look, fonts
 from intaglio.plots.tradeoffs import pareto
 from intaglio.store import open_artifact
 from intaglio.summary.read import Summary, read_summary
@@ -163,3 +165,27 @@ def test_confusion_matrices_are_shares_of_true_classes(tmp_path: Path) -> None:
         if row["metric"] == "class_recall" and row["variant"] == "float" and row["label"] == "negative"
     ]  # fmt: skip
     assert shares[0, 0] == pytest.approx(100 * sum(row["value"] for row in rows) / len(rows))
+
+
+NAMES = ("$0 - $10", "$", "a_b^{2}", "很 积极", "سلبي", "a class with a name as long as a short sentence")
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_names_are_drawn_as_they_are_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    task = {"labels": list(NAMES), "source": {"kind": "files", "train": "a.csv", "test": "b.csv"}}
+    task |= {"text": ["text"], "label": "label"}
+    content = fakes.study(tasks={"words": task}, variants={"float": None, "mine": [OWN]}, seeds=(0,))
+    write_summary(fakes.results(tmp_path, content), tmp_path / "summary")
+    write_plots(tmp_path / "summary", tmp_path / "plots")
+    drawn = html.unescape((tmp_path / "plots/confusion.svg").read_text())
+    for name in (*NAMES[:-1], "words", NAMES[-1][:39] + "…"):
+        assert f">{name}" in drawn
+    assert not any("Glyph" in message for message in caplog.messages)
+    with mpl.rc_context({**RC, "font.family": fonts()}):
+        figure = draw("confusion", read_summary(tmp_path / "summary"))
+        figure.draw_without_rendering()
+        for ax in figure.axes:
+            boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+            assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(boxes))
+            boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+            assert all(a.y0 >= b.y1 for a, b in itertools.pairwise(boxes))

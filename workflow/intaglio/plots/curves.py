@@ -17,6 +17,8 @@ from intaglio.summary.read import Panel, Summary
 _LOSSES = {"loss": "training loss", "validation_loss": "validation loss"}
 # More classes than this leave no room for numbers in a confusion matrix.
 _MOST_NUMBERS = 6
+# Characters of a class's name that are shown.
+_LONGEST = 40
 
 
 def loss_curves(summary: Summary, look: Look) -> Figure:
@@ -62,7 +64,10 @@ def confusion(summary: Summary, look: Look) -> Figure:  # noqa: ARG001 (all plot
     if table.empty or not drawn:
         return statement(title, "No confusion matrix was recorded.")
     caption = "Test set. Percent of each true class, mean over seeds; in brackets the mean count of examples."
-    figure, axes = panels(len(drawn), (2.6, 2.9), title, caption)
+    # Room for the names of classes, written along the axes.
+    longest = max(len(name) for _, _, (names, _) in drawn for name in names)
+    room = 0.055 * min(max(0, longest - 14), _LONGEST)
+    figure, axes = panels(len(drawn), (2.6 + room, 2.9 + room), title, caption)
     for ax, (panel, variant, (names, counts)) in zip(axes, drawn, strict=True):
         _heat(ax, names, counts)
         ax.set_title(f"{panel.title} · {variant}")
@@ -92,10 +97,10 @@ def _heat(ax: Axes, names: list[str], counts: npt.NDArray[np.float64]) -> None:
                 predicted, true, f"{share:.1f} %\n({counts[true, predicted]:.0f})", ha="center", va="center",
                 fontsize=8 if len(names) < 4 else 6.5, color="white" if share > 55 else "#1f2328",
             )  # fmt: skip
-    ax.set_xticks(
-        range(len(names)), names, rotation=0 if len(names) < 3 else 30, ha="center" if len(names) < 3 else "right"
-    )
-    ax.set_yticks(range(len(names)), names, rotation=90, va="center")
+    few = len(names) < 3 and max(map(len, names)) <= 14
+    shown = [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in names]
+    ax.set_xticks(range(len(names)), shown, rotation=0 if few else 90)
+    ax.set_yticks(range(len(names)), shown, rotation=90 if few else 0, va="center")
     ax.set(xlabel="predicted", ylabel="true")
     ax.tick_params(labelsize=8 if len(names) < 3 else 7)
     ax.grid(visible=False)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,10 +14,12 @@ from matplotlib.figure import Figure
 
 from intaglio.plots import backends, bars, curves, pairs, sparsity, tradeoffs
 from intaglio.plots.files import PLOTS
-from intaglio.plots.style import RC, Look, statement
+from intaglio.plots.style import RC, Look, fonts, statement
 from intaglio.store import new_artifact
 from intaglio.summary.read import Summary, read_summary
 
+_log = logging.getLogger(__name__)
+_GLYPH = re.compile(r"Glyph (\d+) .*missing from")
 _DRAW: dict[str, Callable[[Summary, Look], Figure]] = {
     "accuracy": pairs.accuracy,
     "training-time": pairs.training_time,
@@ -37,12 +43,32 @@ def write_plots(summary: Path, output: Path) -> None:
         UserError: the summary is not complete.
     """
     content = read_summary(summary)
-    with mpl.rc_context(RC), new_artifact(output, "plots", {"study": content.study}) as folder:
+    look = {**RC, "font.family": fonts()}
+    with mpl.rc_context(look), _glyphs(), new_artifact(output, "plots", {"study": content.study}) as folder:
         for name in PLOTS:
             figure = draw(name, content)
             # Without a date the same numbers are the same file.
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Title": PLOTS[name]})
             figure.savefig(folder / f"{name}.png")
+
+
+@contextmanager
+def _glyphs() -> Iterator[None]:
+    """Say in one line, in place of a warning for each, that installed fonts lack characters."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    texts = {str(warning.message) for warning in caught}
+    lacking = sorted({chr(int(found[1])) for text in texts if (found := _GLYPH.match(text))})
+    if lacking:
+        _log.warning(
+            "no installed font has %s: PNG files show boxes there, and SVG files what the browser has; "
+            "install one, such as fonts-noto-cjk",
+            " ".join(lacking[:20]),
+        )
+    for text in texts:
+        if not _GLYPH.match(text):
+            warnings.warn(text, stacklevel=3)
 
 
 def draw(name: str, content: Summary) -> Figure:

@@ -8,14 +8,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+# DejaVu Sans comes with matplotlib; what it lacks is taken from the first of the others that is installed and has it.
+_FONTS = (
+    *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei"),
+    *("WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC", "Hiragino Sans", "Noto Sans Arabic", "Noto Sans"),
+    *("Noto Sans Devanagari", "Noto Sans Thai", "Droid Sans Fallback", "Arial Unicode MS", "Unifont"),
+)
 INK, GREY, FAINT = "#1f2328", "#6b7480", "#e4e7eb"
 RC: Any = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+    "text.parse_math": False,  # names are drawn as they are written, with dollar signs
+    "svg.fonttype": "none",  # text stays text: a browser has fonts for every script
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -41,6 +49,13 @@ RC: Any = {
     "svg.hashsalt": "intaglio",  # the same plot is the same file
     "savefig.dpi": 150,
 }
+
+
+def fonts() -> list[str]:
+    """Return the families to draw with, of those that are installed."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in _FONTS if name in installed]
+
 
 # Okabe and Ito's palette, which the color-blind can tell apart, and three more; the same variant is the same color.
 _COLORS = {
