@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -11,10 +12,6 @@ from matplotlib.lines import Line2D
 from intaglio.plots.captions import metric_name
 from intaglio.plots.style import FAINT, GREY, Look, panels, statement
 from intaglio.summary.read import Panel, Summary
-from intaglio.summary.recipes import NOTHING_DONE
-
-# Where a recipe's words tell its sparsity; what is left of the words names the line.
-_PRUNED, _PATTERN = "pruned ", "pruned 2:4"
 
 
 def accuracy_vs_sparsity(summary: Summary, look: Look) -> Figure:
@@ -49,19 +46,22 @@ def accuracy_vs_sparsity(summary: Summary, look: Look) -> Figure:
 
 def _lines(panel: Panel) -> list[Sequence[dict[str, Any]]]:
     """Return rows of variants of each family of recipes, by sparsity; nothing where no weights are pruned."""
-    families: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in panel.variants:
         if row["sparsity_mean"] is not None:
-            pattern = _PATTERN in row["recipe"].split(" + ")
-            families.setdefault((_without_pruning(row["recipe"]), pattern), []).append(row)
+            families.setdefault(_family(row), []).append(row)
     for row in panel.variants:
         for (rest, _), rows in families.items():
-            if row["sparsity_mean"] is None and row["recipe"] == rest:
+            if row["sparsity_mean"] is None and _family(row)[0] == rest:
                 rows.append(row)
     return [sorted(rows, key=lambda row: row["sparsity_mean"] or 0) for rows in families.values()]
 
 
-def _without_pruning(recipe: str) -> str:
-    """Return a recipe's words without the stage that prunes weights."""
-    rest = [words for words in recipe.split(" + ") if not words.startswith(_PRUNED)]
-    return " + ".join(rest) or NOTHING_DONE
+def _family(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a recipe without the stage that prunes weights, and that stage without its sparsity, as JSON."""
+    rest: list[Any] = []
+    pruning: list[Any] = []
+    for options in json.loads(row["stages"]):
+        weights = options["stage"] == "prune" and options.get("structure") != "heads-and-neurons"
+        (pruning if weights else rest).append(options)
+    return json.dumps(rest), json.dumps([{**options, "sparsity": None} for options in pruning])

@@ -11,6 +11,7 @@ RUNS = schema(
     [
         *KEYS,
         field("recipe", STRING, "What was done to the pretrained model, in words."),
+        field("stages", STRING, "The same as JSON: a list of stages with all their options."),
         field("status", STRING, "ok, failed (a job of it ended with an error) or pending (not all jobs are done)."),
         *nullable(
             ("error", STRING, "What a failed run said; for a pending one what is missing."),
@@ -82,6 +83,7 @@ VARIANTS = schema(
     [
         *KEYS[:-1],
         field("recipe", STRING, "What was done to the pretrained model, in words."),
+        field("stages", STRING, "The same as JSON: a list of stages with all their options."),
         field("n", INT, "Runs (seeds) that ended well: all figures here are of these."),
         field("planned", INT, "Runs that the study wants."),
         field("failed", INT, "Runs of which a job failed; what is left is pending."),

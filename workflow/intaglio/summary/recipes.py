@@ -8,13 +8,13 @@ from typing import Any
 from intaglio.arithmetic.operations import OPERATIONS
 from intaglio.study.options import DEFAULT_SPARSITY
 
-NOTHING_DONE = "fine-tuned"
+_NOTHING_DONE = "fine-tuned"
 
 
 def in_words(recipe: Sequence[Mapping[str, Any]]) -> str:
     """Return a recipe in words, its stages joined by `+`: `distilled to 3 layers + pruned 35 %`."""
     words = [_WORDS[options["stage"]](options) for options in recipe if options["stage"] != "finetune"]
-    return " + ".join(words) or NOTHING_DONE
+    return " + ".join(words) or _NOTHING_DONE
 
 
 def _distilled(options: Mapping[str, Any]) -> str:

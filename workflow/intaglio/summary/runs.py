@@ -64,6 +64,7 @@ def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
     """
     key = {name: run[name] for name in KEY}
     facts = {"checkpoint": str(run["checkpoint"]), "recipe": recipes.in_words(run["recipe"])}
+    facts["stages"] = json.dumps(run["recipe"], sort_keys=True)
     record = Record({"study": study["study"], **key, **facts})
     missing, damaged = [], []
     for kind, read in _READERS.items():

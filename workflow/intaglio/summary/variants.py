@@ -82,7 +82,7 @@ def _rows_of_group(group: Sequence[Record], resamples: int) -> list[dict[str, An
 
 def _over_seeds(planned: Sequence[Record], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = planned[0].row
-    row = {name: first[name] for name in ("study", "task", "model", "variant", "recipe")}
+    row = {name: first[name] for name in ("study", "task", "model", "variant", "recipe", "stages")}
     failed = sum(record.row["status"] == "failed" for record in planned)
     row |= {"n": len(rows), "planned": len(planned), "failed": failed}
     for name in ("test_set", "test_examples", "primary_metric", "latency_batch_size", "latency_length"):
