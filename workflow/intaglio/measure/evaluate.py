@@ -19,7 +19,7 @@ from intaglio.measure.metrics import metric_rows, never_predicted
 from intaglio.schemas import METRICS, write_table
 from intaglio.store import new_artifact, open_artifact
 from intaglio.tasks.kinds import kind_of
-from intaglio.tasks.tokenize import collate, read_split, read_task, tokenize
+from intaglio.tasks.tokenize import collate, cut_warning, read_split, read_task, share_cut, tokenize
 
 
 def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_size: int = 32) -> None:
@@ -36,7 +36,8 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
     Raises:
         UserError: an artifact is damaged, the two do not fit together, or logits are not finite.
 
-    The manifest's `warnings` are those of the data, and the classes that are never predicted.
+    The manifest's `warnings` are those of the data, the classes that are never predicted, and the share of texts
+    that is cut, which `truncated` has by test set.
     """
     opened = Checkpoint(checkpoint)
     opened.check_length(max_length, "max_length")
@@ -53,6 +54,7 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
         "device": device_name(device),
         **facts,
         "primary": {},
+        "truncated": {},
         "warnings": list(open_artifact(data, "data").get("warnings", ())),
     }
     kind = kind_of(task)
@@ -61,7 +63,10 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
         table = read_split(data, test_set)
         if not table.num_rows:
             raise UserError(f"{data}: test set {test_set!r} is empty; give it examples")
-        logits = predict(model, tokenizer, tokenize(tokenizer, table, max_length), batch_size, device)
+        examples = tokenize(tokenizer, table, max_length)
+        about["truncated"][test_set] = share_cut(tokenizer, table, examples, max_length)
+        about["warnings"] += cut_warning(test_set, about["truncated"][test_set], max_length)
+        logits = predict(model, tokenizer, examples, batch_size, device)
         _check_finite(logits, table["id"].to_pylist(), f"{checkpoint}: test set {test_set!r}")
         labels = table["label"].to_numpy()
         rows = metric_rows(task, labels, logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Any, TypeVar
 
 from intaglio.errors import UserError, nearest
 from intaglio.study.schema import Bins, Task
-from intaglio.tasks.read import RawTable, missing
+from intaglio.tasks.delimited import other_delimiter
+from intaglio.tasks.raw_table import RawTable, missing
 
 T = TypeVar("T")
 ID_COLUMNS = ("id", "idx")
@@ -54,19 +56,36 @@ def read_examples(task: Task, table: RawTable) -> tuple[Examples, int]:
     """
     for column in [*task.text, task.label]:
         if column not in table.columns:
-            raise UserError(f"{table.name}: no column {column!r}, {nearest(column, table.columns)}")
+            raise UserError(f"{table.name}: {_absent(column, table)}")
     names = _declared(task, table) if task.bins is None else _binned(task.label, task.bins, table)
     index = {label: position for position, label in enumerate(task.labels)}
     rows = [row for row, name in enumerate(names) if name is not None]
-    texts = [_take(_texts(column, table), rows) for column in task.text]
+    texts = [_take(_texts(column, table, at > 0), rows) for at, column in enumerate(task.text)]
     labels = [index[name] for name in names if name is not None]
     return Examples(_take(_ids(task, table), rows), texts, labels), len(names) - len(rows)
 
 
-def _texts(column: str, table: RawTable) -> list[str]:
-    values = table.columns[column]
+def _absent(column: str, table: RawTable) -> str:
+    """Return why a column is not there: another delimiter, quotes, no header line, or another name."""
+    if column in table.twice:
+        return f"two columns are named {column!r}; rename one"
+    what, names = f"no column {column!r}", list(table.columns)
+    if table.delimiter is not None:
+        other = other_delimiter(names)
+        if other is not None:
+            return f"{what}, its only column is {names[0]!r}; if {other!r} delimits, set `delimiter: {other!r}`"
+        if f'"{column}"' in names:
+            return f"{what}, but one in quotes; set `quotes: true`"
+    close = f"{what}, {nearest(column, names)}"
+    if table.delimiter is not None and not close.endswith("?"):
+        close += "; if the file has no header line, name its columns by `columns`"
+    return close
+
+
+def _texts(column: str, table: RawTable, optional: bool = False) -> list[str]:
+    values = ["" if optional and missing(value) else value for value in table.columns[column]]
     for row, value in enumerate(values):
-        if missing(value):
+        if missing(value) and not optional:
             raise UserError(f"{table.where(row)}: no text in column {column!r}; fill it in or delete the row")
         if not isinstance(value, str):
             raise UserError(f"{table.where(row)}: column {column!r} holds {value!r}, not a text; check `text`")
@@ -79,13 +98,15 @@ def _spelled(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip()
+    return unicodedata.normalize("NFC", str(value).strip())
 
 
 def _declared(task: Task, table: RawTable) -> list[str | None]:
     """Return the label of every row, from the values that the task declares."""
     values = task.labels if task.label_values is None else task.label_values
-    label_of: dict[str, str | None] = dict(zip(values, task.labels, strict=True))
+    label_of: dict[str, str | None] = dict(
+        zip((unicodedata.normalize("NFC", value) for value in values), task.labels, strict=True)
+    )
     found = ["" if missing(value) else _spelled(value) for value in table.columns[task.label]]
     strange = [row for row, value in enumerate(found) if value not in label_of]
     if strange:

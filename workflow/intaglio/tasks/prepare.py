@@ -18,7 +18,7 @@ from intaglio.store import new_artifact
 from intaglio.study.schema import Task
 from intaglio.tasks.examples import Examples, read_examples
 from intaglio.tasks.kinds import KINDS
-from intaglio.tasks.read import RawTable
+from intaglio.tasks.raw_table import RawTable
 from intaglio.tasks.sources import read_source
 from intaglio.tasks.splits import at_most, split_off
 
@@ -31,8 +31,9 @@ def prepare_data(task: Task, source: Path | None, output: Path) -> None:
     label: int64 (index into the labels), and `task.json` with labels, metric, test sets (the first is the primary
     one) and whether texts come in pairs. The manifest counts the examples of every split by label, and whatever was
     left out: rows without any value, rows that fell into a bin without a label, and what `max_train` and `max_test`
-    cut away. Its `warnings`, on stderr too, name labels that a split lacks and count the test texts that stand in the
-    training data; evaluations and tables show them.
+    cut away. Pairs whose second text is empty are counted, too. Its `warnings`, on stderr too, name what looks wrong
+    in a file and labels that a split lacks, and count the test texts that stand in the training data; evaluations and
+    tables show them.
 
     The same task and source give the same files. A test set that is cut off does not depend on `max_train`; the
     validation split is cut from the training examples that `max_train` leaves.
@@ -67,10 +68,13 @@ def prepare_data(task: Task, source: Path | None, output: Path) -> None:
         (folder / "task.json").write_text(json.dumps(facts, indent=1) + "\n")
         about["splits"] = {name: _counts(task, examples) for name, examples in splits.items()}
         about["dropped"] = dropped
+        if len(task.text) == 2:
+            about["empty_second_texts"] = {name: part.texts[1].count("") for name, part in parts.items()}
         about["unused"] = unused
         leaked = {name: _leaked(splits, name) for name in tests}
         about["test_texts_in_training"] = leaked
-        about["warnings"] = [*_absent(task, splits), *_known_texts(splits, leaked)]
+        read = [warning for table in tables.values() for warning in table.warnings]
+        about["warnings"] = [*read, *_absent(task, splits), *_known_texts(splits, leaked)]
         for warning in about["warnings"]:
             print(f"warning: {warning}", file=sys.stderr)
 

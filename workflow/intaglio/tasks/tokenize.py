@@ -6,7 +6,8 @@ Libraries that only some callers need are imported where they are used: each tak
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,32 @@ def _tokens(tokenizer: Any, table: pa.Table | pd.DataFrame, max_length: int) -> 
         columns = {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}
         for row in zip(*columns.values(), strict=True):
             yield dict(zip(columns, row, strict=True))
+
+
+def share_cut(
+    tokenizer: Any, table: pa.Table | pd.DataFrame, rows: Sequence[dict[str, list[int]]], length: int
+) -> float:
+    """Return the share of examples that `tokenize` cut.
+
+    Args:
+        tokenizer: the tokenizer that they were given to.
+        table: the examples.
+        rows: what `tokenize` made of them.
+        length: its `max_length`.
+    """
+    full = [at for at, row in enumerate(rows) if len(row["input_ids"]) >= length]
+    names = table.column_names if isinstance(table, pa.Table) else list(table.columns)
+    columns = [_values(table, name) for name in ("text_a", "text_b") if name in names]
+    cut = 0
+    for start in range(0, len(full), _CHUNK):
+        chunk = [[column[at] for at in full[start : start + _CHUNK]] for column in columns]
+        cut += sum(len(tokens) > length for tokens in tokenizer(*chunk, verbose=False)["input_ids"])
+    return cut / len(rows) if rows else 0.0
+
+
+def cut_warning(split: str, share: float, length: int) -> list[str]:
+    """Return a warning of texts that were cut, or none where none was."""
+    return [f"{split}: {share:.1%} of the texts are cut at max_length {length}"] if share else []
 
 
 def _values(table: pa.Table | pd.DataFrame, name: str) -> list[Any]:
@@ -92,6 +119,8 @@ def encoded_dataset(data: Path, split: str, tokenizer: Any, max_length: int, kee
 
     table = read_split(data, split)
     rows = tokenize(tokenizer, table, max_length)
+    for warning in cut_warning(split, share_cut(tokenizer, table, rows, max_length), max_length):
+        print(f"warning: {warning}", file=sys.stderr)
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
     columns["label"] = table["label"].to_pylist()
     if keep_id:

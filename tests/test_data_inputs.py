@@ -1,0 +1,170 @@
+"""Files of data as users bring them: what works, what is warned of, and the one line that says what is wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from intaglio.errors import UserError
+from intaglio.store import open_artifact
+from intaglio.study.schema import Task
+from intaglio.tasks.prepare import prepare_data
+from intaglio.tasks.read import read_raw_table
+from intaglio.tasks.tokenize import share_cut, tokenize
+from tiny import tiny_tokenizer
+
+ROWS = [(f"a text, number {number}", ("ham", "spam")[number % 2]) for number in range(60)]
+CSV = "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in ROWS)
+
+
+def task(path: Path, **options: Any) -> Task:
+    source = {"kind": "files", "train": str(path)}
+    columns = {"text": ["text"], "label": "label", "labels": ["ham", "spam"]}
+    return Task.model_validate({"source": source, **columns, **options})
+
+
+def prepared(path: Path, **options: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return all examples in the order of the file, and what the manifest says."""
+    output = path.parent / "out"
+    prepare_data(task(path, **options), None, output)
+    frames = [pd.read_parquet(file) for file in output.glob("*.parquet")]
+    together = pd.concat(frames)
+    return together.iloc[together["id"].astype(int).argsort()], open_artifact(output, "data")
+
+
+def refusal(path: Path, **options: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        prepare_data(task(path, **options), None, path.parent / "out")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("a.csv", CSV, {}),
+        ("unnamed.csv", CSV.replace("\n", ",,\n"), {}),
+        ("unused twice.csv", CSV.replace("\n", ",1,2\n").replace("label,1,2", "label,note,note"), {}),
+        ("a.csv.gz", CSV, {}),
+        ("semicolon.csv", CSV.replace('",', '";').replace("text,label", "text;label"), {"delimiter": ";"}),
+        ("no header.csv", CSV.removeprefix("text,label\n"), {"columns": ["text", "label"]}),
+        ("quoted.tsv", CSV.replace('",', '"\t').replace("text,label", '"text"\t"label"'), {"quotes": True}),
+    ],
+)
+def test_what_is_read(tmp_path: Path, name: str, content: str, options: dict[str, Any]) -> None:
+    data = content.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    examples, about = prepared(tmp_path / name, **options)
+    assert list(zip(examples["text_a"], examples["label"].map(["ham", "spam"].__getitem__), strict=True)) == ROWS
+    assert about["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", CSV.replace('",', '";').replace("text,label", "text;label"), "set `delimiter: ';'`"),
+        ("a.csv", "text;label\n" + "one;ham\ntwo;spam\n" * 9, "its only column is 'text;label'; if ';' delimits, set"),
+        ("a.csv", CSV.removeprefix("text,label\n"), "if the file has no header line, name its columns by `columns`"),
+        ("a.tsv", '"text"\t"label"\n' + '"one"\t"ham"\n"two"\t"spam"\n' * 9, "one in quotes; set `quotes: true`"),
+        ("a.csv", CSV.replace("text,label", "text,label,text").replace("m\n", "m,x\n"), "two columns are named 'text'"),
+        ("a.xlsx", "PK", "a.xlsx: a spreadsheet; save it as CSV"),
+        ("a.csv", "", "a.csv: an empty file"),
+        ("a.csv.gz", CSV, "a.csv.gz: not readable as gzip"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert message in refusal(tmp_path / name)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").mkdir()
+    assert "a.csv: a folder; name the file in it" in refusal(tmp_path / "a.csv")
+
+
+def test_a_stray_quote_is_warned_of_and_named_where_fields_differ(tmp_path: Path) -> None:
+    lines = ["text,label", *(f"text {number},{('ham', 'spam')[number % 2]}" for number in range(100))]
+    lines[3], lines[80] = '"stray ' + lines[3], lines[80].replace(",", '",')
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(lines) + "\n")
+    examples, about = prepared(path)
+    assert len(examples) == 23
+    assert about["warnings"] == [f"{path}, line 4: a field spans 78 lines; if a quote is stray there, double it"]
+    path.write_text(path.read_text().replace('",', '",one,'))
+    assert f"{path}, line 4: 3 fields instead of 2 (a field spans 78 lines: a stray quote?)" in refusal(path)
+
+
+def test_a_label_in_another_unicode_form_is_the_same_label(tmp_path: Path) -> None:
+    decomposed, composed = "cafe\u0301", "caf\u00e9"
+    for written, declared in ((decomposed, composed), (composed, decomposed)):
+        (tmp_path / "a.csv").write_text(CSV.replace(",ham", f",{written}"))
+        examples, _ = prepared(tmp_path / "a.csv", labels=[declared, "spam"])
+        assert list(examples["label"]) == [0, 1] * 30
+
+
+def test_a_second_text_may_be_empty(tmp_path: Path) -> None:
+    rows = [
+        {"text": text, "more": "" if number % 3 else "more", "label": label}
+        for number, (text, label) in enumerate(ROWS)
+    ]
+    path = tmp_path / "a.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    examples, about = prepared(path, text=["text", "more"])
+    assert list(examples["text_b"]) == [row["more"] for row in rows]
+    assert about["empty_second_texts"] == {"train": 40}
+    pd.DataFrame(rows).to_csv(path, index=False)
+    assert "line 3: no text in column 'more'" in refusal(path, text=["more", "text"])
+
+
+def test_half_a_surrogate_pair_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = [json.dumps({"text": text, "label": label}) for text, label in ROWS]
+    lines[4] = lines[4].replace("a text", "\\ud83d text")
+    lines[5] = lines[5].replace("a text", "\\ud83d\\ude00 text")
+    path.write_text("\n".join(lines))
+    examples, about = prepared(path)
+    assert examples["text_a"].iloc[4].startswith("\ufffd text")
+    assert examples["text_a"].iloc[5].startswith("\U0001f600 text")
+    warning = f"{path}, line 5: half a surrogate pair is no character; it became U+FFFD"
+    assert about["warnings"] == [warning]
+    assert capsys.readouterr().err == f"warning: {warning}\n"
+
+
+def test_test_texts_in_the_training_data_are_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(CSV)
+    pd.DataFrame([*ROWS[:10], ("new", "ham")], columns=["text", "label"]).to_csv(tmp_path / "test.csv", index=False)
+    source = {"kind": "files", "train": str(tmp_path / "a.csv"), "test": str(tmp_path / "test.csv")}
+    prepare_data(task(tmp_path / "a.csv", source=source), None, tmp_path / "out")
+    about = open_artifact(tmp_path / "out", "data")
+    assert about["test_texts_in_training"] == {"test": 10}
+    assert any("10 of 11" in warning for warning in about["warnings"])
+
+
+def test_the_share_of_texts_that_are_cut() -> None:
+    tokenizer = tiny_tokenizer()
+    texts = ["good " * count for count in (1, 5, 6, 7, 50)]
+    for columns in ({"text_a": texts}, {"text_a": ["good"] * 5, "text_b": texts}):
+        table = pa.table(columns)
+        whole = [len(row["input_ids"]) for row in tokenize(tokenizer, table, 10_000)]
+        for length in (8, 10, 60):
+            expected = sum(count > length for count in whole) / len(whole)
+            assert share_cut(tokenizer, table, tokenize(tokenizer, table, length), length) == expected
+
+
+def test_a_large_file_is_not_held_several_times(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    text = "x" * 480
+    path.write_text("text,label\n" + "".join(f"{number} {text},ham\n" for number in range(20_000)))
+    tracemalloc.start()
+    table = read_raw_table([path], path.name)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(table.numbers) == 20_000
+    assert peak < 2 * path.stat().st_size

@@ -1,0 +1,96 @@
+"""Delimited text as a table: fields are strings, rows are numbered by the line that they begin on.
+
+Nothing is guessed: where a file looks as if it were written otherwise than it is read, a message says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from intaglio.errors import UserError
+from intaglio.tasks.raw_table import RawTable, TableBuilder, open_text
+
+# A field of more lines is warned of: a stray quote may have opened it.
+_LONG_FIELD = 20
+
+
+def read_delimited(path: Path, name: str, columns: list[str] | None, delimiter: str, quotes: bool) -> RawTable:
+    """Read a delimited file.
+
+    Args:
+        path: the file, compressed where it ends in `.gz`.
+        name: what to call it in messages.
+        columns: names of the columns where it has no header line.
+        delimiter: one character.
+        quotes: whether double quotes enclose fields.
+
+    Raises:
+        UserError: it is not UTF-8, or a row is malformed or has another number of fields than the header.
+    """
+    with open_text(path, name) as lines:
+        rows = _rows(lines, name, delimiter, quotes)
+        header = columns is None
+        if columns is None:
+            columns = [column.strip() for column in next((row for _, _, row in rows if row), [])]
+        table = TableBuilder(name, "line", columns, delimiter if header else None)
+        quoted = False
+        for number, span, row in rows:
+            if row and len(row) != len(columns):
+                raise UserError(
+                    f"{name}, line {number}: {len(row)} fields instead of {len(columns)} {_why(columns, span, quotes)}"
+                )
+            if span > _LONG_FIELD:
+                table.warn(number, f"a field spans {span} lines; if a quote is stray there, double it")
+            if not quotes and not quoted and _looks_quoted(row):
+                quoted = True
+                table.warn(number, "looks quoted; if so, set `quotes: true`")
+            table.add(number, row or [""] * len(columns))
+    return table.finish()
+
+
+def _rows(lines: IO[str], name: str, delimiter: str, quotes: bool) -> Iterator[tuple[int, int, list[str]]]:
+    """Yield the line that a row begins on, how many it spans, and its fields."""
+    csv.field_size_limit(sys.maxsize)  # the module's default refuses texts of more than 128 KiB
+    try:
+        reader = csv.reader(
+            lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE, strict=True
+        )
+    except TypeError as error:
+        raise UserError(f"{name}: delimiter {delimiter!r} is not one character") from error
+    begins, first = 1, list[str]()
+    try:
+        for row in reader:
+            first = first or row
+            yield begins, reader.line_num + 1 - begins, row
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        hint = _of_delimiter(first) or (
+            "; double a quote within a quoted field, or set `quotes: false` if quotes are ordinary characters here"
+        )
+        raise UserError(f"{name}, line {begins}: malformed ({error}){hint}") from error
+
+
+def _why(columns: list[str], span: int, quotes: bool) -> str:
+    """Return what may be the reason for another number of fields."""
+    if span > 1:
+        return f"(a field spans {span} lines: a stray quote?)"
+    hint = "; if fields stand in double quotes, set `quotes: true`" if not quotes else ""
+    return f"(a stray delimiter?){_of_delimiter(columns) or hint}"
+
+
+def _of_delimiter(header: list[str]) -> str:
+    other = other_delimiter(header)
+    return f"; if {other!r} delimits, set `delimiter: {other!r}`" if other else ""
+
+
+def other_delimiter(columns: list[str]) -> str | None:
+    """Return the delimiter that a header of one field seems to have been written with; None for any other."""
+    return next((sign for sign in (";", "\t", "|", ",") if len(columns) == 1 and sign in columns[0]), None)
+
+
+def _looks_quoted(row: list[str]) -> bool:
+    return any(len(field) > 4 and field[0] == field[-1] == '"' and '""' in field[1:-1] for field in row)
