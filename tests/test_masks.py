@@ -9,13 +9,13 @@ from torch.nn.utils import prune as torch_prune
 
 from encoders import ARCHITECTURES, batch, random_model
 from intaglio.encoder.files import convert
+from intaglio.encoder.parts import linear_layers
 from intaglio.errors import UserError
 from intaglio.stages.masks import (
     HeldMasks,
     choose_masks,
     cubic_sparsity,
     held_masks,
-    linear_layers,
     set_to_zero,
     sparsity_rows,
     two_of_four,

@@ -16,11 +16,12 @@ from intaglio import store
 from intaglio.checkpoint import RECORD, Checkpoint
 from intaglio.encoder.cutting import Kept, cut_out
 from intaglio.encoder.files import convert, save_encoder
+from intaglio.encoder.parts import linear_layers
 from intaglio.errors import UserError
 from intaglio.execution.constants import constants_of
 from intaglio.metrics import KNOWN_METRICS
 from intaglio.stages import run as stage_run
-from intaglio.stages.masks import linear_layers, sparsity_rows
+from intaglio.stages.masks import sparsity_rows
 from intaglio.stages.prune import GradualMasks
 from intaglio.study.options import Distillation, PruneOptions, QuantizeOptions
 from intaglio.training.train import train

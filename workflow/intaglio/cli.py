@@ -62,7 +62,10 @@ def _model(arguments: Arguments) -> None:
     from intaglio.models.prepare import prepare_model
     from intaglio.study.schema import Pretrained
 
-    prepare_model(Pretrained.model_validate(arguments.options), arguments.source, arguments.output)
+    _quiet()
+    options = dict(arguments.options)
+    wanted = options.pop("wanted", None)
+    prepare_model(Pretrained.model_validate(options), arguments.source, arguments.output, wanted)
 
 
 def _stage(arguments: Arguments) -> None:

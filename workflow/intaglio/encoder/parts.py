@@ -69,3 +69,51 @@ def layer_parts(model: Any) -> list[LayerParts]:
         architecture = ARCHITECTURES[kind]
         blocks, names = attrgetter(architecture.layers)(model.base_model), architecture.linear
     return [LayerParts(block, *(attrgetter(name)(block) for name in names)) for block in blocks]
+
+
+def linear_layers(model: Any) -> dict[str, nn.Linear]:
+    """Return the linear layers of an encoder's layers by names as `0.query`, whatever the architecture.
+
+    Where it is not known here, they are all that stand in lists of layers of transformers' base model.
+
+    Raises:
+        UserError: there are none.
+    """
+    if isinstance(model, Encoder) or model.config.model_type in ARCHITECTURES:
+        return {
+            f"{number}.{name}": linear
+            for number, parts in enumerate(layer_parts(model))
+            for name, linear in parts.linear.items()
+        }
+    found = {
+        f"{name}.{inner}": linear
+        for name, layers in _lists(model).items()
+        for inner, linear in layers.named_modules()
+        if isinstance(linear, nn.Linear)
+    }
+    if not found:
+        raise UserError(f"model type {model.config.model_type!r}: no list of layers with linear ones is found in it")
+    return found
+
+
+def layer_blocks(model: Any) -> list[nn.Module]:
+    """Return the layers of a transformers classifier or of our encoder, in order.
+
+    Raises:
+        UserError: they are not found, or are not alike, so that none can take another's place.
+    """
+    if isinstance(model, Encoder) or model.config.model_type in ARCHITECTURES:
+        return [parts.block for parts in layer_parts(model)]
+    lists = [list(layers) for layers in _lists(model).values() if len(layers) == model.config.num_hidden_layers]
+    if len(lists) != 1 or len({tuple(block.state_dict()) for block in lists[0]}) != 1:
+        raise UserError(f"model type {model.config.model_type!r}: it has no list of layers that are alike")
+    return lists[0]
+
+
+def _lists(model: Any) -> dict[str, nn.ModuleList]:
+    """Return the lists of modules in a base model that are not in another list."""
+    found: dict[str, nn.ModuleList] = {}
+    for name, module in model.base_model.named_modules():
+        if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in found):
+            found[name] = module
+    return found

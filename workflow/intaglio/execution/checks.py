@@ -28,8 +28,10 @@ def check_shape(shape: EncoderConfig) -> None:
         raise UserError("this encoder computes in floating point: there are no integers to run")
     if shape.head_width > LARGEST_HEAD:
         raise UserError(f"attention heads of {shape.head_width}: integers are exact up to {LARGEST_HEAD}")
-    if shape.positions > softmax.LONGEST:
-        raise UserError(f"{shape.positions} positions: integer softmax is exact up to {softmax.LONGEST}")
+    if "softmax" in shape.integer and shape.positions > softmax.LONGEST:
+        raise UserError(
+            f"{shape.positions} positions: integer softmax is exact up to {softmax.LONGEST}; leave 'softmax' out"
+        )
     width = max(shape.hidden_size, shape.embedding_size)
     if "layernorm" in shape.integer and width > LONGEST_WIDTH:
         raise UserError(f"hidden size {width}: integer LayerNorm is exact up to {LONGEST_WIDTH}; leave 'layernorm' out")

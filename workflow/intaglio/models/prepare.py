@@ -2,40 +2,63 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from intaglio.errors import UserError
+from intaglio.models.demands import check_demands
 from intaglio.models.folder import check_model
+from intaglio.models.opened import open_config, open_model
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.schema import Pretrained
 from intaglio.study.sources import MODEL_FILES, FilesSource, PackageSource
 from intaglio.tasks.archive import extract
 from intaglio.tasks.sources import archive_of
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
-def prepare_model(encoder: Pretrained, source: Path | None, output: Path) -> None:
+
+def prepare_model(
+    encoder: Pretrained, source: Path | None, output: Path, wanted: Mapping[str, Any] | None = None
+) -> None:
     """Check a pretrained encoder and leave it as a `model` artifact, a folder that transformers loads.
 
     Args:
         encoder: the encoder, as the study file has it.
         source: the fetched `source` artifact; None for the user's own folder.
         output: the artifact: config.json, model.safetensors (or its shards) and the tokenizer's files, nothing else.
+        wanted: what the study's variants want of the model (`study.demands.demands`); None leaves that open.
 
     Raises:
-        UserError: configuration, weights or tokenizer are missing, damaged or not in a form that can be used.
+        UserError: configuration, weights or tokenizer are missing, damaged, do not fit each other, or cannot give what
+            is wanted.
     """
     about: dict[str, Any] = {}
     with new_artifact(output, "model", about) as folder:
         work = folder / "work"
         given, name = _folder(encoder, source, work)
         about["model_type"] = check_model(given, name)
+        config = open_config(given, name)
+        if wanted is not None:
+            check_demands(config, wanted, name)
+        tokenizer = open_model(given, config, name)
         for path in sorted(given.iterdir()):
             if path.is_file() and any(fnmatch(path.name, pattern) for pattern in MODEL_FILES):
                 shutil.copyfile(path, folder / path.name)
+        if "token_type_ids" in tokenizer.model_input_names and getattr(config, "type_vocab_size", 0) < 2:
+            _leave_types_out(folder / TOKENIZER_CONFIG)
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _leave_types_out(path: Path) -> None:
+    """Keep a tokenizer from numbering the texts of a pair, for a model that has one type of tokens."""
+    described = json.loads(path.read_text()) if path.is_file() else {}
+    described["model_input_names"] = ["input_ids", "attention_mask"]
+    path.write_text(json.dumps(described, indent=2) + "\n")
 
 
 def _folder(encoder: Pretrained, source: Path | None, work: Path) -> tuple[Path, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from intaglio.checkpoint import Checkpoint
-from intaglio.encoder.parts import layer_parts
+from intaglio.encoder.parts import layer_blocks
 from intaglio.errors import UserError
 from intaglio.models.classifier import pretrained_classifier
 from intaglio.models.dropout import override_dropout
@@ -56,7 +56,7 @@ def with_layers(model: Any, options: DistilOptions) -> Any:
     Raises:
         UserError: there are fewer layers than are asked for, or their place is not known.
     """
-    layers = layer_parts(model)
+    layers = layer_blocks(model)
     count = -(-len(layers) // 2) if options.layers is None else options.layers
     if count > len(layers):
         raise UserError(f"layers: {count} in the student, but the model to copy them from has {len(layers)}")
@@ -67,6 +67,6 @@ def with_layers(model: Any, options: DistilOptions) -> Any:
     # All its names are among the model's, whose further layers find no place.
     weights = model.state_dict()
     student.load_state_dict({name: weights[name] for name in student.state_dict()})
-    for own, index in zip(layer_parts(student), evenly(count, len(layers)), strict=True):
-        own.block.load_state_dict(layers[index].block.state_dict())
+    for own, index in zip(layer_blocks(student), evenly(count, len(layers)), strict=True):
+        own.load_state_dict(layers[index].state_dict())
     return student

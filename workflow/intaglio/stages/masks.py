@@ -14,25 +14,12 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from intaglio.encoder.parts import layer_parts
+from intaglio.encoder.parts import linear_layers
 from intaglio.errors import UserError
 
 Structure = Literal["unstructured", "2:4"]
 Scope = Literal["global", "layer"]
 GROUP, GROUP_ZEROS = 4, 2
-
-
-def linear_layers(model: Any) -> dict[str, nn.Linear]:
-    """Return what is pruned: the linear layers of a classifier's encoder, by names as `0.query`.
-
-    Raises:
-        UserError: the model's architecture is not known here.
-    """
-    return {
-        f"{number}.{name}": linear
-        for number, parts in enumerate(layer_parts(model))
-        for name, linear in parts.linear.items()
-    }
 
 
 def sparsity_rows(model: Any) -> list[dict[str, Any]]:

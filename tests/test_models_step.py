@@ -1,0 +1,235 @@
+"""The `model` step: a model that a study cannot use is refused in one line, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import (
+    AlbertConfig,
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DebertaV2Config,
+    GPT2Config,
+    ModernBertConfig,
+    MPNetConfig,
+    ViTConfig,
+    XLNetConfig,
+)
+
+from intaglio.errors import UserError
+from intaglio.models.demands import check_demands
+from intaglio.models.prepare import prepare_model
+from intaglio.study.schema import Pretrained
+from tiny import MAX_LENGTH, tiny_config, tiny_model, tiny_tokenizer
+
+WIDTHS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+INT = {"stage": "quantize", "integer": ["linear", "gelu", "softmax", "layernorm"], "variants": ["int"]}
+CUT = {"stage": "cut", "structure": "heads-and-neurons", "variants": ["cut-50", "cut-70"]}
+PRUNED = {"stage": "prune", "structure": "unstructured", "variants": ["pruned"]}
+DISTILLED = {"stage": "distil", "layers": None, "variants": ["distilled"]}
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    folder = tiny_model(tmp_path / "own")
+    (folder / "manifest.json").unlink()
+    return folder
+
+
+def step(folder: Path, *stages: dict[str, Any]) -> Path:
+    entry = Pretrained.model_validate({"source": {"kind": "files", "path": str(folder)}})
+    output = folder.parent / "model"
+    prepare_model(entry, None, output, {"max_length": 16, "stages": list(stages)})
+    return output
+
+
+def refusal(folder: Path, *stages: dict[str, Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        step(folder, *stages)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    assert not (folder.parent / "model").exists()
+    return message
+
+
+def demanded(config: Any, *stages: dict[str, Any], max_length: int = 16) -> str:
+    """Return why a model of this configuration is refused; nothing if it is not."""
+    try:
+        check_demands(config, {"max_length": max_length, "stages": list(stages)}, "mine")
+    except UserError as error:
+        assert "\n" not in str(error)
+        assert "did you mean" not in str(error)
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"hidden_act": "gelu_new"}, "activation 'gelu_new'"),
+        ({"hidden_act": "relu"}, "activation 'relu'"),
+        ({"is_decoder": True}, "a decoder"),
+    ],
+)
+def test_what_the_encoder_does_not_compute(changes, reason):
+    config = tiny_config()
+    for key, value in changes.items():
+        setattr(config, key, value)
+    message = demanded(config, INT, CUT)
+    assert message.startswith("mine: ")
+    assert reason in message
+    assert "(variants int, cut-50, cut-70)" in message
+    assert demanded(config, PRUNED, DISTILLED) == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "integer", "reason"),
+    [
+        ({"hidden_size": 1280, "num_attention_heads": 20}, INT["integer"], "hidden size 1280"),
+        ({"max_position_embeddings": 8192}, INT["integer"], "8192 positions"),
+        ({"max_position_embeddings": 8192}, ["linear", "gelu"], None),
+        ({"hidden_size": 1040, "num_attention_heads": 2}, ["linear"], "attention heads of 520"),
+        ({"hidden_act": "gelu_python"}, INT["integer"], None),
+    ],
+)
+def test_limits_of_the_integers(changes, integer, reason):
+    config = tiny_config()
+    for key, value in changes.items():
+        setattr(config, key, value)
+    message = demanded(config, {**INT, "integer": integer})
+    assert (reason is None) == (message == "")
+    assert reason is None or reason in message
+
+
+@pytest.mark.parametrize(
+    ("config", "unfit"),
+    [
+        (MPNetConfig(**WIDTHS, vocab_size=90, max_position_embeddings=50), []),
+        (DebertaV2Config(**WIDTHS, vocab_size=90, relative_attention=True, pos_att_type=["c2p"]), []),
+        (AlbertConfig(**WIDTHS, vocab_size=90, embedding_size=16), ["distilled"]),
+        (ModernBertConfig(**WIDTHS, vocab_size=90, pad_token_id=0, cls_token_id=1, sep_token_id=2), ["distilled"]),
+    ],
+)
+def test_other_architectures_can_be_pruned_and_distilled_where_their_layers_are_found(config, unfit):
+    message = demanded(config, INT, CUT)
+    assert f"model type '{config.model_type}' can neither run on integers nor be cut" in message
+    assert "(variants int, cut-50, cut-70)" in message
+    assert all(name in demanded(config, PRUNED, DISTILLED) for name in unfit)
+    assert bool(unfit) == bool(demanded(config, PRUNED, DISTILLED))
+    assert demanded(config, PRUNED) == ""
+
+
+def test_texts_longer_than_the_model_takes():
+    assert f"takes {MAX_LENGTH} at most" in demanded(tiny_config(), max_length=64)
+    assert "layers: 3 in the student, but the model has 2" in demanded(tiny_config(), {**DISTILLED, "layers": 3})
+
+
+def other(folder: Path, config: Any) -> Path:
+    """Write an untrained model of another type with the tiny tokenizer."""
+    tokenizer = tiny_tokenizer()
+    config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_model_of_another_type_is_exported_once(tmp_path):
+    config = XLNetConfig(d_model=32, n_layer=1, n_head=2, d_inner=64)
+    assert "'xlnet' cannot be exported to ONNX" in refusal(other(tmp_path / "own", config))
+
+
+def test_a_decoder_with_a_padding_token(tmp_path):
+    config = GPT2Config(n_embd=32, n_layer=1, n_head=2, n_positions=MAX_LENGTH)
+    assert "'gpt2' cannot be exported to ONNX" in refusal(other(tmp_path / "own", config))
+
+
+def test_albert_passes(tmp_path):
+    config = AlbertConfig(**WIDTHS, embedding_size=16, max_position_embeddings=MAX_LENGTH)
+    assert (step(other(tmp_path / "own", config)) / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        (ViTConfig().to_dict(), "'vit' is no text classifier"),
+        ({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}, "cannot read its config.json"),
+    ],
+)
+def test_no_text_model_and_code_of_its_own(own, described, message):
+    (own / "config.json").write_text(json.dumps(described))
+    assert message in refusal(own)
+
+
+def test_tokens_added_to_the_tokenizer_alone(own):
+    tokenizer = AutoTokenizer.from_pretrained(own)
+    rows = len(tokenizer)
+    tokenizer.add_tokens(["covid", "brexit"])
+    tokenizer.save_pretrained(own)
+    assert f"ids up to {rows + 1}, its embedding {rows} rows" in refusal(own)
+
+
+def test_no_padding_token(own):
+    file = own / "tokenizer_config.json"
+    described = json.loads(file.read_text())
+    described.pop("pad_token")
+    described["tokenizer_class"] = "PreTrainedTokenizerFast"
+    file.write_text(json.dumps(described))
+    assert "no padding token" in refusal(own)
+
+
+def test_a_sentencepiece_file_alone(own):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (own / name).unlink()
+    (own / "spiece.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    config = AlbertConfig(**WIDTHS, vocab_size=83, embedding_size=16, max_position_embeddings=MAX_LENGTH)
+    AutoModel.from_config(config).save_pretrained(own)
+    assert "tokenizer cannot be built" in refusal(own)
+
+
+def test_a_cased_vocabulary_that_is_lowercased(own, caplog):
+    words = [*AutoTokenizer.from_pretrained(own).get_vocab()]
+    words[-2:] = ["Berlin", "Paris"]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (own / name).unlink()
+    (own / "vocab.txt").write_text("\n".join(words) + "\n")
+    with caplog.at_level(logging.WARNING):
+        step(own)
+    assert "2 tokens with capitals are never reached" in caplog.text
+
+
+def test_a_tokenizer_file_that_transformers_builds_otherwise(own):
+    tokenizer = Tokenizer.from_file(str(own / "tokenizer.json"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace("great", "bad"), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(own / "tokenizer.json"))
+    (own / "tokenizer_config.json").unlink()
+    try:
+        built = AutoTokenizer.from_pretrained(step(own))("the film was great.", add_special_tokens=False)["input_ids"]
+    except UserError as error:
+        assert "another tokenizer than tokenizer.json describes" in str(error)
+    else:
+        assert built == tokenizer.encode("the film was great.", add_special_tokens=False).ids
+    assert isinstance(tokenizer.model, models.WordPiece)
+
+
+def test_types_of_tokens_for_a_model_with_one_type(tmp_path):
+    own = tiny_model(tmp_path / "own", "roberta")
+    tokenizer = AutoTokenizer.from_pretrained(own)
+    tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer.save_pretrained(own)
+    assert AutoConfig.from_pretrained(own).type_vocab_size == 1
+    output = step(own)
+    inputs = AutoTokenizer.from_pretrained(output)("the film", "was great", return_tensors="pt")
+    assert "token_type_ids" not in inputs
+    with torch.no_grad():
+        assert AutoModelForSequenceClassification.from_pretrained(output)(**inputs).logits.shape == (1, 2)

@@ -1,0 +1,61 @@
+"""Whether a model can give what the variants of a study want of it, from its configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from intaglio.encoder.config import from_transformers
+from intaglio.encoder.parts import layer_blocks, layer_parts, linear_layers
+from intaglio.errors import UserError
+from intaglio.execution.checks import check_shape
+from intaglio.tasks.tokenize import longest_input
+
+
+def check_demands(config: Any, wanted: Mapping[str, Any], name: str) -> None:
+    """Refuse a model that cannot take the study's texts or that a variant cannot be made of.
+
+    Args:
+        config: of the model, transformers'.
+        wanted: as `study.demands.demands` returns it.
+        name: of the model, in messages.
+
+    Raises:
+        UserError: one line: the model, the reasons, and the variants concerned.
+    """
+    longest = longest_input(config.to_dict())
+    if longest is not None and wanted["max_length"] > longest:
+        raise UserError(f"max_length: {wanted['max_length']} tokens, but {name} takes {longest} at most")
+    reasons: dict[str, list[str]] = {}
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    for demand in wanted["stages"]:
+        try:
+            _check(model, demand)
+        except UserError as error:
+            known = reasons.setdefault(str(error), [])
+            known.extend(variant for variant in demand["variants"] if variant not in known)
+    if reasons:
+        told = "; ".join(f"{reason} (variants {', '.join(variants)})" for reason, variants in reasons.items())
+        raise UserError(f"{name}: {told}; leave these variants out, or take another model for them")
+
+
+def _check(model: Any, demand: Mapping[str, Any]) -> None:
+    if "integer" in demand:
+        check_shape(from_transformers(model.config, frozenset(demand["integer"])))
+    if demand.get("structure") == "heads-and-neurons":
+        from_transformers(model.config, frozenset())
+    elif "structure" in demand:
+        widths = [linear.in_features for linear in linear_layers(model).values()]
+        odd = [width for width in widths if width % 4]
+        if demand["structure"] == "2:4" and odd:
+            raise UserError(f"structure: 2:4 takes linear layers whose inputs divide by 4, and one has {odd[0]}")
+    if "layers" in demand:
+        blocks = layer_blocks(model)
+        if (demand["layers"] or 0) > len(blocks):
+            raise UserError(f"layers: {demand['layers']} in the student, but the model has {len(blocks)}")
+    if demand.get("compares"):
+        layer_parts(model)
