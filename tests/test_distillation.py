@@ -3,9 +3,12 @@ import math
 from contextlib import nullcontext
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy.special import log_softmax, softmax
+from tokenizers import normalizers
 from torch.nn.functional import cross_entropy
 from transformers import AlbertConfig, AutoModelForSequenceClassification
 
@@ -369,6 +372,10 @@ def test_a_teacher_that_does_not_fit_is_refused(data, tmp_path):
     other = tiny_checkpoint(tmp_path / "other", "roberta")
     with pytest.raises(UserError, match=r"^distillation: the vocabulary of the teacher .*other is another than the"):
         teaching(other, random_model(), tiny_tokenizer(), data, 32, ALL)
+    same_words = tiny_tokenizer()
+    same_words.backend_tokenizer.normalizer = normalizers.Replace("the", "a")
+    with pytest.raises(UserError, match=r"^distillation: the tokenizer of the teacher .*bert makes other tokens"):
+        teaching(tiny_checkpoint(tmp_path / "bert"), random_model(), same_words, data, 32, ALL)
     reversed_ = tiny_checkpoint(tmp_path / "reversed", labels=("positive", "negative"))
     with pytest.raises(UserError, match=r"^distillation: the teacher .*reversed tells .'positive', 'negative'. apart"):
         teaching(reversed_, random_model(), tiny_tokenizer(), data, 32, ALL)
@@ -382,6 +389,7 @@ def test_labels_are_compared_in_their_order(tmp_path):
     teacher = tiny_checkpoint(tmp_path / "teacher", labels=labels)
     with new_artifact(tmp_path / "data", "data") as draft:
         (draft / "task.json").write_text(json.dumps({"kind": SINGLE_LABEL, "labels": labels}))
+        pq.write_table(pa.table({"text_a": ["the film was long"]}), draft / "validation.parquet")
     assert teaching(teacher, random_model(), tiny_tokenizer(), tmp_path / "data", 32, ALL) is not None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from intaglio.errors import UserError
 from intaglio.models.prepare import prepare_model
@@ -108,7 +108,8 @@ def test_package_and_hub(own, original, tmp_path, nested):
 
 def test_pickled_weights_convert_as_the_message_says(own, original, tmp_path):
     (own / "model.safetensors").unlink()
-    torch.save(AutoModel.from_pretrained(original).state_dict(), own / "pytorch_model.bin")
+    classifier = AutoModelForSequenceClassification.from_pretrained(original).state_dict()
+    torch.save(classifier, own / "pytorch_model.bin")
     message = refusal(own, tmp_path / "out")
     assert "pytorch_model.bin is a pickle" in message
     command = shlex.split(message[message.index("python -c") :])
@@ -116,6 +117,8 @@ def test_pickled_weights_convert_as_the_message_says(own, original, tmp_path):
     subprocess.run([sys.executable, *command[1:]], check=True, capture_output=True)
     prepare_model(encoder(own), None, tmp_path / "out")
     same_model(tmp_path / "out", original)
+    kept = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").state_dict()
+    assert all(torch.equal(kept[name], classifier[name]) for name in classifier)
 
 
 @pytest.mark.parametrize(

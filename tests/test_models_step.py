@@ -25,14 +25,16 @@ from transformers import (
 )
 
 from intaglio.errors import UserError
-from intaglio.models.demands import check_demands
+from intaglio.models.demands import check_demands, check_models
 from intaglio.models.prepare import prepare_model
+from intaglio.study.load import load
+from intaglio.study.plan import make_plan
 from intaglio.study.schema import Pretrained
 from tiny import MAX_LENGTH, tiny_config, tiny_model, tiny_tokenizer
 
 WIDTHS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 INT = {"stage": "quantize", "integer": ["linear", "gelu", "softmax", "layernorm"], "variants": ["int"]}
-CUT = {"stage": "cut", "structure": "heads-and-neurons", "variants": ["cut-50", "cut-70"]}
+CUT = {"stage": "cut", "variants": ["cut-50", "cut-70"]}
 PRUNED = {"stage": "prune", "structure": "unstructured", "variants": ["pruned"]}
 DISTILLED = {"stage": "distil", "layers": None, "variants": ["distilled"]}
 
@@ -233,3 +235,31 @@ def test_types_of_tokens_for_a_model_with_one_type(tmp_path):
     assert "token_type_ids" not in inputs
     with torch.no_grad():
         assert AutoModelForSequenceClassification.from_pretrained(output)(**inputs).logits.shape == (1, 2)
+
+
+def test_models_that_are_there_already_are_held_against_added_variants(own):
+    output = step(own)
+    wanted = {"max_length": 16, "stages": [INT]}
+    check_models([{"model": str(output), "wanted": wanted}])
+    with pytest.raises(UserError, match=r"layers: 9 in the student, but the model has 2 \(variants distilled\)"):
+        check_models([{"model": str(output), "wanted": {**wanted, "stages": [{**DISTILLED, "layers": 9}]}}])
+
+
+def test_demands_of_a_study_and_no_part_of_a_key(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task = {"source": {"kind": "files", "train": "a.csv"}, "text": ["x"], "label": "y", "labels": ["a", "b"]}
+    base = {
+        "study": "s",
+        "seeds": [1],
+        "tasks": {"t": task},
+        "models": {"m": {"source": {"kind": "files", "path": "m"}}},
+        "variants": {"float": None},
+    }
+    before = make_plan(load(base))
+    after = make_plan(load({**base, "variants": {"float": None, "int": None, "small": [{"stage": "distil"}]}}))
+    assert before.jobs["model"].keys() == after.jobs["model"].keys()
+    assert before.jobs["finetune"].keys() == after.jobs["finetune"].keys()
+    (job,) = after.jobs["model"].values()
+    stages = {entry["stage"]: entry["variants"] for entry in job.options["wanted"]["stages"]}
+    assert stages == {"quantize": ["int"], "distil": ["small"]}
+    assert job.options["wanted"]["max_length"] == 128

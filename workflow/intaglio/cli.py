@@ -68,6 +68,13 @@ def _model(arguments: Arguments) -> None:
     prepare_model(Pretrained.model_validate(options), arguments.source, arguments.output, wanted)
 
 
+def _check(arguments: Arguments) -> None:
+    """Check that models which are there already can give what a study wants of them."""
+    from intaglio.models.demands import check_models
+
+    check_models(arguments.options)
+
+
 def _stage(arguments: Arguments) -> None:
     from intaglio.stages.run import run_stage
     from intaglio.study.options import STAGES
@@ -182,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     verb(_reach, "options")
+    verb(_check, "options")
     verb(_fetch, "options", "output")
     for run in (_data, _model):
         verb(run, "options", "output").add_argument("--source", type=Path, help="fetched source; none for own files")

@@ -8,6 +8,7 @@ from intaglio.errors import UserError
 from intaglio.study.identity import digest
 from intaglio.study.files import check_owner, check_paths, record_owner
 from intaglio.study.load import load
+from intaglio.study.options import STAGES
 from intaglio.study.plan import make_plan
 from intaglio.study.versions import VERSIONS
 
@@ -128,3 +129,16 @@ def unfetched():
     ]
     hub = [options for options in told if options["kind"] == "hub"]
     return json.dumps(hub) if hub else ""
+
+
+def unchecked():
+    """Models that are there already while something is to be trained, and what is wanted of them, as JSON."""
+    trained = [job for stage in STAGES for job in plan_.jobs.get(stage, {}).values()]
+    if all(Path(job.output).exists() for job in trained):
+        return ""
+    models = [
+        {"model": job.output, "wanted": job.options["wanted"]}
+        for job in plan_.jobs["model"].values()
+        if Path(job.output).exists()
+    ]
+    return json.dumps(models) if models else ""

@@ -1,8 +1,6 @@
 # Stages: each takes a checkpoint (or the pretrained model) and leaves a checkpoint.
 # Commands take the shell's place (exec): a shell would leave at once when SLURM asks a job to, while training saves.
 # Snakemake deletes what a failed job declared; the folder under --work is undeclared, so a killed job resumes there.
-from intaglio.study.options import STAGES
-
 for stage in STAGES:
 
     rule:

@@ -62,10 +62,8 @@ def _former_labels(model: Path) -> list[str]:
 def _reorder(classifier: Any, rows: Sequence[int]) -> None:
     """Put the rows of the head's last layer, of which each stands for a label, into another order."""
     head = {key.rpartition(".")[0] for key in head_keys(classifier)}
-    output = [module for name, module in classifier.named_modules() if name in head and isinstance(module, nn.Linear)][
-        -1
-    ]
-    for parameter in output.parameters():
+    layers = [module for name, module in classifier.named_modules() if name in head and isinstance(module, nn.Linear)]
+    for parameter in layers[-1].parameters():
         parameter.copy_(parameter[list(rows)])
 
 

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from intaglio.checkpoint import longest_input
 from intaglio.encoder.config import from_transformers
 from intaglio.encoder.parts import layer_blocks, layer_parts, linear_layers
 from intaglio.errors import UserError
 from intaglio.execution.checks import check_shape
-from intaglio.tasks.tokenize import longest_input
+
+
+def check_models(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Hold [model] artifacts against what a study wants of them: variants may have been added since they were made.
+
+    Args:
+        entries: of each, `model`, its folder, and `wanted`, as `study.demands.demands` returns it.
+
+    Raises:
+        UserError: see `check_demands`.
+    """
+    for entry in entries:
+        config = AutoConfig.from_pretrained(entry["model"], local_files_only=True)
+        check_demands(config, entry["wanted"], entry["model"])
 
 
 def check_demands(config: Any, wanted: Mapping[str, Any], name: str) -> None:
@@ -46,9 +60,9 @@ def check_demands(config: Any, wanted: Mapping[str, Any], name: str) -> None:
 def _check(model: Any, demand: Mapping[str, Any]) -> None:
     if "integer" in demand:
         check_shape(from_transformers(model.config, frozenset(demand["integer"])))
-    if demand.get("structure") == "heads-and-neurons":
+    if demand["stage"] == "cut":
         from_transformers(model.config, frozenset())
-    elif "structure" in demand:
+    if "structure" in demand:
         widths = [linear.in_features for linear in linear_layers(model).values()]
         odd = [width for width in widths if width % 4]
         if demand["structure"] == "2:4" and odd:

@@ -11,6 +11,9 @@ from safetensors import SafetensorError, safe_open
 from intaglio.errors import UserError
 from intaglio.study.sources import CONFIG, VOCABULARIES, WEIGHTS, WEIGHTS_INDEX
 
+# What the names of transformers' classes of text classifiers end in.
+_CLASSIFIER = "ForSequenceClassification"
+
 
 def check_model(folder: Path, name: str) -> str:
     """Check that a folder holds an encoder that can be used, and return its `model_type`.
@@ -61,9 +64,12 @@ def _weights(folder: Path, name: str) -> list[Path]:
             )
         return [folder / shard for shard in shards]
     if (folder / "pytorch_model.bin").is_file():
+        # AutoModel would drop the head of a fine-tuned classifier.
+        classes = _json(folder / CONFIG, name).get("architectures") or [""]
+        auto = "AutoModelForSequenceClassification" if str(classes[0]).endswith(_CLASSIFIER) else "AutoModel"
         raise UserError(
             f"{name}: only safetensors weights are read, pytorch_model.bin is a pickle; if you trust it, convert it: "
-            f"python -c \"from transformers import AutoModel; AutoModel.from_pretrained('{folder}')"
+            f"python -c \"from transformers import {auto}; {auto}.from_pretrained('{folder}')"
             f".save_pretrained('{folder}')\""
         )
     raise UserError(

@@ -18,6 +18,7 @@ from transformers import TrainerCallback, set_seed
 from intaglio.encoder.files import read_encoder, save_encoder
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
+from intaglio.execution.checks import check_shape
 from intaglio.models.dropout import override_dropout
 from intaglio.stages.masks import held_masks, sparsity_rows
 from intaglio.stages.prepared import Prepared
@@ -47,6 +48,7 @@ def prepare(job: StageJob[QuantizeOptions]) -> Prepared:
     model = parent.load()
     set_seed(job.seed)
     encoder = read_encoder(parent.path, frozenset(options.integer), config)
+    check_shape(encoder.shape)
     batches = drawn_batches(job, tokenizer, options.calibration_examples)
     observe = partial(calibrate_ranges, encoder, batches, options.momentum)
     observe()

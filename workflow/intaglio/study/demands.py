@@ -52,9 +52,7 @@ def _of_stage(options: Any) -> dict[str, Any]:
         demand["layers"] = options.layers
     elif options.stage == "prune":
         demand["structure"] = options.structure
-    elif options.stage == "cut":
-        demand["structure"] = recipes.CUT
     distillation = getattr(options, "distillation", None)
     if distillation is not None and (distillation.hidden or distillation.relations):
         demand["compares"] = True
-    return {"stage": options.stage, **demand} if demand else {}
+    return {"stage": options.stage, **demand} if demand or options.stage == "cut" else {}

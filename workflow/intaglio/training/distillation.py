@@ -25,12 +25,16 @@ from intaglio.errors import UserError
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.study.options import Distillation
 from intaglio.tasks.kinds import KINDS, TaskKind, kind_of
+from intaglio.tasks.tokenize import read_split, tokenize
 from intaglio.training.job import StageJob
 from intaglio.training.loss import batch_loss
 
 # Of the heads that relations are divided into: 48 for base-sized models, 8 wide in the narrowest (Wang et al. 2021,
 # section 4.1).
 _MOST_HEADS, _NARROWEST_HEAD = 48, 8
+
+# Validation texts on which the tokenizers of teacher and student are compared.
+_COMPARED_TEXTS = 100
 
 Pairs = list[tuple[nn.Module, nn.Module]]
 
@@ -70,6 +74,13 @@ def taught_by(
     if known.longest_input is not None and job.max_length > known.longest_input:
         raise UserError(
             f"max_length: {job.max_length} tokens, but the teacher {known} takes {known.longest_input} at most"
+        )
+    texts = read_split(job.data, "validation").slice(0, _COMPARED_TEXTS)
+    theirs, own = (tokenize(each, texts, job.max_length) for each in (its_tokenizer, tokenizer))
+    if any(one["input_ids"] != other["input_ids"] for one, other in zip(theirs, own, strict=True)):
+        raise UserError(
+            f"distillation: the tokenizer of the teacher {known} makes other tokens of validation texts than the"
+            " student's, though their vocabularies are the same (is one of them lowercasing?); take the same tokenizer"
         )
     lacks = "token_type_ids" in set(its_tokenizer.model_input_names) - set(tokenizer.model_input_names)
     return DistillationLoss(model, student, weights, its_tokenizer.sep_token_id if lacks else None, kind_of(job.task))
