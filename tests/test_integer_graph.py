@@ -16,7 +16,7 @@ from encoders import ARCHITECTURES, INT, INTEGER_POINTS, Point, calibrated, name
 from intaglio.execution.constants import NormConstants
 from intaglio.onnx.graph import Graph
 from intaglio.onnx.integer_graph import integer_onnx
-from intaglio.onnx.integer_rows import Rows, _root, exponential_table, norm_rows, softmax_rows
+from intaglio.onnx.integer_rows import RowArithmetic, _root, exponential_table, norm_rows, softmax_rows
 from streams import session
 
 # Operator: the places of its second factor and of that factor's zero point among its inputs.
@@ -211,11 +211,11 @@ def test_roots() -> None:
     numbers = np.unique(np.concatenate([np.arange(1, 999), squares - 1, squares, squares + 1, [2**41]]))[:, None]
     numbers = numbers[numbers[:, 0] <= 2**41]
     graph = Graph()
-    root, _ = _root(Rows(graph), "x")
+    root, _ = _root(RowArithmetic(graph), "x")
     expected = np.array([reference.square_root(int(n)) for n in numbers[:, 0]])
     np.testing.assert_array_equal(computed(graph, root, numbers)[:, 0], expected[:, 0])
     graph = Graph()
-    _, half = _root(Rows(graph), "x")
+    _, half = _root(RowArithmetic(graph), "x")
     np.testing.assert_array_equal(computed(graph, half, numbers)[:, 0], expected[:, 1])
 
 

@@ -14,7 +14,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.metrics import accuracy_score
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from encoders import batch
 from intaglio.checkpoint import Checkpoint
@@ -23,10 +28,10 @@ from intaglio.errors import UserError
 from intaglio.export.export import export
 from intaglio.measure.evaluate import evaluate
 from intaglio.measure.profile import profile
-from intaglio.onnx.calibration import Histogram, calibrate, count, least_error_range, percentile_range
+from intaglio.onnx.calibration import Histogram, activation_ranges, count, least_error_range, percentile_range
 from intaglio.onnx.float_graph import float_onnx, graph_inputs
-from intaglio.onnx.int8_graph import Range, quantize, quantized_weight
-from intaglio.onnx.linear import linear_inputs, separate_attention
+from intaglio.onnx.int8_graph import ActivationRange, quantize_graph, quantized_weight
+from intaglio.onnx.linear import floating_products, linear_inputs, separate_attention, share_weights
 from intaglio.onnx.session import open_session
 from intaglio.schemas import LATENCY, OPERATORS, PREDICTIONS, SIZES, TRAINING_HISTORY, read_table
 from intaglio.stages import int8 as int8_stage
@@ -148,7 +153,7 @@ class TestWeights:
         weight[:, 1] *= np.resize([1, -1, 1], depth)
         x = np.full((rows, depth), 25.5, dtype=np.float32)
         model = graph_of(weight)
-        quantize(model, method, True, {"x": Range(0.0, 25.5)})  # type: ignore[arg-type]
+        quantize_graph(model, method, True, {"x": ActivationRange(0.0, 25.5)})  # type: ignore[arg-type]
         onnx.save(model, tmp_path / "model.onnx")
         for as_stored in (True, False):
             (found,) = open_session(tmp_path / "model.onnx", 1, as_stored).run(None, {"x": x})
@@ -159,8 +164,8 @@ class TestWeights:
         bias = random.normal(size=10).astype(np.float32)
         x = random.normal(size=(7, 48)).astype(np.float32)
         model = graph_of(weight, bias)
-        known = Range(-1.5, 2.0)
-        quantize(model, "static", True, {"x": known})
+        known = ActivationRange(-1.5, 2.0)
+        quantize_graph(model, "static", True, {"x": known})
         onnx.save(model, tmp_path / "model.onnx")
         scale = np.abs(weight).max(axis=0) / 127
         step = np.float32(3.5 / 255)
@@ -175,7 +180,7 @@ class TestWeights:
         weight = random.normal(size=(48, 10)).astype(np.float32)
         x = random.normal(size=(7, 48)).astype(np.float32)
         model = graph_of(weight)
-        quantize(model, "weights", True, {})
+        quantize_graph(model, "weights", True, {})
         onnx.save(model, tmp_path / "model.onnx")
         scale = np.abs(weight).max(axis=0) / 127
         (found,) = open_session(tmp_path / "model.onnx", 1).run(None, {"x": x})
@@ -232,9 +237,9 @@ class TestRanges:
         model = graph_of(weight)
         batches = [{"x": random.normal(size=(rows, 8)).astype(np.float32)} for rows in (1, 4, 2)]
         everything = np.concatenate([each["x"].ravel() for each in batches])
-        found = calibrate(model, ["x"], batches, "min-max", 99.9, 1, tmp_path)  # type: ignore[arg-type]
+        found = activation_ranges(model, ["x"], batches, "min-max", 99.9, 1, tmp_path)  # type: ignore[arg-type]
         assert (found["x"].low, found["x"].high) == (everything.min(), everything.max())
-        clipped = calibrate(model, ["x"], batches, "percentile", 80.0, 1, tmp_path)["x"]  # type: ignore[arg-type]
+        clipped = activation_ranges(model, ["x"], batches, "percentile", 80.0, 1, tmp_path)["x"]  # type: ignore[arg-type]
         assert clipped.low == pytest.approx(np.percentile(everything, 10), abs=0.3)
         assert found["x"].low < clipped.low < 0 < clipped.high < found["x"].high
 
@@ -255,7 +260,7 @@ class TestGraphs:
         separate_attention(graph)
         assert len(linear_inputs(graph)) == 2 * 4 + 2 + (arch == "electra")
         onnx.save(graph, tmp_path / "float.onnx")
-        quantize(graph, "dynamic", True, {})
+        quantize_graph(graph, "dynamic", True, {})
         onnx.save(graph, tmp_path / "int8.onnx")
         kinds = [node.op_type for node in graph.graph.node]
         assert "DynamicQuantizeMatMul" in kinds and not {"MatMul", "Gemm", "Attention"} & set(kinds)
@@ -273,6 +278,25 @@ class TestGraphs:
             (logits[name],) = session.run(None, given)
         np.testing.assert_allclose(logits["float"], expected, atol=1e-5)
         assert 0 < np.abs(logits["int8"] - expected).max() < 0.05
+
+    def test_shared_weights_are_stored_once(self, tmp_path: Path) -> None:
+        sizes = {"embedding_size": 16, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+        model = AlbertForSequenceClassification(AlbertConfig(vocab_size=99, num_hidden_layers=4, **sizes)).eval()
+        graph = float_onnx(model, ["input_ids", "attention_mask"])
+        separate_attention(graph)
+        share_weights(graph)
+        assert quantize_graph(graph, "dynamic", True, {}) == 4 * 4 + 3 and not floating_products(graph)
+        weights = [each.weight for each in model.modules() if isinstance(each, nn.Linear | nn.Embedding)]
+        stored = sum(x.size for x in tensors(graph).values() if x.dtype == np.uint8 and x.ndim == 2)
+        assert stored == sum(weight.numel() for weight in weights)
+        onnx.save(graph, tmp_path / "int8.onnx")
+        ids = torch.randint(0, 99, (2, 7), generator=torch.Generator().manual_seed(0))
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        given = {name: tensor.numpy() for name, tensor in inputs.items()}
+        (found,) = open_session(tmp_path / "int8.onnx", 1).run(None, given)
+        with torch.no_grad():
+            expected = model(**inputs).logits.numpy()
+        np.testing.assert_allclose(found, expected, atol=0.02)
 
 
 class TestStage:
@@ -342,9 +366,20 @@ class TestStage:
 
         close = parent_of(tmp_path / "close", "bert", tie)
         options = Int8Options(tolerance=0)
-        words = r"dynamic int8 changes \d+ of 10 predictions on the validation split, \d+\.0% where tolerance: 0\.0%"
+        words = r"dynamic int8 changes .* of 10 predictions .* on the validation split; tolerance: 0\.0% is allowed"
         with pytest.raises(UserError, match=words):
             int8(close, data, options, 0, 32, tmp_path / "work", tmp_path / "output")
+        assert not (tmp_path / "output").exists()
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_a_model_that_is_left_in_floating_point_fails(
+        self, dtype: torch.dtype, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        half = parent_of(tmp_path / "half", "bert")
+        load = Checkpoint.load
+        monkeypatch.setattr(Checkpoint, "load", lambda *arguments: load(*arguments).to(dtype))
+        with pytest.raises(UserError, match=f"only 0 of 1[04] linear layers .weights: {str(dtype)[6:]}.*needs float32"):
+            int8(half, data, Int8Options(), 0, 32, tmp_path / "work", tmp_path / "output")
         assert not (tmp_path / "output").exists()
 
     def test_what_is_quantized_is_not_quantized_again(

@@ -1,4 +1,4 @@
-"""Ranges of activations from what passes through a graph: of all values, of a share of them, or of least error."""
+"""Ranges of activations, from the values in a graph: of all of them, of a share, or with the least squared error."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.onnx.graph import save
-from intaglio.onnx.int8_graph import STEPS, Range
+from intaglio.onnx.int8_graph import RANGE_STEPS, ActivationRange
 from intaglio.onnx.session import open_session
 
 if TYPE_CHECKING:
     import onnx
 
 Calibration = Literal["min-max", "percentile", "mse"]
-Floats = NDArray[np.floating[Any]]
-# Of a histogram from the least to the greatest value: 32 in a step of the widest range.
-BINS = 32 * STEPS
-# Ends of a range that are tried on either side of zero: so many parts of the way to the last value.
+_Floats = NDArray[np.floating[Any]]
+# Of a histogram from the smallest to the largest value: 32 bins in one step of the widest range.
+BINS = 32 * RANGE_STEPS
+# Ends of a range that are tried on each side of zero, evenly spaced up to the extreme value.
 PARTS = 64
 
 
@@ -34,12 +34,12 @@ class Histogram:
     counts: NDArray[np.int64]
 
     @property
-    def edges(self) -> Floats:
+    def edges(self) -> _Floats:
         """Limits of the bins."""
         return np.linspace(self.low, self.high, len(self.counts) + 1)
 
 
-def calibrate(
+def activation_ranges(
     model: onnx.ModelProto,
     names: Sequence[str],
     batches: Sequence[dict[str, NDArray[np.int64]]],
@@ -47,7 +47,7 @@ def calibrate(
     percentile: float,
     threads: int,
     work: Path,
-) -> dict[str, Range]:
+) -> dict[str, ActivationRange]:
     """Return the ranges of values in a float graph.
 
     Args:
@@ -66,7 +66,7 @@ def calibrate(
             low, high = extremes[name]
             extremes[name] = (min(low, float(x.min())), max(high, float(x.max())))
     if calibration == "min-max":
-        return {name: Range(*extremes[name]) for name in names}
+        return {name: ActivationRange(*extremes[name]) for name in names}
     histograms = {name: Histogram(*extremes[name], np.zeros(BINS, np.int64)) for name in names}
     for batch in batches:
         for name, x in values(batch).items():
@@ -78,7 +78,7 @@ def calibrate(
 
 def _watched(
     model: onnx.ModelProto, names: Sequence[str], threads: int, path: Path
-) -> Callable[[dict[str, NDArray[np.int64]]], dict[str, Floats]]:
+) -> Callable[[dict[str, NDArray[np.int64]]], dict[str, _Floats]]:
     """Return the function from inputs of a graph to values in it."""
     import onnx
 
@@ -92,40 +92,40 @@ def _watched(
     return lambda batch: dict(zip(wanted, session.run(wanted, batch), strict=True))
 
 
-def count(histogram: Histogram, values: Floats) -> None:
+def count(histogram: Histogram, values: _Floats) -> None:
     """Add values to a histogram whose range holds them."""
     if histogram.high > histogram.low:
         histogram.counts += np.histogram(values, len(histogram.counts), (histogram.low, histogram.high))[0]
 
 
-def percentile_range(histogram: Histogram, percentile: float) -> Range:
+def percentile_range(histogram: Histogram, percentile: float) -> ActivationRange:
     """Return the range that holds this share of the values, %, with as many above as below; 0 is always within."""
     below = np.concatenate([[0], np.cumsum(histogram.counts)])
     if not below[-1]:
-        return Range(histogram.low, histogram.high)
+        return ActivationRange(histogram.low, histogram.high)
     shares = np.array([100 - percentile, 100 + percentile]) / 200
     low, high = np.interp(shares * below[-1], below, histogram.edges)
-    return Range(min(0.0, float(low)), max(0.0, float(high)))
+    return ActivationRange(min(0.0, float(low)), max(0.0, float(high)))
 
 
-def least_error_range(histogram: Histogram) -> Range:
+def least_error_range(histogram: Histogram) -> ActivationRange:
     """Return the range that makes the sum of squared errors of 8-bit integers least, of `PARTS` x `PARTS` ranges."""
     used = np.flatnonzero(histogram.counts)
     edges = histogram.edges
     values, weights = ((edges[:-1] + edges[1:]) / 2)[used], histogram.counts[used]
     parts = np.arange(1, PARTS + 1) / PARTS
-    best, least = Range(histogram.low, histogram.high), np.inf
+    best, least = ActivationRange(histogram.low, histogram.high), np.inf
     for low in np.unique(histogram.low * parts):
         highs = np.unique(histogram.high * parts)
-        errors = [float(weights @ squared_errors(values, Range(low, high))) for high in highs if high > low]
+        errors = [float(weights @ squared_errors(values, ActivationRange(low, high))) for high in highs if high > low]
         if errors and min(errors) < least:
-            least, best = min(errors), Range(float(low), float(highs[highs > low][np.argmin(errors)]))
+            least, best = min(errors), ActivationRange(float(low), float(highs[highs > low][np.argmin(errors)]))
     return best
 
 
-def squared_errors(values: Floats, known: Range) -> Floats:
+def squared_errors(values: _Floats, known: ActivationRange) -> _Floats:
     """Return the squared error that every value has as an 8-bit integer of this range."""
     zero = int(known.zero_point)
-    integers = np.clip(np.rint(values / known.scale) + zero, 0, STEPS) - zero
-    errors: Floats = values - integers * known.scale
+    integers = np.clip(np.rint(values / known.scale) + zero, 0, RANGE_STEPS) - zero
+    errors: _Floats = values - integers * known.scale
     return errors * errors

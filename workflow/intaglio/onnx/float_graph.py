@@ -69,7 +69,7 @@ def float_onnx(model: Any, inputs: Sequence[str]) -> onnx.ModelProto:
     summation.
 
     Args:
-        model: of transformers or an encoder of ours, in evaluation mode, on the CPU.
+        model: of transformers, or an `Encoder`, in evaluation mode, on the CPU.
         inputs: names of its inputs: input_ids, attention_mask(, token_type_ids).
 
     Returns:

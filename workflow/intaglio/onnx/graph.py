@@ -31,7 +31,7 @@ class Graph:
 
         array: NDArray[Any] = np.array(values, dtype=dtype, order="C")
         key = (array.dtype.str, array.shape, array.tobytes())
-        # Scalars repeat; weights must not be shared, for each may be rewritten for a CPU.
+        # Scalars repeat. Larger constants are few and rarely equal: they are not compared.
         if array.size > 1:
             key = (len(self.initializers),)  # type: ignore[assignment]
         if key not in self.initializers:

@@ -1,9 +1,9 @@
 """Post-training quantization of a float graph: 8-bit weights, in the operators that ONNX Runtime is fastest with.
 
 Weights are symmetric, uint8 with zero point 128: a zero stays a zero, and products with uint8 activations are exact on
-every CPU (`intaglio.onnx.signed`). ONNX Runtime's own quantizers leave more to be desired: `quantize_dynamic` passes
-over fused attention, a quarter of all products, and what `quantize_static` writes is run as products of blocks of
-weights in floating point, slower than the float graph.
+every CPU (`intaglio.onnx.signed`). ONNX Runtime's own quantizers are not used: `quantize_dynamic` leaves fused
+attention, a quarter of all products, in floating point, and the graph of `quantize_static` runs as products of blocks
+of weights in floating point, slower than the float graph.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.onnx.graph import MICROSOFT
-from intaglio.onnx.linear import Linear, as_linear, replace_nodes, stored_tensors
+from intaglio.onnx.linear import LinearNode, as_linear, replace_nodes, stored_tensors
 
 if TYPE_CHECKING:
     import onnx
 
 Method = Literal["dynamic", "static", "weights"]
-Array = NDArray[Any]
-# Weights take the integers within this; 0 is stored as ZERO.
-LARGEST, ZERO = 127, 128
+_Array = NDArray[Any]
+# Weights take the integers within this; 0 is stored as ZERO_POINT.
+LARGEST, ZERO_POINT = 127, 128
 # Steps of an activation's range.
-STEPS = 255
+RANGE_STEPS = 255
 
 
 @dataclass(frozen=True)
-class Range:
-    """What an activation is clipped to; 0 is within."""
+class ActivationRange:
+    """The values that an activation is clipped to; 0 is within."""
 
     low: float
     high: float
@@ -39,7 +39,7 @@ class Range:
     @property
     def scale(self) -> np.float32:
         """The step of its 8-bit integers."""
-        return np.float32((self.high - self.low) / STEPS) or np.float32(1)
+        return np.float32((self.high - self.low) / RANGE_STEPS) or np.float32(1)
 
     @property
     def zero_point(self) -> np.uint8:
@@ -47,7 +47,7 @@ class Range:
         return np.uint8(np.rint(-self.low / self.scale))
 
 
-def quantized_weight(weight: Array, per_channel: bool) -> tuple[Array, Array]:
+def quantized_weight(weight: _Array, per_channel: bool) -> tuple[_Array, _Array]:
     """Return a weight in 8 bits.
 
     Args:
@@ -61,29 +61,38 @@ def quantized_weight(weight: Array, per_channel: bool) -> tuple[Array, Array]:
     # Where all is zero, any scale does.
     scale = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
     integers = np.rint(weight / scale).clip(-LARGEST, LARGEST)
-    return np.ascontiguousarray(integers + ZERO).astype(np.uint8), scale
+    return np.ascontiguousarray(integers + ZERO_POINT).astype(np.uint8), scale
 
 
-def quantize(model: onnx.ModelProto, method: Method, per_channel: bool, ranges: Mapping[str, Range]) -> None:
+def quantize_graph(
+    model: onnx.ModelProto, method: Method, per_channel: bool, ranges: Mapping[str, ActivationRange]
+) -> int:
     """Quantize the linear layers and the embeddings of a float graph to 8 bits, in place.
 
     Args:
         model: a graph whose attention is separate from its products (`linear.separate_attention`).
         method: `dynamic`, `static` or `weights`, as in the study's options.
-        per_channel: scales of linear weights an output channel, or else one a tensor. Embeddings have one a tensor.
-        ranges: of `static`: of all that enters linear layers, by name.
+        per_channel: one scale for each output channel of a linear weight, or else one for the whole weight. An
+            embedding has one scale.
+        ranges: for `static`: the range of every input of a linear layer, by the name of the input.
+
+    Returns:
+        How many linear layers were quantized.
     """
     stored = stored_tensors(model)
     writer = _Writer(model, method, per_channel, ranges)
+    layers = 0
     for node in list(model.graph.node):
         layer = as_linear(node, stored)
         if layer is not None:
             writer.linear(layer)
+            layers += 1
         elif _is_embedding(node, stored):
             writer.embedding(node, stored[node.input[0]])
         else:
             writer.nodes.append(node)
     replace_nodes(model, writer.nodes)
+    return layers
 
 
 def _is_embedding(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> bool:
@@ -96,7 +105,9 @@ def _is_embedding(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) 
 class _Writer:
     """Nodes and constants of the quantized graph."""
 
-    def __init__(self, model: onnx.ModelProto, method: Method, per_channel: bool, ranges: Mapping[str, Range]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, method: Method, per_channel: bool, ranges: Mapping[str, ActivationRange]
+    ) -> None:
         self.model, self.method, self.per_channel, self.ranges = model, method, per_channel, ranges
         self.nodes: list[onnx.NodeProto] = []
         self.made: set[str] = set()
@@ -114,13 +125,13 @@ class _Writer:
 
         self.nodes.append(helper.make_node(kind, inputs, [output], domain=domain, **attributes))
 
-    def weight(self, name: str, weight: Array, per_channel: bool) -> list[str]:
+    def weight(self, name: str, weight: _Array, per_channel: bool) -> list[str]:
         """Store a weight; return the names of its integers, its scales and its zero points."""
         integers, scale = quantized_weight(weight, per_channel)
-        values = {"int8": integers, "scale": scale, "zero": np.full(scale.shape, ZERO, np.uint8)}
+        values = {"int8": integers, "scale": scale, "zero": np.full(scale.shape, ZERO_POINT, np.uint8)}
         return [self.constant(f"{name}.{part}", value) for part, value in values.items()]
 
-    def linear(self, layer: Linear) -> None:
+    def linear(self, layer: LinearNode) -> None:
         """Write a linear layer."""
         integers, scale, zero = self.weight(layer.name, layer.weight, self.per_channel)
         bias = [layer.bias] if layer.bias else []
@@ -152,7 +163,7 @@ class _Writer:
         """Write a lookup in a table of 8 bits."""
         from onnx import numpy_helper
 
-        integers, scale, zero = self.weight(table.name, numpy_helper.to_array(table), False)
+        integers, scale, zero = self.weight(f"{table.name}.table", numpy_helper.to_array(table), False)
         rows = f"{node.output[0]}.int8"
         self.add("Gather", [integers, node.input[1]], rows)
         self.add("DequantizeLinear", [rows, scale, zero], node.output[0])

@@ -33,7 +33,7 @@ from intaglio.onnx.integer_rows import exponential_table, norm_rows, softmax_row
 if TYPE_CHECKING:
     import onnx
 
-ZERO = 128
+_ZERO = 128
 # LayerNorm's results carry this, so that they are not negative; accumulators do before a shift. Every shift divides it.
 OFFSET = 2**25
 # Parallel lookups: a table is stored so often, and a tensor split into so many parts.
@@ -101,9 +101,9 @@ class OnnxOperations:
         return self.graph.add("Reshape", total, self._shape(-1, constants.tables[0].shape[1]))
 
     def _weight(self, constants: LinearConstants) -> str:
-        return self.graph.constant(_array(constants.weight.t().int() + ZERO), np.uint8)
+        return self.graph.constant(_array(constants.weight.t().int() + _ZERO), np.uint8)
 
-    def _zero(self, zero: int = ZERO) -> str:
+    def _zero(self, zero: int = _ZERO) -> str:
         return self.graph.constant(zero, np.uint8)
 
     def _accumulated(self, x8: str, constants: LinearConstants, offset: int) -> str:
@@ -118,13 +118,13 @@ class OnnxOperations:
         bias = self.graph.constant(_array(constants.bias), np.int32)
         scales = self.graph.constant(_array(multiplier), np.float32)
         one = self._float(1.0)
-        zeros = self.graph.constant(np.full(len(constants.bias), ZERO), np.uint8)
+        zeros = self.graph.constant(np.full(len(constants.bias), _ZERO), np.uint8)
         inputs = (x8, one, self._zero(), self._weight(constants), scales, zeros, bias, one, self._zero(zero))
         return self.graph.add("QGemm", *inputs, domain=MICROSOFT)
 
     def linear_short(self, x8: str, constants: LinearConstants, multiplier: Tensor) -> str:
         """See Operations."""
-        return self._requantized(x8, constants, multiplier, ZERO)
+        return self._requantized(x8, constants, multiplier, _ZERO)
 
     def split(self, x8: str) -> tuple[str, str, str]:
         """See Operations."""
@@ -144,7 +144,7 @@ class OnnxOperations:
         assert gelu.multiplier is not None and gelu.table is not None
         codes = self._requantized(x8, constants, gelu.multiplier, gelu.zero_point)
         width = len(constants.weight)
-        return self.lookup(codes, _array(gelu.table.int() + ZERO).astype(np.uint8), width, self._shape(-1, width))
+        return self.lookup(codes, _array(gelu.table.int() + _ZERO).astype(np.uint8), width, self._shape(-1, width))
 
     def linear_term(self, x8: str, constants: LinearConstants) -> str:
         """See Operations."""
@@ -174,7 +174,7 @@ class OnnxOperations:
     def shorten(self, x: str, shift: int) -> str:
         """See Operations."""
         rounded = self.graph.add("Add", x, self._int(2 ** (shift - 1)))
-        low = (OFFSET >> shift) - ZERO
+        low = (OFFSET >> shift) - _ZERO
         clipped = self._clip(self.graph.add("Div", rounded, self._int(2**shift)), low, low + 255)
         return self._cast(self.graph.add("Sub", clipped, self._int(low)), "UINT8")
 
@@ -219,8 +219,8 @@ class OnnxOperations:
     def quantize(self, x: str, inverse: Tensor) -> str:
         """See Operations."""
         scaled = self.graph.add("Mul", x, self.graph.constant(_array(inverse), np.float32))
-        clipped = self.graph.add("Clip", self.graph.add("Round", scaled), self._float(-ZERO), self._float(ZERO - 1))
-        return self._cast(self.graph.add("Add", clipped, self._float(ZERO)), "UINT8")
+        clipped = self.graph.add("Clip", self.graph.add("Round", scaled), self._float(-_ZERO), self._float(_ZERO - 1))
+        return self._cast(self.graph.add("Add", clipped, self._float(_ZERO)), "UINT8")
 
     def add_real(self, x: str, y: str) -> str:
         """See Operations."""

@@ -1,6 +1,6 @@
-"""What integer LayerNorm and softmax do with the numbers of a row, as nodes of a graph.
+"""Integer LayerNorm and softmax: their arithmetic on the numbers of a row, as nodes of a graph.
 
-These are few (one a row), so 64 bits and comparisons with powers of two cost little.
+There are few such numbers (one for each row), so 64 bits and comparisons with powers of two cost little.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def exponential_table() -> NDArray[Any]:
     return (polynomial >> (softmax.SHIFT + (distance >> 8))).astype(np.int32)
 
 
-class Rows:
+class RowArithmetic:
     """Integer arithmetic on int64 numbers, one a row."""
 
     def __init__(self, graph: Graph) -> None:
@@ -66,7 +66,7 @@ class Rows:
         return self.graph.add("Gather", self.number([2**bit for bit in range(63)]), exponent)
 
 
-def _root(rows: Rows, squares: str) -> tuple[str, str]:
+def _root(rows: RowArithmetic, squares: str) -> tuple[str, str]:
     """Return floor(sqrt(v * 2^(2 half))), which has 15 bits, by Newton's iteration, and half."""
     bits = rows.count(squares, 0, GUARDED_BITS - 1)
     half = rows.do("Sub", rows.do("Div", rows.do("Sub", rows.number(HIGH_BITS + 64), bits), 2), 32)
@@ -83,7 +83,7 @@ def _root(rows: Rows, squares: str) -> tuple[str, str]:
 def norm_rows(graph: Graph, x: str, constants: NormConstants) -> str:
     """Add nodes from a sum, int32 [tokens, width], to normalized values on LayerNorm's grid, int32."""
     assert constants.guards is not None
-    rows = Rows(graph)
+    rows = RowArithmetic(graph)
     width = len(constants.gamma)
     shift_bits = layernorm.SHORT_BITS
     total = rows.wide(graph.add("ReduceSum", x, rows.number([-1]), keepdims=1))
@@ -116,7 +116,7 @@ def norm_rows(graph: Graph, x: str, constants: NormConstants) -> str:
 
 def softmax_rows(graph: Graph, e: str) -> str:
     """Add nodes from exponentials, int32 [..., n], to probabilities of 255 levels, int32."""
-    rows = Rows(graph)
+    rows = RowArithmetic(graph)
     total = rows.wide(graph.add("ReduceSum", e, rows.number([-1]), keepdims=1))
     bits = softmax.EXPONENTIAL_BITS
     step = rows.power(rows.count(total, bits, 23))

@@ -1,7 +1,8 @@
-"""The linear layers of a float graph: found, and taken out of fused attention."""
+"""The linear layers of a float graph: found, taken out of fused attention, and stored once where they are shared."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,20 @@ from intaglio.onnx.graph import MICROSOFT
 if TYPE_CHECKING:
     import onnx
 
-Array = NDArray[Any]
+_Array = NDArray[Any]
+# Operators that multiply by their second input.
+_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "Attention")
+# Operators through which a stored weight stays a stored weight.
+_PASSED = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose")
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearNode:
     """A node that multiplies by a stored weight.
 
     Attributes:
         source: name of its input, [..., in].
-        name: of the weight as it is stored.
+        name: of the weight, equal for nodes of equal weight.
         weight: float32 [in, out].
         bias: name of what the node adds, if it adds something.
         output: name of its output, [..., out].
@@ -30,7 +35,7 @@ class Linear:
 
     source: str
     name: str
-    weight: Array
+    weight: _Array
     bias: str | None
     output: str
 
@@ -40,20 +45,30 @@ def stored_tensors(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
-def as_linear(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> Linear | None:
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Return the attributes of a node by name."""
+    from onnx import helper
+
+    return {given.name: helper.get_attribute_value(given) for given in node.attribute}
+
+
+def as_linear(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> LinearNode | None:
     """Return the linear layer that a node computes; None where it is something else."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, numpy_helper
 
     if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in stored:
         return None
     tensor = stored[node.input[1]]
-    told = {given.name: helper.get_attribute_value(given) for given in node.attribute}
-    plain = told.get("alpha", 1.0) == told.get("beta", 1.0) == 1.0 and not told.get("transA", 0)
+    given = attributes(node)
+    plain = given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0)
     if not plain or len(tensor.dims) != 2 or tensor.data_type != TensorProto.FLOAT:
         return None
-    weight = numpy_helper.to_array(tensor)
+    weight, name = numpy_helper.to_array(tensor), tensor.name
+    if given.get("transB", 0):
+        # One stored tensor may be used both ways.
+        weight, name = weight.T, f"{name}.transposed"
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
-    return Linear(node.input[0], tensor.name, weight.T if told.get("transB", 0) else weight, bias, node.output[0])
+    return LinearNode(node.input[0], name, weight, bias, node.output[0])
 
 
 def linear_inputs(model: onnx.ModelProto) -> list[str]:
@@ -61,6 +76,34 @@ def linear_inputs(model: onnx.ModelProto) -> list[str]:
     stored = stored_tensors(model)
     found = (as_linear(node, stored) for node in model.graph.node)
     return list(dict.fromkeys(layer.source for layer in found if layer is not None))
+
+
+def floating_products(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the results of all products with a stored matrix in floating point, of whatever precision."""
+    from onnx import TensorProto
+
+    floating = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+    matrices = {t.name for t in model.graph.initializer if len(t.dims) == 2 and t.data_type in floating}
+    found = []
+    for node in model.graph.node:
+        if node.op_type in _PASSED and node.input[0] in matrices:
+            matrices.add(node.output[0])
+        elif node.op_type in _PRODUCTS and node.input[1] in matrices:
+            found.append(node.output[0])
+    return found
+
+
+def share_weights(model: onnx.ModelProto) -> None:
+    """Store equal tensors once, in place: layers that share a weight have copies of it after constant folding."""
+    first: dict[tuple[Any, ...], str] = {}
+    shared = {}
+    for tensor in model.graph.initializer:
+        content = hashlib.sha256(tensor.raw_data or tensor.SerializeToString()).digest()
+        shared[tensor.name] = first.setdefault((tensor.data_type, *tensor.dims, content), tensor.name)
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = shared.get(name, name)
+    replace_nodes(model, list(model.graph.node))
 
 
 def separate_attention(model: onnx.ModelProto) -> None:
@@ -82,11 +125,8 @@ def separate_attention(model: onnx.ModelProto) -> None:
         _store(model, f"{name}.weight", np.concatenate(weights, axis=1))
         _store(model, f"{name}.sizes", np.array([weight.shape[1] for weight in weights]))
         parts = [f"{name}.{part}" for part in ("query", "key", "value")]
-        kept = {
-            given.name: helper.get_attribute_value(given)
-            for given in node.attribute
-            if given.name in ("num_heads", "scale", "mask_filter_value")
-        }
+        given = attributes(node)
+        kept = {name: given[name] for name in ("num_heads", "scale", "mask_filter_value") if name in given}
         inputs = [*parts, node.input[2], "", *node.input[5:6]]
         nodes += [
             helper.make_node("MatMul", [node.input[0], f"{name}.weight"], [f"{name}.parts"]),
@@ -98,24 +138,24 @@ def separate_attention(model: onnx.ModelProto) -> None:
 
 def _attention_weights(
     node: onnx.NodeProto, stored: dict[str, onnx.TensorProto], makers: dict[str, onnx.NodeProto]
-) -> list[Array] | None:
+) -> list[_Array] | None:
     """Return the weights [in, out] of query, key and value; None where it is no attention that can be taken apart."""
-    from onnx import helper, numpy_helper
+    from onnx import numpy_helper
 
-    told = {given.name: helper.get_attribute_value(given) for given in node.attribute}
+    given = attributes(node)
     # Other masks than an additive one, and keys of earlier calls.
-    if node.op_type != "Attention" or any(node.input[3:5]) or len(node.output) > 1 or told.get("unidirectional", 0):
+    if node.op_type != "Attention" or any(node.input[3:5]) or len(node.output) > 1 or given.get("unidirectional", 0):
         return None
     maker = makers.get(node.input[1])
     names = list(maker.input) if maker is not None and maker.op_type == "Concat" else [node.input[1]]
     if any(name not in stored for name in names):
         return None
     joined = np.concatenate([numpy_helper.to_array(stored[name]) for name in names], axis=1)
-    sizes = told.get("qkv_hidden_sizes") or [joined.shape[1] // 3] * 3
+    sizes = given.get("qkv_hidden_sizes") or [joined.shape[1] // 3] * 3
     return np.split(joined, np.cumsum(sizes)[:2], axis=1)
 
 
-def _store(model: onnx.ModelProto, name: str, values: Array) -> None:
+def _store(model: onnx.ModelProto, name: str, values: _Array) -> None:
     from onnx import numpy_helper
 
     model.graph.initializer.append(numpy_helper.from_array(values, name))

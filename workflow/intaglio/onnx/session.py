@@ -86,5 +86,5 @@ def _is_float(path: Path) -> bool:
     record = path.with_name(RECORD)
     if not record.is_file():
         return False
-    told = json.loads(record.read_text())
-    return not told["integer"] and told.get("int8") in (None, "weights")
+    facts = json.loads(record.read_text())
+    return not facts["integer"] and facts.get("int8") in (None, "weights")

@@ -167,6 +167,8 @@ CONVERSIONS = schema(
         field("stage", STRING, "The stage that converted, or export."),
         field("measure", STRING, "What was compared with the model before."),
         field("difference", FLOAT, "How much of it there was."),
+        field("difference_low", FLOAT, "Lower bound of its 95 % interval, where it is a share.", null=True),
+        field("difference_high", FLOAT, "Upper bound.", null=True),
         field("tolerance", FLOAT, "How much was allowed; more fails the run."),
     ],
 )

@@ -21,13 +21,14 @@ from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.files import CONFIG, SECTION
 from intaglio.errors import UserError
 from intaglio.machine import device_name
-from intaglio.onnx.calibration import calibrate
+from intaglio.onnx.calibration import activation_ranges
 from intaglio.onnx.float_graph import float_graph, graph_inputs
 from intaglio.onnx.graph import model_files, save
-from intaglio.onnx.int8_graph import quantize
-from intaglio.onnx.linear import linear_inputs, separate_attention
+from intaglio.onnx.int8_graph import quantize_graph
+from intaglio.onnx.linear import floating_products, linear_inputs, separate_attention, share_weights
 from intaglio.onnx.runtime import OnnxModel
 from intaglio.onnx.session import MODEL, open_session
+from intaglio.stages.changes import prediction_changes
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import Int8Options
 from intaglio.tasks.kinds import classes_of, kind_of
@@ -66,7 +67,7 @@ def prepare(job: StageJob[Int8Options]) -> Prepared:
     validation = read_split(job.data, "validation")
     tokens = tokenize(tokenizer, validation, job.max_length)
     logits = predict_singly(quantized, tokens)
-    conversion = _compare(parent, model, tokens, logits, options, job.seed)
+    conversion = _compare(job, model, tokens, logits)
     result = TrainingResult(
         seconds=seconds,
         validation=kind_of(job.task).validation(
@@ -94,17 +95,29 @@ def _save_graph(file: Path, described: dict[str, Any], folder: Path) -> None:
 def _write_graph(
     parent: Checkpoint, model: Any, inputs: list[str], examples: Sequence[_Example], options: Int8Options, work: Path
 ) -> None:
-    """Write the quantized graph into the work folder."""
+    """Write the quantized graph into the work folder.
+
+    Raises:
+        UserError: torch cannot express the model in ONNX, or a linear layer would stay in floating point.
+    """
     graph = float_graph(parent.path, model, inputs)
     separate_attention(graph)
+    share_weights(graph)
     ranges = {}
     if options.method == "static":
         # One example at a time, so that nothing is padded.
         batches = [{name: np.array([example[name]]) for name in inputs} for example in examples]
         threads = torch.get_num_threads()
         names = linear_inputs(graph)
-        ranges = calibrate(graph, names, batches, options.calibration, options.percentile, threads, work)
-    quantize(graph, options.method, options.per_channel, ranges)
+        ranges = activation_ranges(graph, names, batches, options.calibration, options.percentile, threads, work)
+    found = quantize_graph(graph, options.method, options.per_channel, ranges)
+    left = len(floating_products(graph))
+    if left or not found:
+        kinds = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}))
+        raise UserError(
+            f"{parent}: int8 takes only {found} of {found + left} linear layers (weights: {kinds}); it needs float32 "
+            "weights: fine-tune the model again, or take one of another type"
+        )
     save(graph, work / MODEL)
 
 
@@ -125,26 +138,26 @@ def predict_singly(model: Any, examples: Sequence[_Example]) -> _Logits:
     return np.concatenate([model(**inputs).logits.float().numpy() for inputs in tensors])
 
 
-def _compare(
-    parent: Checkpoint, model: Any, tokens: Sequence[_Example], logits: _Logits, options: Int8Options, seed: int
-) -> dict[str, Any]:
+def _compare(job: StageJob[Int8Options], model: Any, tokens: Sequence[_Example], logits: _Logits) -> dict[str, Any]:
     """Return what share of predictions changes from the parent's, on validation examples drawn by the seed.
 
     Raises:
-        UserError: it is more than the options allow, or a logit is not finite.
+        UserError: it is surely more than the options allow, of all examples or of those of one predicted class; or a
+            logit is not finite.
     """
-    rows = _rows(len(tokens), _COMPARED, seed)
+    parent, options = job.parent, job.options
+    rows = _rows(len(tokens), _COMPARED, job.seed)
     expected = predict_singly(model, [tokens[row] for row in rows])
     if not np.isfinite(expected).all() or not np.isfinite(logits).all():
         raise UserError(f"{parent}: logits are not finite; the training has diverged, lower its learning rate")
-    changed = int((expected.argmax(axis=1) != logits[rows].argmax(axis=1)).sum())
-    share = changed / len(rows)
-    if share > options.tolerance:
+    changes = prediction_changes(expected.argmax(axis=1), logits[rows].argmax(axis=1), job.task["labels"])
+    excess = changes.excess(options.tolerance)
+    if excess:
         raise UserError(
-            f"{parent}: {options.method} int8 changes {changed} of {len(rows)} predictions on the validation split, "
-            f"{share:.1%} where tolerance: {options.tolerance:.1%} is allowed; {_advice(options)}, or allow more"
+            f"{parent}: {options.method} int8 changes {excess} on the validation split; tolerance: "
+            f"{options.tolerance:.1%} is allowed; {_advice(options)}, or allow more"
         )
-    return {"measure": "changed predictions", "difference": share, "tolerance": options.tolerance}
+    return changes.facts(options.tolerance)
 
 
 def _advice(options: Int8Options) -> str:

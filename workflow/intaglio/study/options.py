@@ -221,7 +221,8 @@ class Int8Options(StudyPart):
     stage: Literal["int8"] = "int8"
     method: Literal["dynamic", "static", "weights"] = Field(
         "dynamic",
-        description="`dynamic`: ranges of activations are taken at every call. `static`: they are calibrated. "
+        description="`dynamic`: ranges of activations are taken at every call, over the whole batch, so that a "
+        "prediction depends a little on the others of its batch. `static`: ranges are calibrated. "
         "`weights`: only stored weights have 8 bits; ONNX Runtime makes them floating point when it opens the file.",
     )
     per_channel: bool = Field(True, description="Scales of linear weights an output channel, or else one a tensor.")
@@ -231,7 +232,13 @@ class Int8Options(StudyPart):
     percentile: float = Field(99.99, gt=50, lt=100, description="Of `calibration: percentile`: that share.")
     calibration_examples: int = Field(128, gt=0, description="Training examples that `static` is calibrated on.")
     tolerance: float = Field(
-        0.05, ge=0, le=1, description="Share of validation examples whose prediction may change; more fails the run."
+        0.05,
+        ge=0,
+        le=1,
+        description="Share of predictions on the validation split that may change. The run fails where the share is "
+        "surely larger: the lower bound of its exact binomial 95 % interval is above the tolerance, over all "
+        "compared examples or over those that the float model assigns to one class (intervals of classes are "
+        "corrected for their number).",
     )
 
 

@@ -1,0 +1,98 @@
+"""How many predictions a conversion changes, and whether these are surely more than a tolerance allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Changed predictions among compared ones.
+
+    Attributes:
+        changed: how many predictions changed.
+        compared: of how many; at least 1.
+        confidence: of the interval.
+    """
+
+    changed: int
+    compared: int
+    confidence: float = CONFIDENCE
+
+    @property
+    def share(self) -> float:
+        """Share of changed predictions."""
+        return self.changed / self.compared
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Exact binomial interval (Clopper and Pearson 1934) of that share."""
+        found = binomtest(self.changed, self.compared).proportion_ci(self.confidence, method="exact")
+        return float(found.low), float(found.high)
+
+    def __str__(self) -> str:
+        """Describe them, as in "12 of 200 predictions (6.0%, 95% interval 3.1% to 10.2%)"."""
+        low, high = self.interval
+        level = f"{100 * self.confidence:.4g}%"
+        return (
+            f"{self.changed} of {self.compared} predictions "
+            f"({self.share:.1%}, {level} interval {low:.1%} to {high:.1%})"
+        )
+
+
+@dataclass(frozen=True)
+class PredictionChanges:
+    """Changed predictions over all examples, and by the class that was predicted before the conversion."""
+
+    total: Changes
+    classes: dict[str, Changes]
+
+    def excess(self, tolerance: float) -> str | None:
+        """Describe what surely exceeds a tolerance: the lower bound of its interval is above it. None if nothing does.
+
+        The class that exceeds it most is named first. Classes have wider intervals, so that all of them together hold
+        with the confidence of one.
+        """
+        above = {name: found for name, found in self.classes.items() if found.interval[0] > tolerance}
+        if above:
+            worst = max(above, key=lambda name: above[name].interval[0])
+            among = f", and {self.total} in all" if len(self.classes) > 1 else ""
+            return f"{above[worst]} of the class {worst!r}{among}"
+        return str(self.total) if self.total.interval[0] > tolerance else None
+
+    def facts(self, tolerance: float) -> dict[str, Any]:
+        """Return the difference, its interval and the tolerance, as they stand in a checkpoint's record."""
+        low, high = self.total.interval
+        return {
+            "measure": "changed predictions",
+            "difference": self.total.share,
+            "difference_low": low,
+            "difference_high": high,
+            "tolerance": tolerance,
+        }
+
+
+def prediction_changes(before: NDArray[np.int64], after: NDArray[np.int64], labels: Sequence[str]) -> PredictionChanges:
+    """Compare predictions before and after a conversion.
+
+    Args:
+        before: index of the predicted label of every example, [examples], at least one.
+        after: the same of the converted model.
+        labels: names by index.
+    """
+    changed = before != after
+    present = np.unique(before)
+    confidence = 1 - (1 - CONFIDENCE) / len(present)
+    classes = {}
+    for label in present:
+        among = changed[before == label]
+        classes[labels[label]] = Changes(int(among.sum()), len(among), confidence)
+    return PredictionChanges(Changes(int(changed.sum()), len(changed)), classes)
