@@ -20,7 +20,7 @@ VERSIONS: Mapping[str, int] = {
     "prune": 1,
     "cut": 1,
     "quantize": 1,
-    "int8": 1,
+    "int8": 2,
     "export": 1,
     "evaluate": 1,
     "profile": 1,
