@@ -35,12 +35,12 @@ class Row:
 
 
 def right(row: Row) -> bool:
-    """Tell whether a row of ours computed what the simulation computes."""
+    """Tell whether a row of Intaglio computed what the simulation computes."""
     return row.difference is not None and row.difference <= HEAD_ROUNDING
 
 
 def best(rows: Sequence[Row]) -> Row | None:
-    """Return the fastest of ours that computes the right thing at one point."""
+    """Return the fastest of Intaglio that computes the right thing at one point."""
     return min((row for row in rows if right(row)), key=lambda row: row.median_ms, default=None)
 
 
@@ -55,7 +55,7 @@ def missed_speeds(rows: Sequence[Row], points: Sequence[Point], device: str) -> 
         here = {row.contender: row for row in rows if (row.batch, row.length) == (batch, length)}
         ours, where = best(list(here.values())), f"{batch} x {length}"
         if ours is None:
-            missed.append(f"nothing of ours ran at {where}")
+            missed.append(f"nothing of Intaglio ran at {where}")
             continue
         if ours.speed_up is None:
             missed.append(f"no float PyTorch ran at {where}")

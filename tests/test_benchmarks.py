@@ -152,7 +152,7 @@ class TestGoals:
         from results import missed_speeds
 
         missed = missed_speeds(self.rows(50.0, difference=0.1), [(8, 128)], "cpu")
-        assert "differs from its simulation" in missed[0] and "nothing of ours ran" in missed[1]
+        assert "differs from its simulation" in missed[0] and "nothing of Intaglio ran" in missed[1]
 
     def test_footprints(self) -> None:
         from results import missed_footprints

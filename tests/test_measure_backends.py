@@ -15,7 +15,7 @@ from intaglio.errors import UserError
 from intaglio.export.export import export
 from intaglio.measure import agreement, inputs, places, profile
 from intaglio.measure.agreement import agreeing
-from intaglio.measure.backends import BACKENDS, backend, compiled, sparse
+from intaglio.measure.backends import REGISTRY, backend, compiled, sparse
 from intaglio.measure.places import Place, opened
 from intaglio.onnx.runtime import OnnxModel
 from intaglio.schemas import LATENCY, SIZES, read_table
@@ -116,11 +116,11 @@ def test_logits_that_are_not_finite_are_refused(floats, tmp_path):
 def test_every_backend_of_a_study_is_registered():
     """The schema of profile.backends and the registry agree, in their order: the first is the reference."""
     (names,) = (get_args(kind) for kind in get_args(Profile.model_fields["backends"].annotation) if get_args(kind))
-    assert tuple(BACKENDS) == names
-    assert len({type(backend(name)) for name in BACKENDS}) == len(BACKENDS)
+    assert tuple(REGISTRY) == names
+    assert len({type(backend(name)) for name in REGISTRY}) == len(REGISTRY)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", REGISTRY)
 def test_a_backend_names_the_kernel_of_a_float_model(name, floats):
     executes = backend(name)
     if "cpu" not in executes.devices or executes.missing():

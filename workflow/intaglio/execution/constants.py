@@ -244,19 +244,19 @@ def _embeddings(embeddings: Embeddings) -> tuple[EmbeddingConstants, Tensor, Ten
         for table, multiplier in zip(tables, multipliers, strict=True)
     ]
     norm, wide, narrow = _norm(embeddings.norm, scale)
-    told: dict[str, Any] = {}
+    projected: dict[str, Any] = {}
     if embeddings.project is not None:
         assert embeddings.project.output is not None
         short = embeddings.project.output.scale
         if embeddings.project.integer:
             wide = short * 2.0**-sums.PROJECTION_SHIFT
             dense = embeddings.project.dense
-            told["projection"] = _linear(linear.quantize_weight(dense.weight, dense.bias, narrow, wide), narrow)
-            told["projection_short_shift"] = sums.PROJECTION_SHIFT
+            projected["projection"] = _linear(linear.quantize_weight(dense.weight, dense.bias, narrow, wide), narrow)
+            projected["projection_short_shift"] = sums.PROJECTION_SHIFT
             narrow = wide * torch.exp2(torch.full_like(wide, sums.PROJECTION_SHIFT))
         else:
-            told["projection"] = _plain(embeddings.project.dense, narrow)
-            told["projection_inverse"] = 1 / short
+            projected["projection"] = _plain(embeddings.project.dense, narrow)
+            projected["projection_inverse"] = 1 / short
             narrow = short
     constants = EmbeddingConstants(
         tuple(rows),
@@ -265,7 +265,7 @@ def _embeddings(embeddings: Embeddings) -> tuple[EmbeddingConstants, Tensor, Ten
         norm,
         embeddings.padding_index,
         embeddings.positions_from_padding,
-        **told,
+        **projected,
     )
     return constants, wide, narrow
 

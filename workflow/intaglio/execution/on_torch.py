@@ -27,7 +27,7 @@ from intaglio.execution.constants import (
     SoftmaxConstants,
     constants_of,
 )
-from intaglio.execution.powers import bits_of, floor_shift, power_of_two
+from intaglio.execution.powers import bits_of, floor_shift, integer_exp2
 from intaglio.execution.products import IntegerProduct, product
 from intaglio.execution.program import run_embeddings, run_layer
 
@@ -150,7 +150,7 @@ class TorchOperations:
         mean = torch.div(x.sum(-1, keepdim=True) + width // 2, width, rounding_mode="floor")
         y = (x - mean).float()
         shift = (bits_of(y.abs().amax(-1, keepdim=True)) - layernorm.SHORT_BITS).clamp_min(0)
-        short = torch.floor(y * power_of_two(-shift) + torch.where(shift > 0, 0.5, 0.0))
+        short = torch.floor(y * integer_exp2(-shift) + torch.where(shift > 0, 0.5, 0.0))
         squares = short.square().sum(-1, keepdim=True, dtype=torch.float64) + constants.guards[shift.long()]
         multiplier = layernorm.row_multiplier(squares, width)
         normalized = torch.floor(short * multiplier + 0.5)
@@ -158,7 +158,7 @@ class TorchOperations:
 
     def shorten(self, x: Tensor, shift: Any) -> Tensor:
         """See Operations."""
-        return torch.floor(x.float() * power_of_two(-shift) + 0.5).clamp(LOW, HIGH).to(torch.int8)
+        return torch.floor(x.float() * integer_exp2(-shift) + 0.5).clamp(LOW, HIGH).to(torch.int8)
 
     def _heads(self, x: Tensor) -> Tensor:
         split: Tensor = x.unflatten(-1, (-1, self.head_width))
@@ -173,19 +173,19 @@ class TorchOperations:
         scores = scores + self.padding
         # What is not negative is rounded down by its conversion to integers.
         short = (
-            ((scores.amax(-1, keepdim=True) - scores) * power_of_two(-constants.down)).int().clamp(max=constants.top)
+            ((scores.amax(-1, keepdim=True) - scores) * integer_exp2(-constants.down)).int().clamp(max=constants.top)
         )
-        scale = constants.multiplier * power_of_two(-constants.shift)
+        scale = constants.multiplier * integer_exp2(-constants.shift)
         distance = (short.float() * scale).int().clamp(max=softmax.FARTHEST)
         low = softmax.Q_B - (distance & (softmax.STEPS - 1))
         e = ((low * low + softmax.Q_C) >> ((distance >> 8) + softmax.SHIFT)).float()
         total = e.sum(-1, keepdim=True)
         bits = bits_of(total) - softmax.EXPONENTIAL_BITS
-        normal = torch.floor(total * power_of_two(-bits))
+        normal = torch.floor(total * integer_exp2(-bits))
         # The quotient is below 2^11 and the operands below 2^24: float64's, rounded down, is the integer one.
         dividend = (softmax.LEVELS << softmax.RECIPROCAL_SHIFT) + torch.floor(normal * 0.5).double()
         reciprocal = torch.floor(dividend / normal.double()).float()
-        multiplier = reciprocal * power_of_two(-softmax.RECIPROCAL_SHIFT - bits)
+        multiplier = reciprocal * integer_exp2(-softmax.RECIPROCAL_SHIFT - bits)
         return (e * multiplier + 0.5).to(torch.uint8)
 
     def context(self, probabilities: Tensor, value: Tensor, multiplier: Tensor) -> Tensor:

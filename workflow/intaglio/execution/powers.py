@@ -14,7 +14,7 @@ def bits_of(x: Tensor) -> Tensor:
     return (x.view(torch.int32) >> 23) - 126
 
 
-def power_of_two(exponent: Any) -> Tensor:
+def integer_exp2(exponent: Any) -> Tensor:
     """Return 2^exponent as float32, from an int32 tensor."""
     power: Tensor = ((exponent + 127) << 23).view(torch.float32)
     return power
@@ -22,4 +22,4 @@ def power_of_two(exponent: Any) -> Tensor:
 
 def floor_shift(x: Tensor, shift: Any) -> Tensor:
     """Return float32 integers shifted to the right, float32."""
-    return torch.floor(x * power_of_two(-shift))
+    return torch.floor(x * integer_exp2(-shift))

@@ -19,74 +19,74 @@ from intaglio.execution.constants import (
 )
 
 # A tensor of whoever executes.
-Value = Any
+_Value = Any
 
 
 class Operations(Protocol):
     """What the encoder consists of. `x8` are int8, other integers int32, all of shape [batch, length, width]."""
 
-    def token_indices(self, constants: EmbeddingConstants) -> list[Value]:
+    def token_indices(self, constants: EmbeddingConstants) -> list[_Value]:
         """Return the index tensors into the tables, [batch, length] each."""
 
-    def embed(self, constants: EmbeddingConstants, indices: list[Value]) -> Value:
+    def embed(self, constants: EmbeddingConstants, indices: list[_Value]) -> _Value:
         """Return the sum of the tables' rows times their multipliers."""
 
-    def linear(self, x8: Value, constants: LinearConstants) -> Value:
+    def linear(self, x8: _Value, constants: LinearConstants) -> _Value:
         """Return accumulators with bias."""
 
-    def linear_short(self, x8: Value, constants: LinearConstants, multiplier: Any) -> Value:
+    def linear_short(self, x8: _Value, constants: LinearConstants, multiplier: Any) -> _Value:
         """Return accumulators requantized to 8 bits."""
 
-    def split(self, x8: Value) -> tuple[Value, Value, Value]:
+    def split(self, x8: _Value) -> tuple[_Value, _Value, _Value]:
         """Return the thirds of every row."""
 
-    def linear_gelu(self, x8: Value, constants: LinearConstants, gelu: GeluConstants) -> Value:
+    def linear_gelu(self, x8: _Value, constants: LinearConstants, gelu: GeluConstants) -> _Value:
         """Return GELU of accumulators, 8 bits."""
 
-    def linear_term(self, x8: Value, constants: LinearConstants) -> Value:
+    def linear_term(self, x8: _Value, constants: LinearConstants) -> _Value:
         """Return `clip(accumulators >> shift) * multiplier`."""
 
-    def clip_sum(self, term: Value) -> Value:
+    def clip_sum(self, term: _Value) -> _Value:
         """Return a term of a sum within 22 bits."""
 
-    def residual(self, wide: Value, skip: int, term: Value) -> Value:
+    def residual(self, wide: _Value, skip: int, term: _Value) -> _Value:
         """Return `(wide >> skip) + term` within 22 bits."""
 
-    def norm(self, x: Value, constants: NormConstants) -> Value:
+    def norm(self, x: _Value, constants: NormConstants) -> _Value:
         """Return LayerNorm of a sum."""
 
-    def shorten(self, x: Value, shift: int) -> Value:
+    def shorten(self, x: _Value, shift: int) -> _Value:
         """Return `x >> shift`, rounded, 8 bits."""
 
-    def scores(self, query: Value, key: Value) -> Value:
+    def scores(self, query: _Value, key: _Value) -> _Value:
         """Return the products of all queries and keys, a head, [batch, heads, length, length]."""
 
-    def softmax(self, scores: Value, constants: SoftmaxConstants) -> Value:
+    def softmax(self, scores: _Value, constants: SoftmaxConstants) -> _Value:
         """Return uint8 probabilities, padded positions at zero."""
 
-    def context(self, probabilities: Value, value: Value, multiplier: Any) -> Value:
+    def context(self, probabilities: _Value, value: _Value, multiplier: Any) -> _Value:
         """Return probabilities times values, heads side by side, requantized to 8 bits."""
 
-    def dequantize(self, x: Value, scale: Any) -> Value:
+    def dequantize(self, x: _Value, scale: Any) -> _Value:
         """Return real values."""
 
-    def quantize(self, x: Value, inverse: Any) -> Value:
+    def quantize(self, x: _Value, inverse: Any) -> _Value:
         """Return real values as 8 bits."""
 
-    def add_real(self, x: Value, y: Value) -> Value:
+    def add_real(self, x: _Value, y: _Value) -> _Value:
         """Return a sum of real values."""
 
-    def gelu_real(self, x: Value) -> Value:
+    def gelu_real(self, x: _Value) -> _Value:
         """Return GELU of real values."""
 
-    def norm_real(self, x: Value, constants: NormConstants) -> Value:
+    def norm_real(self, x: _Value, constants: NormConstants) -> _Value:
         """Return LayerNorm of real values."""
 
-    def softmax_real(self, scores: Value, constants: SoftmaxConstants) -> Value:
+    def softmax_real(self, scores: _Value, constants: SoftmaxConstants) -> _Value:
         """Return softmax of dequantized scores as uint8 probabilities."""
 
 
-def _normalized(on: Operations, x: Value, constants: NormConstants) -> tuple[Value, Value]:
+def _normalized(on: Operations, x: _Value, constants: NormConstants) -> tuple[_Value, _Value]:
     """Return LayerNorm's result and the 8 bits of it (itself where nobody takes them)."""
     if constants.integer:
         wide = on.norm(x, constants)
@@ -95,7 +95,7 @@ def _normalized(on: Operations, x: Value, constants: NormConstants) -> tuple[Val
     return wide, wide if constants.inverse is None else on.quantize(wide, constants.inverse)
 
 
-def run_embeddings(on: Operations, constants: EmbeddingConstants, integer: bool) -> tuple[Value, Value]:
+def run_embeddings(on: Operations, constants: EmbeddingConstants, integer: bool) -> tuple[_Value, _Value]:
     """Return the embeddings, whole and their 8 bits; `integer` tells whether LayerNorm is."""
     total = on.embed(constants, on.token_indices(constants))
     x = total if integer else on.dequantize(total, constants.scale)
@@ -109,27 +109,27 @@ def run_embeddings(on: Operations, constants: EmbeddingConstants, integer: bool)
     return wide, on.quantize(wide, constants.projection_inverse)
 
 
-def _summed(on: Operations, wide: Value, skip: int, x8: Value, constants: LinearConstants) -> Value:
+def _summed(on: Operations, wide: _Value, skip: int, x8: _Value, constants: LinearConstants) -> _Value:
     if constants.multiplier is not None:
         return on.residual(wide, skip, on.linear_term(x8, constants))
     return on.add_real(wide, on.dequantize(on.linear(x8, constants), constants.scale))
 
 
-def _attended(on: Operations, x8: Value, layer: LayerConstants) -> Value:
+def _attended(on: Operations, x8: _Value, layer: LayerConstants) -> _Value:
     query, key, value = on.split(on.linear_short(x8, layer.projections, layer.projections_multiplier))
     scores = on.scores(query, key)
     softmax = on.softmax if layer.softmax.integer else on.softmax_real
     return on.context(softmax(scores, layer.softmax), value, layer.context_multiplier)
 
 
-def _activated(on: Operations, x8: Value, layer: LayerConstants) -> Value:
+def _activated(on: Operations, x8: _Value, layer: LayerConstants) -> _Value:
     if layer.gelu.integer:
         return on.linear_gelu(x8, layer.intermediate, layer.gelu)
     accumulated = on.dequantize(on.linear(x8, layer.intermediate), layer.gelu.scale)
     return on.quantize(on.gelu_real(accumulated), layer.gelu.inverse)
 
 
-def run_layer(on: Operations, wide: Value, short: Value, layer: LayerConstants) -> tuple[Value, Value]:
+def run_layer(on: Operations, wide: _Value, short: _Value, layer: LayerConstants) -> tuple[_Value, _Value]:
     """Return a layer's result, whole and its 8 bits, from those of the layer before."""
     context = _attended(on, short, layer)
     total = _summed(on, wide, layer.attention_skip, context, layer.attention_output)
@@ -138,7 +138,7 @@ def run_layer(on: Operations, wide: Value, short: Value, layer: LayerConstants) 
     return _normalized(on, total, layer.output_norm)
 
 
-def run(on: Operations, constants: Constants) -> Value:
+def run(on: Operations, constants: Constants) -> _Value:
     """Return the last layer's result [batch, length, width], integers (of scale `constants.scale`) or real values."""
     wide, short = run_embeddings(on, constants.embeddings, "layernorm" in constants.shape.integer)
     for layer in constants.layers:

@@ -13,7 +13,7 @@ import torch
 from intaglio.machine import fingerprint
 
 Point = tuple[int, int]
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def grid(batch_sizes: Sequence[int], lengths: Sequence[int]) -> list[Point]:
@@ -60,7 +60,7 @@ def cpu_threads(wanted: int) -> Iterator[int]:
     available = int(fingerprint()["cores"] or os.cpu_count() or 1)
     if wanted > available:
         # More threads than cores wait for each other: that times the scheduler, not the model.
-        logger.warning(
+        _log.warning(
             "profile.threads: %d asked for, %d cores are there; measuring with %d", wanted, available, available
         )
     before = torch.get_num_threads()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from intaglio.errors import UserError
-from intaglio.measure.backends import BACKENDS, backend
+from intaglio.measure.backends import REGISTRY, backend
 from intaglio.measure.models import load_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def places(backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
 
 def reference(checkpoint: Path) -> Place:
     """Return with what the others are compared: the first backend that runs a checkpoint on the CPU."""
-    on_cpu = (name for name in BACKENDS if "cpu" in backend(name).devices)
+    on_cpu = (name for name in REGISTRY if "cpu" in backend(name).devices)
     return Place(next(name for name in on_cpu if backend(name).refusal(checkpoint) is None), "cpu")
 
 

@@ -18,7 +18,7 @@ from intaglio.onnx.graph import model_files, tensors
 from intaglio.onnx.session import MODEL
 from intaglio.onnx.signed import PRODUCTS
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
 # Data type, elements, bytes.
 Counted = tuple[str, int, int]
 # Nodes and the places of what they take as integers and of its zero point, among their inputs.
@@ -26,7 +26,7 @@ _ZERO_POINTS = {**PRODUCTS, "DequantizeLinear": (0, 2)}
 ZSTD_LEVEL = 3
 
 
-def size_rows(checkpoint: Path, export: Path, model: Any) -> list[Row]:
+def size_rows(checkpoint: Path, export: Path, model: Any) -> list[_Row]:
     """Return the sizes of a model: on disk as deployed and as trained, in memory as trained.
 
     What is shared between layers counts once.
@@ -60,7 +60,7 @@ def size_rows(checkpoint: Path, export: Path, model: Any) -> list[Row]:
     ]
 
 
-def _files(component: str, files: list[Path]) -> Row:
+def _files(component: str, files: list[Path]) -> _Row:
     return {
         "component": component,
         "dtype": None,
@@ -80,7 +80,7 @@ def _read_graph(folder: Path) -> tuple[Any, list[Path]]:
     return graph, model_files(path, graph)
 
 
-def _compressed(graph: Any, folder: Path, files: Sequence[Path]) -> list[Row]:
+def _compressed(graph: Any, folder: Path, files: Sequence[Path]) -> list[_Row]:
     """Return what the graph's tensors take as non-zero elements and in a sparse encoding, and its files under zstd.
 
     The sparse encoding of a tensor is a bit an element that tells whether it is zero, and the elements that are not;
@@ -144,7 +144,7 @@ def _counted(tensors: Iterable[torch.Tensor]) -> Iterator[Counted]:
         yield str(tensor.dtype).removeprefix("torch."), tensor.numel(), tensor.numel() * tensor.element_size()
 
 
-def _by_dtype(component: str, tensors: Iterable[Counted]) -> list[Row]:
+def _by_dtype(component: str, tensors: Iterable[Counted]) -> list[_Row]:
     totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for dtype, count, size in tensors:
         totals[dtype][0] += size

@@ -13,7 +13,7 @@ from intaglio.measure.backends.base import Backend
 
 # Module and class by the name in profile.backends. The first one that runs a checkpoint on the CPU is the reference,
 # with which the others are compared.
-BACKENDS: Mapping[str, str] = {
+REGISTRY: Mapping[str, str] = {
     "torch": "eager.Eager",
     "torch.compile": "compiled.Compiled",
     "torch.sparse": "sparse.Sparse",
@@ -24,6 +24,6 @@ BACKENDS: Mapping[str, str] = {
 @cache
 def backend(name: str) -> Backend:
     """Return a backend by its name in profile.backends."""
-    module, _, kind = BACKENDS[name].partition(".")
+    module, _, kind = REGISTRY[name].partition(".")
     made: Backend = getattr(import_module(f"{__name__}.{module}"), kind)()
     return made
