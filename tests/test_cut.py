@@ -288,7 +288,7 @@ def test_a_cut_encoder_is_saved_and_read(tmp_path: Path) -> None:
     again = Checkpoint(folder).load()
     assert again.shape == small.shape and again.calibrated
     assert all(torch.equal(tensor, small.state_dict()[name]) for name, tensor in again.state_dict().items())
-    module = torch_module(folder)
+    module = torch_module(Checkpoint(folder))
     assert isinstance(module, Encoder)
     with torch.no_grad():
         assert torch.equal(module(**batch(model)).logits, small(**batch(model)).logits)

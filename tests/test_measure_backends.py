@@ -13,7 +13,7 @@ from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.files import save_encoder
 from intaglio.errors import UserError
 from intaglio.export.export import export
-from intaglio.measure import agreement, inputs, places, profile
+from intaglio.measure import inputs, places, profile
 from intaglio.measure.agreement import agreeing
 from intaglio.measure.backends import REGISTRY, backend, compiled, sparse
 from intaglio.measure.places import Place, opened
@@ -40,9 +40,9 @@ def floats(tmp_path_factory):
     return found
 
 
-def differences(*wanted):
+def differences(wanted, checkpoint, *further):
     """What every place that can be opened differs by."""
-    return {model.place: difference for model, difference in agreeing(*wanted)}
+    return {model.place: difference for model, difference in agreeing(wanted, Checkpoint(checkpoint), *further)}
 
 
 def integer_checkpoint(folder, integer=("linear", "gelu", "softmax", "layernorm"), arch="bert"):
@@ -70,7 +70,7 @@ def test_backends_are_called_alike_and_compute_what_transformers_does(floats):
     with torch.no_grad():
         expected = reference(**given).logits
     for place in (TORCH, ORT):
-        with opened(place, checkpoint, exported, 1) as it, torch.inference_mode():
+        with opened(place, Checkpoint(checkpoint), exported, 1) as it, torch.inference_mode():
             assert it.place == place
             torch.testing.assert_close(it.model(**given).logits, expected, atol=1e-5, rtol=0)
 
@@ -93,7 +93,7 @@ def test_difference_is_that_to_torch_on_a_padded_batch(floats):
 
 def test_an_integer_model_that_differs_is_refused(floats, monkeypatch):
     (checkpoint, _), (_, other) = floats
-    monkeypatch.setattr(agreement, "is_integer", lambda _: True)
+    monkeypatch.setattr(Checkpoint, "is_integer_only", True)
     with pytest.raises(
         UserError, match=r"an integer model must .* of onnxruntime on cpu differ from torch's by \d"
     ) as it:
@@ -125,7 +125,7 @@ def test_a_backend_names_the_kernel_of_a_float_model(name, floats):
     executes = backend(name)
     if "cpu" not in executes.devices or executes.missing():
         pytest.skip("not on this machine")
-    model = executes.open(*floats[0], "cpu", 1)
+    model = executes.open(Checkpoint(floats[0][0]), floats[0][1], "cpu", 1)
     found = executes.kernel(model, {"MatMul": 9.0, "FusedMatMul": 5.0, "Gemm": 0.1, "Softmax": 3.0})
     assert found == ("MatMul, FusedMatMul" if name == "onnxruntime" else "float32")
 
@@ -199,7 +199,7 @@ def test_only_all_four_operations_are_integer(tmp_path):
 
 def test_an_integer_checkpoint_is_executed_on_integers(tmp_path):
     checkpoint = integer_checkpoint(tmp_path / "int")
-    with opened(TORCH, checkpoint, tmp_path, 1) as it:
+    with opened(TORCH, Checkpoint(checkpoint), tmp_path, 1) as it:
         assert type(it.model).__name__ == "IntegerModel"
         given = inputs.padded_inputs(it.tokenizer, POINT, "cpu")
         with torch.inference_mode():
@@ -250,6 +250,6 @@ def test_sparse_kernels_are_for_models_with_the_pattern_on_gpus_that_have_them(f
     monkeypatch.setattr(sparse, "has_sparse_cores", lambda: True)
     on_gpu = Place("torch.sparse", "cuda")
     assert places.places(wanted, ["cpu", "cuda"]) == [TORCH, Place("torch", "cuda"), on_gpu]
-    assert on_gpu not in places.places_of(checkpoint, wanted, ["cpu", "cuda"])
+    assert on_gpu not in places.places_of(Checkpoint(checkpoint), wanted, ["cpu", "cuda"])
     monkeypatch.setattr(sparse, "fitting_layers", lambda _: {"0.query": None})
-    assert on_gpu in places.places_of(checkpoint, wanted, ["cpu", "cuda"])
+    assert on_gpu in places.places_of(Checkpoint(checkpoint), wanted, ["cpu", "cuda"])

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from intaglio.checkpoint import Checkpoint
 from intaglio.errors import UserError
 from intaglio.measure.backends import backend
 from intaglio.measure.inputs import Point, padded_inputs
-from intaglio.measure.models import is_integer
 from intaglio.measure.places import Opened, Place, opened, reference
 
 # The head of an integer model is floating point: engines sum it in different orders. In shares of the largest logit; an
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def agreeing(
-    wanted: Sequence[Place], checkpoint: Path, export: Path, point: Point, threads: int
+    wanted: Sequence[Place], checkpoint: Checkpoint, export: Path, point: Point, threads: int
 ) -> Iterator[tuple[Opened, float]]:
     """Open a model in one place after the other, compare it, and yield it while it is open.
 
@@ -30,7 +30,7 @@ def agreeing(
 
     Args:
         wanted: backends on devices.
-        checkpoint: a [checkpoint] artifact.
+        checkpoint: what was trained.
         export: the [export] artifact made of it.
         point: batch size and length of the padded batch that is compared.
         threads: CPU threads.
@@ -70,11 +70,11 @@ def _tried(model: Opened, point: Point) -> torch.Tensor | None:
         return None
 
 
-def _difference(checkpoint: Path, place: Place, logits: torch.Tensor, expected: torch.Tensor) -> float:
+def _difference(checkpoint: Checkpoint, place: Place, logits: torch.Tensor, expected: torch.Tensor) -> float:
     difference = float((logits - expected).abs().max())
     if not difference < float("inf"):
         raise UserError(f"{checkpoint}: {place.backend} on {place.device} gives logits that are not finite")
-    if is_integer(checkpoint) and difference > ROUNDING * max(1.0, float(expected.abs().max())):
+    if checkpoint.is_integer_only and difference > ROUNDING * max(1.0, float(expected.abs().max())):
         raise UserError(
             f"{checkpoint}: an integer model must give the same logits everywhere, but those of {place.backend} on "
             f"{place.device} differ from torch's by {difference:.1e}; please report it, it is a defect"

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
+from intaglio.checkpoint import Checkpoint
 from intaglio.errors import UserError
 from intaglio.measure.backends import REGISTRY, backend
-from intaglio.measure.models import load_tokenizer
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +42,12 @@ class Opened:
     tokenizer: Any
 
 
-def places_of(checkpoint: Path, backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
+def devices(wanted: Sequence[str]) -> list[str]:
+    """Return those of the wanted devices (cpu, cuda) that this machine has."""
+    return [device for device in wanted if device == "cpu" or torch.cuda.is_available()]
+
+
+def places_of(checkpoint: Checkpoint, backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
     """Return where a checkpoint can run; say in one line what is left out.
 
     Raises:
@@ -70,25 +77,25 @@ def places(backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
     return [place for place in found if missing[place.backend] is None]
 
 
-def reference(checkpoint: Path) -> Place:
+def reference(checkpoint: Checkpoint) -> Place:
     """Return with what the others are compared: the first backend that runs a checkpoint on the CPU."""
     on_cpu = (name for name in REGISTRY if "cpu" in backend(name).devices)
     return Place(next(name for name in on_cpu if backend(name).refusal(checkpoint) is None), "cpu")
 
 
-def remedy(checkpoint: Path, backends: Sequence[str]) -> str:
+def remedy(checkpoint: Checkpoint, backends: Sequence[str]) -> str:
     """Return what to add to a study of these backends so that a checkpoint runs."""
     name = reference(checkpoint).backend
     return "add cpu to profile.devices" if name in backends else f"add {name}"
 
 
 @contextmanager
-def opened(place: Place, checkpoint: Path, export: Path, threads: int) -> Iterator[Opened]:
+def opened(place: Place, checkpoint: Checkpoint, export: Path, threads: int) -> Iterator[Opened]:
     """Open a checkpoint in a backend; on leaving, give its memory and its threads back.
 
     Args:
         place: the backend and the device.
-        checkpoint: a [checkpoint] artifact.
+        checkpoint: what was trained.
         export: the [export] artifact made of it.
         threads: of ONNX Runtime; torch has those of `cpu_threads`.
 
@@ -97,7 +104,7 @@ def opened(place: Place, checkpoint: Path, export: Path, threads: int) -> Iterat
     """
     executes = backend(place.backend)
     try:
-        yield Opened(place, executes.open(checkpoint, export, place.device, threads), load_tokenizer(checkpoint))
+        yield Opened(place, executes.open(checkpoint, export, place.device, threads), checkpoint.tokenizer)
     finally:
         gc.collect()
         executes.forget()

@@ -16,9 +16,8 @@ from intaglio.measure.disturbance import DISTURBED
 from intaglio.measure.inputs import cpu_threads, grid
 from intaglio.measure.latency import latency_rows
 from intaglio.measure.memory import cpu_memory, cuda_peaks
-from intaglio.measure.models import devices, is_int8, load_model, load_tokenizer
 from intaglio.measure.operators import operator_rows
-from intaglio.measure.places import Opened, Place, places_of, remedy
+from intaglio.measure.places import Opened, Place, devices, places_of, remedy
 from intaglio.measure.resident import Peaks
 from intaglio.measure.sizes import size_rows
 from intaglio.schemas import LATENCY, OPERATORS, SIZES, write_table
@@ -48,7 +47,7 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
     """
     opened = Checkpoint(checkpoint)
     opened.check_length(max(options.lengths), "profile.lengths")
-    present = devices(list(options.devices))
+    present = devices(options.devices)
     if not present:
         raise UserError(f"profile.devices: {', '.join(options.devices)} asked for, but this machine has none; add cpu")
     facts = {"machine": fingerprint(), "checkpoint": opened.about}
@@ -57,7 +56,7 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
     operators: list[_Row] = []
     agreed: dict[Place, float] = {}
     with cpu_threads(options.threads) as threads:
-        for model, difference, peaks in _models(checkpoint, export, options, present, threads):
+        for model, difference, peaks in _models(opened, export, options, present, threads):
             rows, table = _measured(model, options, peaks)
             latency += [{**row, "max_difference": difference} for row in rows]
             operators += table
@@ -65,7 +64,7 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
             del model
     about["disturbed"] = _disturbed(latency)
     about["differences"] = {f"{place.backend} on {place.device}": value for place, value in agreed.items()}
-    sizes = size_rows(checkpoint, export, None if is_int8(checkpoint) else load_model(checkpoint))
+    sizes = size_rows(checkpoint, export, None if opened.kind == "graph" else opened.load())
     with new_artifact(output, "profile", about) as folder:
         write_table(folder / "latency.parquet", latency, LATENCY, facts)
         write_table(folder / "sizes.parquet", sizes, SIZES, facts)
@@ -73,7 +72,7 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
 
 
 def _models(
-    checkpoint: Path, export: Path, options: Profile, present: list[str], threads: int
+    checkpoint: Checkpoint, export: Path, options: Profile, present: list[str], threads: int
 ) -> Iterator[tuple[Opened, float, Peaks | None]]:
     """Yield the model in every backend that is there, to be timed at once: nothing else computes meanwhile.
 
@@ -85,7 +84,7 @@ def _models(
     points = grid(options.batch_sizes, options.lengths)
     compared = (CHECKED[0], min(CHECKED[1], max(options.lengths)))
     found = False
-    with cpu_memory(on_cpu, checkpoint, export, load_tokenizer(checkpoint), points, threads) as memory:
+    with cpu_memory(on_cpu, checkpoint.path, export, checkpoint.tokenizer, points, threads) as memory:
         for model, difference in agreeing(wanted, checkpoint, export, compared, threads):
             memory.wait()
             found = True

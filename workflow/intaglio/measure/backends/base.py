@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
 
+    from intaglio.checkpoint import Checkpoint
+
 # Inputs of a model by name, int64 [batch, length]: input_ids, attention_mask and, where the tokenizer makes them,
 # token_type_ids.
 Tensors = Mapping[str, "torch.Tensor"]
@@ -34,8 +36,8 @@ class Backend(ABC):
         """Return what this machine lacks to run it, in words; None if nothing."""
         return None
 
-    def refusal(self, checkpoint: Path) -> str | None:
-        """Return in a line why it does not run a [checkpoint]; None where it does."""
+    def refusal(self, checkpoint: Checkpoint) -> str | None:
+        """Return in a line why it does not run a checkpoint; None where it does."""
         return None
 
     def failure(self, error: Exception) -> str | None:
@@ -43,11 +45,11 @@ class Backend(ABC):
         return None
 
     @abstractmethod
-    def open(self, checkpoint: Path, export: Path, device: str, threads: int) -> Any:
+    def open(self, checkpoint: Checkpoint, export: Path, device: str, threads: int) -> Any:
         """Return a model in evaluation mode.
 
         Args:
-            checkpoint: a [checkpoint] artifact.
+            checkpoint: what was trained.
             export: the [export] artifact made of it.
             device: one of `devices`.
             threads: CPU threads; torch has its own number already.
@@ -60,10 +62,11 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def open_resident(self, checkpoint: Path, export: Path, threads: int) -> Callable[[Arrays], Any]:
+    def open_resident(self, path: Path, export: Path, threads: int) -> Callable[[Arrays], Any]:
         """Return a model on the CPU with all its weights in memory, as a function of arrays.
 
-        Its memory is measured in a process of its own, which should import no more than running it takes.
+        `path` is that of the [checkpoint]. Its memory is measured in a process of its own, which should import no more
+        than running it takes.
         """
 
     def forget(self) -> None:  # noqa: B027 (most backends keep nothing)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from intaglio.checkpoint import Checkpoint
 from intaglio.measure.backends.eager import Eager
 
 
@@ -50,7 +51,7 @@ class Compiled(Eager):
             return None
         return (str(error).splitlines() or [type(error).__name__])[0]
 
-    def open(self, checkpoint: Path, export: Path, device: str, threads: int) -> Any:
+    def open(self, checkpoint: Checkpoint, export: Path, device: str, threads: int) -> Any:
         """See Backend."""
         return CompiledModule(super().open(checkpoint, export, device, threads))
 

@@ -15,13 +15,13 @@ from intaglio.execution.on_torch import IntegerModel, integer_model
 from intaglio.measure.backends.base import Arrays, Backend, Operators, Tensors
 
 
-def torch_module(checkpoint: Path, device: str = "cpu") -> torch.nn.Module:
+def torch_module(checkpoint: Checkpoint, device: str = "cpu") -> torch.nn.Module:
     """Return what PyTorch executes of a checkpoint: its float model, or for an integer one integers.
 
     Raises:
         UserError: the checkpoint is damaged.
     """
-    module: torch.nn.Module = Checkpoint(checkpoint).load(device)
+    module: torch.nn.Module = checkpoint.load(device)
     if isinstance(module, Encoder) and module.shape.integer:
         # On the device already: which kernels it takes depends on where the weights are.
         return integer_model(module)
@@ -31,18 +31,18 @@ def torch_module(checkpoint: Path, device: str = "cpu") -> torch.nn.Module:
 class Eager(Backend):
     """PyTorch, operator by operator."""
 
-    def refusal(self, checkpoint: Path) -> str | None:
+    def refusal(self, checkpoint: Checkpoint) -> str | None:
         """See Backend."""
-        return "only onnxruntime runs a model of 8 bits" if Checkpoint(checkpoint).kind == "graph" else None
+        return "only onnxruntime runs a model of 8 bits" if checkpoint.kind == "graph" else None
 
-    def open(self, checkpoint: Path, export: Path, device: str, threads: int) -> Any:
+    def open(self, checkpoint: Checkpoint, export: Path, device: str, threads: int) -> Any:
         """See Backend."""
         return torch_module(checkpoint, device)
 
-    def open_resident(self, checkpoint: Path, export: Path, threads: int) -> Callable[[Arrays], Any]:
+    def open_resident(self, path: Path, export: Path, threads: int) -> Callable[[Arrays], Any]:
         """See Backend."""
         torch.set_num_threads(threads)
-        model = self.open(checkpoint, export, "cpu", threads)
+        model = self.open(Checkpoint(path), export, "cpu", threads)
         # Loading maps the file, so a row of the embeddings takes memory only once it is used.
         module = self.module(model)
         for tensor in (*module.parameters(), *module.buffers()):

@@ -7,10 +7,13 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from intaglio.measure.backends.base import Arrays, Backend, Operators, Tensors
 from intaglio.onnx.session import MODEL, open_session
+
+if TYPE_CHECKING:
+    from intaglio.checkpoint import Checkpoint
 
 # What operators that multiply matrices have in their names: MatMul, MatMulIntegerToFloat, QGemm, QAttention, ...
 _PRODUCTS = ("MatMul", "Gemm", "Attention")
@@ -23,13 +26,13 @@ class OnnxRuntime(Backend):
 
     devices = ("cpu",)
 
-    def open(self, checkpoint: Path, export: Path, device: str, threads: int) -> Any:
+    def open(self, checkpoint: Checkpoint, export: Path, device: str, threads: int) -> Any:
         """See Backend."""
         from intaglio.onnx.runtime import OnnxModel
 
         return OnnxModel(open_session(export / MODEL, threads))
 
-    def open_resident(self, checkpoint: Path, export: Path, threads: int) -> Callable[[Arrays], Any]:
+    def open_resident(self, path: Path, export: Path, threads: int) -> Callable[[Arrays], Any]:
         """See Backend; it imports no torch."""
         session = open_session(export / MODEL, threads)
         names = [given.name for given in session.get_inputs()]

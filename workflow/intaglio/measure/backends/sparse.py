@@ -75,16 +75,16 @@ class Sparse(Eager):
         """See Backend."""
         return None if has_sparse_cores() else "no GPU of compute capability 8.0 or more"
 
-    def refusal(self, checkpoint: Path) -> str | None:
+    def refusal(self, checkpoint: Checkpoint) -> str | None:
         """See Backend."""
         reason = super().refusal(checkpoint)
-        if reason is None and not fitting_layers(Checkpoint(checkpoint).load()):
+        if reason is None and not fitting_layers(checkpoint.load()):
             return f"no linear layer is 2:4 sparse with sizes that divide by {_BLOCK}"
         return reason
 
-    def open(self, checkpoint: Path, export: Path, device: str, threads: int) -> Any:
+    def open(self, checkpoint: Checkpoint, export: Path, device: str, threads: int) -> Any:
         """See Backend."""
-        return semi_structured(Checkpoint(checkpoint).load())
+        return semi_structured(checkpoint.load())
 
     def kernel(self, model: Any, operators: Mapping[str, float]) -> str:
         """See Backend."""
