@@ -28,9 +28,9 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from intaglio.cli import main
+from intaglio.planning.versions import decided_by
 from intaglio.study.options import STAGES, TrainingOptions
 from intaglio.study.schema import Profile, Task
-from intaglio.study.versions import decided_by
 from tiny import tiny_data, tiny_model, tiny_sentences
 
 FILE = Path(__file__).parent / "golden.json"
@@ -273,7 +273,9 @@ def write() -> int:
             changed = problems(kind, entries[kind], summary) if same else []
             if changed:
                 refused += 1
-                print(f"golden: {kind} changed under the same version; raise it in study/versions.py:", file=sys.stderr)
+                print(
+                    f"golden: {kind} changed under the same version; raise it in planning/versions.py:", file=sys.stderr
+                )
                 print(*(f"  {line}" for line in changed), sep="\n", file=sys.stderr)
             elif not same or entries[kind]["defaults"] != defaults(kind):
                 entries[kind] = {"basis": basis(kind), "defaults": defaults(kind), "result": summary}

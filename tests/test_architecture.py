@@ -27,6 +27,7 @@ ROOMS = [
     {"metrics"},
     {"checkpoint"},
     {"study"},
+    {"planning"},
     {"tasks"},
     {"models"},
     {"training"},

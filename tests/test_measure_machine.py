@@ -80,7 +80,7 @@ def test_planning_needs_no_torch() -> None:
     program = """
 import sys
 from intaglio.machine import machine_id
-from intaglio.study.plan import make_plan
+from intaglio.planning.plan import make_plan
 machine_id()
 assert "torch" not in sys.modules, "torch"
 assert "pandas" not in sys.modules, "pandas"

@@ -27,8 +27,8 @@ from transformers import (
 from intaglio.errors import UserError
 from intaglio.models.demands import check_demands, check_models
 from intaglio.models.prepare import prepare_model
+from intaglio.planning.plan import make_plan
 from intaglio.study.load import load
-from intaglio.study.plan import make_plan
 from intaglio.study.schema import Pretrained
 from tiny import MAX_LENGTH, tiny_config, tiny_model, tiny_tokenizer
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from intaglio.errors import UserError
+from intaglio.planning.plan import make_plan
 from intaglio.study.load import load
-from intaglio.study.plan import make_plan
 from test_study import SMALL, jobs, read
 
 FINETUNE, DISTIL, INT, INT8 = ({"stage": name} for name in ("finetune", "distil", "quantize", "int8"))

@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from intaglio.errors import UserError
-from intaglio.study import versions
+from intaglio.planning import versions
+from intaglio.planning.identity import file_digest
+from intaglio.planning.plan import make_plan
 from intaglio.study.catalogue import KNOWN_MODELS, KNOWN_TASKS
-from intaglio.study.identity import file_digest
 from intaglio.study.load import load
-from intaglio.study.plan import make_plan
 from intaglio.study.reference import write_reference, write_schema
 
 ROOT = Path(__file__).parents[1]
@@ -256,7 +256,7 @@ def test_keys_do_not_come_from_the_code(tmp_path: Path) -> None:
             order = [node for node in body if node not in functions] + functions[::-1]
             file.write_text(ast.unparse(ast.Module(order, [])))
     program = (
-        "import json, sys; from intaglio.study.load import load; from intaglio.study.plan import make_plan\n"
+        "import json, sys; from intaglio.study.load import load; from intaglio.planning.plan import make_plan\n"
         "plan = make_plan(load(json.loads(sys.argv[1])))\n"
         "print(json.dumps({rule: sorted(named) for rule, named in plan.jobs.items()}))"
     )

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from intaglio.errors import UserError
+from intaglio.planning.plan import make_plan
 from intaglio.study.files import check_owner, check_paths, record_owner
 from intaglio.study.load import load
-from intaglio.study.plan import make_plan
 from intaglio.study.schema import Study
 from study_on_files import ROOT
 

@@ -12,10 +12,10 @@ from scipy.special import rel_entr, softmax
 
 import fakes
 from intaglio import schemas
+from intaglio.planning.plan import make_plan
 from intaglio.report.pages import write_pages
 from intaglio.store import new_artifact
 from intaglio.study.load import load
-from intaglio.study.plan import make_plan
 from intaglio.summary import lineage, recipes
 from intaglio.summary.summarize import write_summary
 from test_study import SMALL

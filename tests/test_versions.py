@@ -11,8 +11,8 @@ import torch
 
 import golden
 from intaglio.arithmetic import gelu
+from intaglio.planning.versions import VERSIONS
 from intaglio.study.options import STAGES
-from intaglio.study.versions import VERSIONS
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the numbers are those of a CPU")
 ENTRIES: dict[str, Any] = json.loads(golden.FILE.read_text())
@@ -30,7 +30,7 @@ def test_results_change_with_their_version_alone(results: golden.Results, kind: 
     entry = ENTRIES[kind]
     assert entry["basis"] == golden.basis(kind), "raised: make golden, and name it in CHANGELOG.md"
     changed = golden.problems(kind, entry, results.summary(kind))
-    assert not changed, f"{kind} changed under the same version: raise it in study/versions.py, then make golden"
+    assert not changed, f"{kind} changed under the same version: raise it in planning/versions.py, then make golden"
 
 
 def test_every_kind_has_a_version() -> None:

@@ -222,13 +222,13 @@ def repository(folder: Path, file: str, pattern: str, by: str) -> Path:
         ("envs/environment.yaml", "numpy==.*", "numpy==0.0.0", {}),
         # ... and one that declares other results.
         (
-            "workflow/intaglio/study/versions.py",
+            "workflow/intaglio/planning/versions.py",
             '"quantize": 1',
             '"quantize": 2',
             {"quantize": 1, "evaluate": 1, "export": 1, "profile": 1, **TABLES},
         ),
         (
-            "workflow/intaglio/study/versions.py",
+            "workflow/intaglio/planning/versions.py",
             '"summarize": ([0-9]+)',
             r'"summarize": 1\1',
             {"summarize": 1, "pages": 1, "plot": 1},

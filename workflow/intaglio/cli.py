@@ -131,8 +131,8 @@ def _profile(arguments: Arguments) -> None:
 
 def _plan(arguments: Arguments) -> None:
     """Write what a study consists of: every run and where its results lie."""
+    from intaglio.planning.plan import make_plan, write_plan
     from intaglio.study.load import load
-    from intaglio.study.plan import make_plan, write_plan
 
     write_plan(make_plan(load(arguments.options)), arguments.output)
 

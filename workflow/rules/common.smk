@@ -5,12 +5,12 @@ from pathlib import Path
 WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW))
 from intaglio.errors import UserError
-from intaglio.study.identity import digest
+from intaglio.planning.identity import digest
 from intaglio.study.files import check_owner, check_paths, record_owner
 from intaglio.study.load import load
 from intaglio.study.options import STAGES
-from intaglio.study.plan import make_plan
-from intaglio.study.versions import VERSIONS
+from intaglio.planning.plan import make_plan
+from intaglio.planning.versions import VERSIONS
 
 STUDY_FILES = [Path(path) for path in workflow.configfiles]
 

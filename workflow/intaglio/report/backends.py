@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from intaglio.report.display import Display, tabulate
-from intaglio.report.formatting import NOTHING, magnitude, measured, number, times
+from intaglio.report.formatting import NOTHING, measured, number, power_of_ten, times
 from intaglio.summary.variants import BASELINE
 
 _DEVICES = {"cpu": "CPU", "cuda": "GPU"}
@@ -32,7 +32,7 @@ def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "smaller": lambda row: times(row["size_ratio"]),
         "products": lambda row: row["kernel"] or NOTHING,
         "operators": lambda row: row["kernels"] or NOTHING,
-        "difference of logits": lambda row: magnitude(row["max_difference"]),
+        "difference of logits": lambda row: power_of_ten(row["max_difference"]),
     }
     table = tabulate(title, cells, rows, {"task", "model", "variant", "device", "backend", "products", "operators"})
     first = rows[0]

@@ -7,7 +7,7 @@ from typing import Any
 
 from intaglio.metrics import label_of
 from intaglio.report.display import Display, difference, tabulate
-from intaglio.report.formatting import NOTHING, magnitude, measured, number, percent, spread, times
+from intaglio.report.formatting import NOTHING, measured, number, percent, power_of_ten, spread, times
 
 _Row = Mapping[str, Any]
 _KEY = ("study", "task", "model", "variant", "stage", "measure")
@@ -87,8 +87,12 @@ def show_conversions(study: str, rows: Sequence[_Row]) -> Display:
         "conversion": lambda row: row["stage"],
         "compared": lambda row: row["measure"],
         "runs": lambda row: str(row["n"]),
-        "largest": lambda row: magnitude(row["difference"]) if row["difference"] < 1e-3 else number(row["difference"]),
-        "tolerance": lambda row: magnitude(row["tolerance"]) if row["tolerance"] < 1e-3 else number(row["tolerance"]),
+        "largest": lambda row: (
+            power_of_ten(row["difference"]) if row["difference"] < 1e-3 else number(row["difference"])
+        ),
+        "tolerance": lambda row: (
+            power_of_ten(row["tolerance"]) if row["tolerance"] < 1e-3 else number(row["tolerance"])
+        ),
     }
     table = tabulate(title, cells, merged, {"task", "model", "variant", "conversion", "compared"})
     return Display(table.title, table.columns, table.rows, table.numbers, [note])

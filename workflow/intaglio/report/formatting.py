@@ -41,7 +41,7 @@ def measured(mean: float | None, sd: float | None) -> str:
     return f"{mean:.{decimals}f} ± {sd:.{decimals}f}".replace("-", "−")
 
 
-def magnitude(value: float) -> str:
+def power_of_ten(value: float) -> str:
     """Format what matters by its power of ten, such as a rounding error; nothing but 0 is shown as 0."""
     if value == 0:
         return "0"

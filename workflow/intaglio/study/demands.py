@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from intaglio.planning.chains import resolve
 from intaglio.study import recipes
-from intaglio.study.chains import resolve
 from intaglio.study.options import AnyStage
 from intaglio.study.schema import Study
 

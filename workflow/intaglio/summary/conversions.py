@@ -15,7 +15,7 @@ def conversion_rows(records: Sequence[Record]) -> list[_Row]:
     return [{**_run(record), **row} for record in records for row in record.conversions]
 
 
-def sparsity_rows(records: Sequence[Record]) -> list[_Row]:
+def sparsity_of_runs(records: Sequence[Record]) -> list[_Row]:
     """Return the rows of sparsity.parquet: one a run and linear layer, of runs that prune weights."""
     return [{**_run(record), **row} for record in records for row in record.sparsity]
 

@@ -14,7 +14,7 @@ from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.store import new_artifact
 from intaglio.summary.backends import backend_rows
-from intaglio.summary.conversions import conversion_rows, sparsity_rows
+from intaglio.summary.conversions import conversion_rows, sparsity_of_runs
 from intaglio.summary.published import published_rows
 from intaglio.summary.runs import KEY, Record, read_run
 from intaglio.summary.variants import variant_rows
@@ -68,7 +68,7 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
         "variants": variant_rows(records, int(study["bootstrap"])),
         "backends": backend_rows(records),
         "conversions": conversion_rows(records),
-        "sparsity": sparsity_rows(records),
+        "sparsity": sparsity_of_runs(records),
         "published": published_rows(study, runs),
     }
     about = {

@@ -19,7 +19,7 @@ from intaglio.training.clock import Clock
 from intaglio.training.loss import LossMeter, batch_loss
 from intaglio.training.selection import Selection, evaluation_steps
 
-WEIGHTS = "model.safetensors"
+_WEIGHTS = "model.safetensors"
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]
@@ -110,7 +110,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Save the weights alone, under the names that the module has now: nothing else is needed to resume."""
         folder = Path(output_dir or self.work)
         folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_model(self.model, str(folder / WEIGHTS))
+        safetensors.torch.save_model(self.model, str(folder / _WEIGHTS))
 
     def save_progress(self) -> None:
         """Write a checkpoint now, outside the loop that otherwise asks for it."""
@@ -123,7 +123,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def load_best(self) -> None:
         """Put the weights of the best evaluation into the model."""
-        weights = resume.best_folder(self.work, self.selection.best_step) / WEIGHTS
+        weights = resume.best_folder(self.work, self.selection.best_step) / _WEIGHTS
         safetensors.torch.load_model(self.model, str(weights))
 
     @property

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from intaglio.study.identity import digest
+from intaglio.planning.identity import digest
+from intaglio.planning.start import Start
+from intaglio.planning.versions import decided_by
 from intaglio.study.schema import Study
-from intaglio.study.start import Start
-from intaglio.study.versions import decided_by
 
 STORE = Path("results/store")
 # The undeclared folders that in-training checkpoints survive in.

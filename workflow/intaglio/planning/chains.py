@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from intaglio.errors import UserError
+from intaglio.planning.jobs import Job, Plan, deciding, dump
 from intaglio.study import recipes
-from intaglio.study.jobs import Job, Plan, deciding, dump
 from intaglio.study.options import STAGES, AnyStage, TrainingOptions
 from intaglio.study.schema import StageOptions, Study, Task
 

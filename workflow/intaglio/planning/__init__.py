@@ -1,0 +1,1 @@
+"""From a study to its plan: jobs, what each depends on, what decides its result, and where it lies."""
