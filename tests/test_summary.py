@@ -430,9 +430,9 @@ def test_percent_has_a_sign_where_wanted_and_no_negative_zero() -> None:
 
 
 def test_a_rounding_error_is_never_shown_as_nothing() -> None:
-    assert formatting.magnitude(0.0) == "0"
-    assert formatting.magnitude(2.98e-7) == "3 × 10⁻⁷"
-    assert formatting.magnitude(0.0204) == "2 × 10⁻²"
+    assert formatting.power_of_ten(0.0) == "0"
+    assert formatting.power_of_ten(2.98e-7) == "3 × 10⁻⁷"
+    assert formatting.power_of_ten(0.0204) == "2 × 10⁻²"
 
 
 def test_a_deviation_is_never_shown_as_nothing() -> None:

@@ -19,7 +19,7 @@ def check_models(entries: Sequence[Mapping[str, Any]]) -> None:
     """Hold [model] artifacts against what a study wants of them: variants may have been added since they were made.
 
     Args:
-        entries: of each, `model`, its folder, and `wanted`, as `study.demands.demands` returns it.
+        entries: of each, `model`, its folder, and `wanted`, as `planning.demands.demands` returns it.
 
     Raises:
         UserError: see `check_demands`.
@@ -34,7 +34,7 @@ def check_demands(config: Any, wanted: Mapping[str, Any], name: str) -> None:
 
     Args:
         config: of the model, transformers'.
-        wanted: as `study.demands.demands` returns it.
+        wanted: as `planning.demands.demands` returns it.
         name: of the model, in messages.
 
     Raises:

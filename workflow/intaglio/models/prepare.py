@@ -31,7 +31,7 @@ def prepare_model(
         encoder: the encoder, as the study file has it.
         source: the fetched `source` artifact; None for the user's own folder.
         output: the artifact: config.json, model.safetensors (or its shards) and the tokenizer's files, nothing else.
-        wanted: what the study's variants want of the model (`study.demands.demands`); None leaves that open.
+        wanted: what the study's variants want of the model (`planning.demands.demands`); None leaves that open.
 
     Raises:
         UserError: configuration, weights or tokenizer are missing, damaged, do not fit each other, or cannot give what

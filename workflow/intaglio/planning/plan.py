@@ -9,12 +9,12 @@ from pathlib import Path
 
 from intaglio.machine import EXECUTING
 from intaglio.planning.chains import Chains
+from intaglio.planning.demands import demands
 from intaglio.planning.identity import digest, file_digest, folder_digest
 from intaglio.planning.jobs import Job, Plan, Run, deciding, dump
 from intaglio.planning.start import Start
 from intaglio.store import new_file
 from intaglio.study import catalogue, recipes
-from intaglio.study.demands import demands
 from intaglio.study.schema import Pretrained, Study, Task
 from intaglio.study.sources import MODEL_FILES, FilesSource, HubSource, PackageSource, data_suffix
 
