@@ -301,6 +301,31 @@ def test_the_overview_fits_a_terminal(tmp_path: Path) -> None:
     assert "1 of 6 runs are not complete" in text
 
 
+def _say(folder: Path, kind: str, **facts: Any) -> None:
+    """Add facts to the manifest of an artifact."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["kind"] == kind
+    manifest["about"] |= facts
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_what_takes_trust_from_a_number_stands_beside_it(tmp_path: Path) -> None:
+    plan = fakes.results(tmp_path, DEMO)
+    _say(tmp_path / "data/movie", "data", test_texts_in_training={"test": 126})
+    _say(tmp_path / "evaluation/movie-minilm-int-0", "evaluation", truncated={"test": 0.25})
+    _say(tmp_path / "profile/movie-minilm-int-1", "profile", disturbed=83.0)
+    _summarize(plan, tmp_path / "summary")
+    rows = {(row["variant"], row["seed"]): row for row in _rows(tmp_path, "runs", schemas.RUNS)}
+    assert {row["test_texts_in_training"] for row in rows.values()} == {126}
+    assert (rows["int", 0]["truncated"], rows["int", 1]["truncated"]) == (0.25, None)
+    assert (rows["int", 0]["disturbed"], rows["int", 1]["disturbed"]) == (None, 83)
+    assert {row["variant"]: row["disturbed"] for row in _rows(tmp_path, "variants", schemas.VARIANTS)}["int"] == 83
+    text = " ".join((tmp_path / "pages/overview.txt").read_text().split())
+    assert "126 test texts are in the training data too" in text
+    assert "25.0 % of the test texts were cut" in text
+    assert "up to 83 % of the cores while these were timed: int." in text
+
+
 def test_nothing_at_all_is_still_a_table(tmp_path: Path) -> None:
     plan = fakes.results(tmp_path, DEMO)
     shutil.rmtree(tmp_path / "data")

@@ -62,6 +62,5 @@ def _family(row: Mapping[str, Any]) -> tuple[str, str]:
     rest: list[Any] = []
     pruning: list[Any] = []
     for options in json.loads(row["stages"]):
-        weights = options["stage"] == "prune" and options.get("structure") != "heads-and-neurons"
-        (pruning if weights else rest).append(options)
+        (pruning if options["stage"] == "prune" else rest).append(options)
     return json.dumps(rest), json.dumps([{**options, "sparsity": None} for options in pruning])

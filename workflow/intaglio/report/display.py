@@ -46,6 +46,18 @@ def state(row: Mapping[str, Any]) -> str:
     return f"{row['n']} of {row['planned']}{failed}"
 
 
+def disturbances(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name in a sentence the variants whose times are not to be trusted, if there are any."""
+    names = list(dict.fromkeys(row["variant"] for row in rows if row.get("disturbed")))
+    if not names:
+        return []
+    most = max(row["disturbed"] for row in rows if row.get("disturbed"))
+    return [
+        f"Other processes took up to {most:.0f} % of the cores "
+        f"while these were timed: {', '.join(names)}. Their times are not to be trusted; the next run measures again."
+    ]
+
+
 def tabulate(title: str, cells: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: Iterable[str]) -> Display:
     """Format rows, leaving out columns that say nothing."""
     formatted = {name: [cell(row) for row in rows] for name, cell in cells.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from intaglio.metrics import label_of
-from intaglio.report.display import Display, difference, state, tabulate
+from intaglio.report.display import Display, difference, disturbances, state, tabulate
 from intaglio.report.formatting import number, percent, times
 
 WIDTH = 80
@@ -40,6 +40,11 @@ def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Seque
             f"{len(gaps)} of {len(runs)} runs are not complete. {first['variant']}, seed {first['seed']}: "
             f"{first['status']}, {first['error']}"
         )
+    leaked = {run["task"]: run["test_texts_in_training"] for run in runs if run.get("test_texts_in_training")}
+    notes += [f"{task}: {count} test texts are in the training data too." for task, count in leaked.items()]
+    cut = {run["task"]: run["truncated"] for run in runs if run.get("truncated")}
+    notes += [f"{task}: {percent(share)} % of the test texts were cut at max_length." for task, share in cut.items()]
+    notes += disturbances(variants)
     return Display(table.title, table.columns, table.rows, table.numbers, notes)
 
 

@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from intaglio.metrics import label_of
-from intaglio.report.display import Display, difference, state, tabulate
+from intaglio.report.display import Display, difference, disturbances, state, tabulate
 from intaglio.report.formatting import NOTHING, measured, number, percent, spread, times
 
+_MARKS = (
+    "Texts cut: test texts longer than max_length. In training: test texts that are in the training data too. Others: "
+    "the part of the cores that other processes took while the run was timed."
+)
 _FASTEST = "The backend named is the fastest, and latency is its own; all of them are in the table of backends."
 
 
@@ -26,9 +30,12 @@ def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "value, %": lambda row: percent(row.get("primary_value")),
         "accuracy, %": lambda row: percent(row.get("accuracy")),
         "macro F1, %": lambda row: percent(row.get("f1_macro")),
+        "texts cut, %": lambda row: percent(row.get("truncated")),
+        "in training": lambda row: str(row["test_texts_in_training"]) if row.get("test_texts_in_training") else NOTHING,
         "training, s": lambda row: number(row.get("train_seconds")),
         "latency, ms": lambda row: measured(row.get("latency_ms_mean"), row.get("latency_ms_std")),
         "backend": lambda row: row.get("backend") or NOTHING,
+        "others, %": lambda row: number(row.get("disturbed")),
         "p99, ms": lambda row: number(row.get("latency_ms_p99")),
         "GPU latency, ms": lambda row: measured(row.get("cuda_latency_ms_mean"), row.get("cuda_latency_ms_std")),
         "GPU backend": lambda row: row.get("cuda_backend") or NOTHING,
@@ -37,7 +44,13 @@ def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
     text = {"task", "model", "variant", "status", "reason", "warnings", "metric", "backend", "GPU backend"}
     table = tabulate(f"Runs of {study}", cells, rows, text)
     latency = f"Latency: mean ± standard deviation over the calls of one run. {_FASTEST}"
-    return Display(table.title, table.columns, table.rows, table.numbers, [latency, *_conditions(rows)])
+    return Display(
+        table.title,
+        table.columns,
+        table.rows,
+        table.numbers,
+        [latency, _MARKS, *disturbances(rows), *_conditions(rows)],
+    )
 
 
 def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int) -> Display:
@@ -82,6 +95,7 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
         "Training: of the variant's last stage, without set-up and evaluation.",
         f"{_FASTEST} Size: of the exported file.",
         *(["Times on other hardware than most are left out of the means; runs.csv has them."] if left_out else []),
+        *disturbances(rows),
         *(["One seed: its interval speaks of the choice of examples only."] if lonely else []),
         *_conditions(rows),
     ]

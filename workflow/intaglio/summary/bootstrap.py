@@ -59,11 +59,9 @@ def _one_by_one(metric: Metric, classes: Classes, runs: Sequence[Any], rows: _In
     return np.array([[metric.compute(run.take(drawn), classes) for drawn in rows] for run in runs])
 
 
-def _cells(run: Judged, classes: int) -> tuple[_Integers, npt.NDArray[np.float32]]:
+def _cells(run: Judged, classes: int) -> tuple[_Integers, _Integers]:
     """Return the cells of a run's confusion matrix that are not empty, and which example is in which of them."""
-    cells, of_example = np.unique(run.targets * classes + run.predictions, return_inverse=True)
-    member = of_example[:, None] == np.arange(len(cells))
-    return cells, member.astype(np.float32)
+    return np.unique(run.targets * classes + run.predictions, return_inverse=True)
 
 
 def _by_confusion(metric: Metric, classes: Classes, runs: Sequence[Any], rows: _Integers) -> _Floats:
@@ -74,7 +72,8 @@ def _by_confusion(metric: Metric, classes: Classes, runs: Sequence[Any], rows: _
     counts = counts.astype(np.float32)
     values = []
     # Run by run, so that the memory does not grow with them.
-    for cells, member in runs:
+    for cells, of_example in runs:
+        member = (of_example[:, None] == np.arange(len(cells))).astype(np.float32)
         confusion = np.zeros((resamples, classes.count**2))
         # Exact in float32: no cell counts more than 2^24 examples.
         confusion[:, cells] = counts @ member

@@ -81,7 +81,7 @@ def _logits(evaluation: Path, test_set: str) -> tuple[Any, NDArray[np.float64]]:
     table = schemas.read_table(evaluation / "predictions.parquet", schemas.PREDICTIONS)
     rows = np.flatnonzero(table.column("test_set").to_numpy() == test_set)
     ids = table.column("id").to_numpy()[rows]
-    logits = np.array([table.column("logits")[int(row)].as_py() for row in rows], dtype=np.float64)
+    logits = np.stack(table.column("logits").take(rows).to_numpy()).astype(np.float64)
     order = np.argsort(ids, kind="stable")
     return ids[order], logits[order]
 

@@ -111,8 +111,9 @@ def _read_checkpoint(record: Record, folder: Path, _study: Mapping[str, Any], ru
 
 
 def _read_evaluation(record: Record, folder: Path, _study: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-    open_artifact(Path(run["data"]), "data")
+    data = open_artifact(Path(run["data"]), "data")
     task = _json(Path(run["data"]) / "task.json")
+    about = open_artifact(folder, "evaluation")
     metrics = schemas.read_table(folder / "metrics.parquet", schemas.METRICS)
     test_set = task["test_sets"][0]
     rows = [row for row in metrics.to_pylist() if row["test_set"] == test_set]
@@ -127,7 +128,9 @@ def _read_evaluation(record: Record, folder: Path, _study: Mapping[str, Any], ru
         "test_examples": round(sum(row["value"] for row in rows if row["metric"] == "confusion")),
         "primary_metric": primary[0],
         "primary_value": values[primary[0]],
-        "warnings": "; ".join(open_artifact(folder, "evaluation").get("warnings", ())) or None,
+        "warnings": "; ".join(about.get("warnings", ())) or None,
+        "truncated": about.get("truncated", {}).get(test_set),
+        "test_texts_in_training": data.get("test_texts_in_training", {}).get(test_set),
         **{name: values.get(name) for name in _SCORES},
         **lineage.agreement(folder, Path(run["teacher"]), test_set),
     }
@@ -152,7 +155,9 @@ def _read_profile(record: Record, folder: Path, study: Mapping[str, Any], _run: 
         record.row[column] = sum(row["bytes"] for row in of_it) / _MB if of_it else None
     nonzero = components.get("nonzero")
     record.row["nonzero"] = sum(row["count"] for row in nonzero) if nonzero else None
-    record.conversions += lineage.exported(open_artifact(folder, "profile").get("export", {}))
+    about = open_artifact(folder, "profile")
+    record.row["disturbed"] = about.get("disturbed")
+    record.conversions += lineage.exported(about.get("export", {}))
 
 
 def _times(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -87,6 +87,7 @@ def _over_seeds(planned: Sequence[Record], rows: Sequence[Mapping[str, Any]]) ->
     row |= {"n": len(rows), "planned": len(planned), "failed": failed}
     for name in ("test_set", "test_examples", "primary_metric", "latency_batch_size", "latency_length"):
         row[name] = rows[0].get(name) if rows else None
+    row["disturbed"] = max((run["disturbed"] for run in rows if run.get("disturbed")), default=None)
     for name, column in _OVER_SEEDS.items():
         row[f"{name}_mean"], row[f"{name}_sd"] = mean_sd(run.get(column) for run in rows)
     for name, column in _COUNTED.items():
