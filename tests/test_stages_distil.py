@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 from encoders import ARCHITECTURES, INT, batch, random_model
-from intaglio.checkpoint import RECORD, Checkpoint
+from intaglio.checkpoint import TRAINING_RECORD, Checkpoint
 from intaglio.encoder.files import convert, save_encoder
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
@@ -45,7 +45,7 @@ def checkpoint(folder, model=None, arch="bert", tokenizer=None):
         else:
             (model or random_model(arch)).save_pretrained(draft)
         (tokenizer or tiny_tokenizer(arch)).save_pretrained(draft)
-        (draft / RECORD).write_text(json.dumps({"total_train_seconds": SECONDS}))
+        (draft / TRAINING_RECORD).write_text(json.dumps({"total_train_seconds": SECONDS}))
     return folder
 
 
@@ -59,7 +59,7 @@ def files(folder):
 
 
 def outcome(folder):
-    record = json.loads((folder / RECORD).read_text())
+    record = json.loads((folder / TRAINING_RECORD).read_text())
     facts = {key: record[key] for key in ("steps", "epochs", "best_step", "validation")}
     return (
         load_file(folder / "model.safetensors"),

@@ -13,7 +13,7 @@ from transformers import AutoConfig, TrainerCallback
 
 from encoders import ARCHITECTURES
 from intaglio import store
-from intaglio.checkpoint import RECORD, Checkpoint
+from intaglio.checkpoint import TRAINING_RECORD, Checkpoint
 from intaglio.encoder.cutting import Kept, cut_out
 from intaglio.encoder.files import convert, save_encoder
 from intaglio.encoder.parts import linear_layers
@@ -51,7 +51,7 @@ def data(tmp_path_factory):
 
 
 def with_record(checkpoint):
-    (checkpoint / RECORD).write_text(json.dumps({"total_train_seconds": 1.0}))
+    (checkpoint / TRAINING_RECORD).write_text(json.dumps({"total_train_seconds": 1.0}))
     return checkpoint
 
 

@@ -21,7 +21,7 @@ from intaglio.errors import UserError
 from intaglio.onnx.runtime import OnnxModel
 from intaglio.onnx.session import MODEL, open_session
 
-RECORD = "training.json"
+TRAINING_RECORD = "training.json"
 HISTORY = "history.parquet"
 Kind = Literal["transformers", "encoder", "graph"]
 # Model types whose positions start behind the padding index, as fairseq's did, so that many are lost.
@@ -102,9 +102,9 @@ class Checkpoint:
         Raises:
             UserError: there is none.
         """
-        if not (self.path / RECORD).is_file():
-            raise UserError(f"{self}: no {RECORD}; delete the folder and run again")
-        record: dict[str, Any] = json.loads((self.path / RECORD).read_text())
+        if not (self.path / TRAINING_RECORD).is_file():
+            raise UserError(f"{self}: no {TRAINING_RECORD}; delete the folder and run again")
+        record: dict[str, Any] = json.loads((self.path / TRAINING_RECORD).read_text())
         return record
 
     @cached_property
@@ -186,5 +186,5 @@ def write_checkpoint(
     with store.new_artifact(output, "checkpoint", about) as draft:
         save(draft)
         tokenizer.save_pretrained(draft)
-        (draft / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        (draft / TRAINING_RECORD).write_text(json.dumps(record, indent=1) + "\n")
         schemas.write_table(draft / HISTORY, history, schemas.TRAINING_HISTORY)

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from intaglio.errors import UserError
-from intaglio.study.sources import CONFIG, VOCABULARIES, WEIGHTS, WEIGHTS_INDEX
+from intaglio.study.sources import CONFIG_FILE, VOCABULARIES, WEIGHTS_FILE, WEIGHTS_INDEX
 
 # What the names of transformers' classes of text classifiers end in.
 _CLASSIFIER = "ForSequenceClassification"
@@ -22,10 +22,14 @@ def check_model(folder: Path, name: str) -> str:
         UserError: one line that tells which file is missing or wrong, and what to do.
     """
     if not folder.is_dir():
-        raise UserError(f"{name}: no such folder; a model is a folder with {CONFIG}, {WEIGHTS} and a tokenizer's files")
-    config = _json(folder / CONFIG, name)
+        raise UserError(
+            f"{name}: no such folder; a model is a folder with {CONFIG_FILE}, {WEIGHTS_FILE} and a tokenizer's files"
+        )
+    config = _json(folder / CONFIG_FILE, name)
     if not config.get("model_type"):
-        raise UserError(f"{name}: {CONFIG} names no `model_type`; save the model with transformers' save_pretrained")
+        raise UserError(
+            f"{name}: {CONFIG_FILE} names no `model_type`; save the model with transformers' save_pretrained"
+        )
     for weights in _weights(folder, name):
         _check_weights(weights, name)
     present = [file for file in VOCABULARIES if (folder / file).is_file()]
@@ -41,7 +45,9 @@ def check_model(folder: Path, name: str) -> str:
 
 def _json(path: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
-        raise UserError(f"{name}: no {path.name}; a model is a folder with {CONFIG}, {WEIGHTS} and a tokenizer's files")
+        raise UserError(
+            f"{name}: no {path.name}; a model is a folder with {CONFIG_FILE}, {WEIGHTS_FILE} and a tokenizer's files"
+        )
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
@@ -53,8 +59,8 @@ def _json(path: Path, name: str) -> dict[str, Any]:
 
 def _weights(folder: Path, name: str) -> list[Path]:
     """Return the weights' files, one or the shards that the index lists."""
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
+    if (folder / WEIGHTS_FILE).is_file():
+        return [folder / WEIGHTS_FILE]
     if (folder / WEIGHTS_INDEX).is_file():
         shards = sorted({str(shard) for shard in _json(folder / WEIGHTS_INDEX, name).get("weight_map", {}).values()})
         absent = [shard for shard in shards if not (folder / shard).is_file()]
@@ -65,7 +71,7 @@ def _weights(folder: Path, name: str) -> list[Path]:
         return [folder / shard for shard in shards]
     if (folder / "pytorch_model.bin").is_file():
         # AutoModel would drop the head of a fine-tuned classifier.
-        classes = _json(folder / CONFIG, name).get("architectures") or [""]
+        classes = _json(folder / CONFIG_FILE, name).get("architectures") or [""]
         auto = "AutoModelForSequenceClassification" if str(classes[0]).endswith(_CLASSIFIER) else "AutoModel"
         raise UserError(
             f"{name}: only safetensors weights are read, pytorch_model.bin is a pickle; if you trust it, convert it: "
@@ -73,7 +79,7 @@ def _weights(folder: Path, name: str) -> list[Path]:
             f".save_pretrained('{folder}')\""
         )
     raise UserError(
-        f"{name}: no weights; {WEIGHTS} is needed (or {WEIGHTS_INDEX} and its shards); other formats are"
+        f"{name}: no weights; {WEIGHTS_FILE} is needed (or {WEIGHTS_INDEX} and its shards); other formats are"
         " converted by transformers' save_pretrained"
     )
 

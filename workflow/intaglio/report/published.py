@@ -7,7 +7,7 @@ from typing import Any
 
 from intaglio.report.display import Display
 from intaglio.report.formatting import NOTHING, measured, number, percent, spread
-from intaglio.summary.published import MODEL
+from intaglio.summary.published import PUBLISHED_MODEL
 
 _QUANTITIES = {
     "accuracy": "accuracy, %",
@@ -25,7 +25,7 @@ def show_published(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
             [],
             [],
             frozenset(),
-            [f"This study has no published counterpart: figures are known for {MODEL} on GLUE."],
+            [f"This study has no published counterpart: figures are known for {PUBLISHED_MODEL} on GLUE."],
         )
     columns = ["task", "variant", "quantity", "published", "measured", "seeds", "source", "what was published"]
     cells = [

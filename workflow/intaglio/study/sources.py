@@ -17,8 +17,8 @@ TestName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*
 
 # The files of a model's folder that are read; any other one is left alone. VOCABULARIES: each is a vocabulary that
 # transformers can build a tokenizer from (byte-level BPE needs its merges, too).
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 VOCABULARIES = (
     "tokenizer.json",
@@ -29,7 +29,7 @@ VOCABULARIES = (
     "tokenizer.model",
 )
 TOKENIZER = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-MODEL_FILES = (CONFIG, WEIGHTS, WEIGHTS_INDEX, "model-*-of-*.safetensors", *TOKENIZER)
+MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX, "model-*-of-*.safetensors", *TOKENIZER)
 
 
 class StudyPart(BaseModel):

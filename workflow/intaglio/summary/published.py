@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from intaglio.summary.hardware import comparable
 from intaglio.summary.variants import mean_sd
 
-MODEL, DATA = "FacebookAI/roberta-base", "nyu-mll/glue"
+PUBLISHED_MODEL, DATA = "FacebookAI/roberta-base", "nyu-mll/glue"
 
 
 class PublishedFigure(NamedTuple):
@@ -95,7 +95,7 @@ def published_rows(study: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) 
         study: the resolved study file.
         runs: rows of runs.parquet; those that are not ok count for nothing.
     """
-    models = [name for name, model in study["models"].items() if model["source"].get("repo") == MODEL]
+    models = [name for name, model in study["models"].items() if model["source"].get("repo") == PUBLISHED_MODEL]
     rows = []
     for name, task in study["tasks"].items():
         if task["source"].get("repo") != DATA:
