@@ -171,6 +171,7 @@ class Results:
             metrics = pd.read_parquet(output / "metrics.parquet")
             logits = torch.tensor([row.tolist() for row in predictions["logits"]])
             summary[name] = {
+                "columns": [sorted(table.columns) for table in (predictions, metrics)],
                 "rows": len(predictions),
                 "logits": logits.abs().mean().item(),
                 "margins": (logits[:, 1] - logits[:, 0]).mean().item(),
@@ -192,6 +193,8 @@ class Results:
         tensors = sizes[sizes["component"] == "tensors"]
         exact = latency[latency["backend"] == "torch"]
         return {
+            # What reads a table wants its columns.
+            "columns": [sorted(table.columns) for table in (latency, sizes, operators)],
             "backends": sorted(set(latency["backend"])),
             # The specification says: the same integers, so the same logits.
             "exact": bool((exact["max_difference"] == 0).all()),
