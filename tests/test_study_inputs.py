@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,11 @@ def test_a_results_folder_belongs_to_one_study_file(tmp_path: Path) -> None:
     copy = written(tmp_path, name="copy.yaml")
     with pytest.raises(UserError, match=r"copy\.yaml: .*results/mine holds the results of .*study\.yaml.*another name"):
         check_owner("mine", [copy], results)
+    # A folder that is copied whole keeps its owner.
+    shutil.copytree(tmp_path, tmp_path.with_name("elsewhere"))
+    check_owner(
+        "mine", [tmp_path.with_name("elsewhere") / "study.yaml"], tmp_path.with_name("elsewhere") / "results/mine"
+    )
     # It has another name by now, or has become the copy: nobody claims the folder.
     mine.write_text(STUDY.replace("mine", "theirs"))
     check_owner("mine", [copy], results)

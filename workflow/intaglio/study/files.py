@@ -4,6 +4,7 @@ results a folder holds.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,14 +147,15 @@ def check_owner(study: str, files: Sequence[Path], results: Path) -> None:
     record = results / _OWNER
     if not files or not record.is_file():
         return
-    owner = Path(record.read_text().strip())
+    # Relative to the results, so that a folder that is copied or moved whole keeps its owner.
+    owner = results / record.read_text().strip()
     if not owner.is_file() or owner.resolve() == files[-1].resolve():
         return
     name = StudyFiles([owner]).text(["study"])
     if name == study:
         raise UserError(
-            f"{files[-1]}: {results} holds the results of {owner}, a study of the same name {study!r}; give `study`"
-            " another name in one of the two files"
+            f"{files[-1]}: {results} holds the results of {owner.resolve()}, a study of the same name {study!r}; "
+            "give `study` another name in one of the two files"
         )
 
 
@@ -161,4 +163,4 @@ def record_owner(files: Sequence[Path], results: Path) -> None:
     """Record which study file a results folder belongs to."""
     if files:
         with new_file(results / _OWNER) as draft:
-            draft.write_text(f"{files[-1].resolve()}\n")
+            draft.write_text(f"{os.path.relpath(files[-1].resolve(), results.resolve())}\n")
