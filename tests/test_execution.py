@@ -252,8 +252,11 @@ def encoders_and_inputs(draw: Any, points: list[Point]) -> tuple[Encoder, Inputs
 @given(encoders_and_inputs([*INTEGER_POINTS, INT, INT]))
 def test_torch_computes_what_is_simulated_whatever_the_shape(drawn: tuple[Encoder, Inputs]) -> None:
     encoder, inputs = drawn
-    expected = simulated(encoder, inputs)
-    assert differing(expected, executed(integer_model(encoder), inputs)) == []
+    expected, found = simulated(encoder, inputs), executed(integer_model(encoder), inputs)
+    assert differing(rounded(expected), rounded(found)) == []
+    # The head's sums of floating point depend on where its operands lie in memory; what enters it does not.
+    logits = expected["logits"][0]
+    np.testing.assert_allclose(found["logits"][0], logits, atol=1e-5 * max(1.0, float(np.abs(logits).max())))
     if encoder.shape.integer == INT:
         assert differing(rounded(expected), plain(constants_of(encoder), inputs)) == []
 
