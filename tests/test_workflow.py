@@ -102,24 +102,6 @@ def test_the_report_opens_without_network(finished: Path, tmp_path: Path) -> Non
     assert content.count("image/svg+xml") >= 9
 
 
-def test_a_diverging_run_ends_in_a_report_that_shows_it(study: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(study, copy)
-    diverging = [{"stage": "quantize", "learning_rate": 1e30}]
-    write_study(copy, variants={"float": None, "int": None, "diverging": diverging})
-    printed = snakemake(copy, "--cores", "2", "--keep-going", check=False)
-    assert "1 of 3 runs are not complete" in " ".join(printed.split())
-    runs = pd.read_parquet(copy / "results/tiny/summary/runs.parquet").set_index("variant")
-    assert list(runs["status"]) == ["ok", "ok", "failed"]
-    assert re.search(r"the loss became nan .*logs/quantize/.*\.log", runs["error"]["diverging"])
-    snakemake(copy, "--report", "report.html")
-    assert "the loss became nan" in (copy / "report.html").read_text()
-    again = ("quantize", "evaluate", "export", "profile", "summarize", "pages", "plot")
-    assert set(again) <= set(planned(copy))
-    write_study(copy)
-    assert planned(copy) == TABLES
-
-
 def test_a_second_run_does_nothing(study: Path) -> None:
     assert planned(study) == {}
 
