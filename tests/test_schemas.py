@@ -106,4 +106,4 @@ def test_machine_columns_hold_the_whole_fingerprint() -> None:
     fingerprint = machine.fingerprint()
     columns = schemas.machine_columns(fingerprint)
     assert list(columns) == [field.name for field in schemas.MACHINE]
-    assert list(columns.values()) == list(fingerprint.values())
+    assert columns == {f"machine_{name}": value for name, value in fingerprint.items()}

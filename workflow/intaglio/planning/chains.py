@@ -14,14 +14,15 @@ from intaglio.study.options import STAGES, AnyStage, TrainingOptions
 from intaglio.study.schema import StageOptions, Study, Task
 
 
-def resolve(study: Study, task: Task, recipe: list[Any]) -> list[AnyStage]:
-    """Return the full options of each stage: the defaults, under the study's, the task's and the recipe's own.
+def resolve(study: Study, task: Task, variant: str) -> list[AnyStage]:
+    """Return the full options of each stage of a variant: the defaults, under the study's, the task's and the recipe's own.
 
     A recipe that does not begin with `finetune` begins with it all the same.
 
     Raises:
-        UserError: the options of a stage do not fit together.
+        UserError: the options of a stage do not fit together; names the variant.
     """
+    recipe: list[Any] = study.variants[variant]
     stages = recipe if recipe and recipe[0].stage == "finetune" else [STAGES["finetune"](), *recipe]
     resolved = []
     for own in stages:
@@ -33,7 +34,7 @@ def resolve(study: Study, task: Task, recipe: list[Any]) -> list[AnyStage]:
             resolved.append(STAGES[own.stage].model_validate(merged, context={"complete": True}))
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise UserError(f"the options of {own.stage}, taken together: {reason}") from None
+            raise UserError(f"variants.{variant}: the options of {own.stage}, taken together: {reason}") from None
     return resolved
 
 
@@ -56,10 +57,7 @@ class Chains:
     def stages(self, variant: str) -> list[AnyStage]:
         """Return the resolved stages of a variant."""
         study = self._plan.study
-        try:
-            return resolve(study, study.tasks[self._task], study.variants[variant])
-        except UserError as error:
-            raise UserError(f"variants.{variant}: {error}") from None
+        return resolve(study, study.tasks[self._task], variant)
 
     def of(self, variant: str, seed: int) -> list[Job]:
         """Add the jobs of a variant's stages and of its teachers, and return the former.

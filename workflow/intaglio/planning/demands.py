@@ -21,8 +21,8 @@ def demands(study: Study, model: str) -> dict[str, Any]:
     """
     wanted: dict[str, dict[str, Any]] = {}
     for task in study.tasks.values():
-        for variant, recipe in study.variants.items():
-            for demand in _of_recipe(resolve(study, task, recipe), model, model in study.models):
+        for variant in study.variants:
+            for demand in _of_recipe(resolve(study, task, variant), model, model in study.models):
                 entry = wanted.setdefault(repr(demand), {**demand, "variants": []})
                 if variant not in entry["variants"]:
                     entry["variants"].append(variant)
