@@ -15,7 +15,7 @@ from intaglio.study.schema import StageOptions, Study, Task
 
 
 def resolve(study: Study, task: Task, variant: str) -> list[AnyStage]:
-    """Return the full options of each stage of a variant: the defaults, under the study's, the task's and the recipe's own.
+    """Return the full options of each stage: the defaults, under the study's, the task's and the variant's own.
 
     A recipe that does not begin with `finetune` begins with it all the same.
 
