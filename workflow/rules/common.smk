@@ -122,12 +122,12 @@ def growing(amount):
 
 def unfetched():
     """Hub repositories that are still to be fetched, as JSON; nothing if there are none."""
-    told = [
+    missing = [
         job.options
         for job in plan_.jobs.get("fetch", {}).values()
         if not Path(job.output).exists()
     ]
-    hub = [options for options in told if options["kind"] == "hub"]
+    hub = [options for options in missing if options["kind"] == "hub"]
     return json.dumps(hub) if hub else ""
 
 

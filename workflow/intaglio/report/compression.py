@@ -7,7 +7,7 @@ from typing import Any
 
 from intaglio.metrics import label_of
 from intaglio.report.display import Display, difference, tabulate
-from intaglio.report.formatting import NOTHING, measured, number, percent, power_of_ten, spread, times
+from intaglio.report.formatting import NOTHING, measured, number, percent, power_of_ten, share_over_seeds, times
 
 _Row = Mapping[str, Any]
 _KEY = ("study", "task", "model", "variant", "stage", "measure")
@@ -22,19 +22,16 @@ def show_compression(study: str, rows: Sequence[_Row], seconds: Mapping[str, flo
         seconds: training time of the study as it is (`shared`) and if nothing were shared (`alone`), s.
     """
 
-    def share(name: str) -> Any:
-        return lambda row: spread(percent(row[f"{name}_mean"]), percent(row[f"{name}_sd"]))
-
     cells = {
         "task": lambda row: row["task"],
         "model": lambda row: row["model"],
         "variant": lambda row: row["variant"],
         "recipe": lambda row: row["recipe"],
         "metric": lambda row: label_of(row["primary_metric"]) or NOTHING,
-        "value, %": share("primary"),
+        "value, %": share_over_seeds("primary"),
         "difference to float [95 %]": difference,
-        "accuracy, %": share("accuracy"),
-        "as teacher, %": share("teacher_agreement"),
+        "accuracy, %": share_over_seeds("accuracy"),
+        "as teacher, %": share_over_seeds("teacher_agreement"),
         "KL": lambda row: number(row["teacher_kl_mean"]),
         "sparsity, %": lambda row: percent(row["sparsity_mean"]),
         "non-zero, M": lambda row: number(None if row["nonzero_mean"] is None else row["nonzero_mean"] / 1e6),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 NOTHING = "–"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -52,3 +55,8 @@ def power_of_ten(value: float) -> str:
 def times(value: float | None) -> str:
     """Format a factor."""
     return NOTHING if value is None else f"{number(value)}×"
+
+
+def share_over_seeds(name: str) -> Callable[[Mapping[str, Any]], str]:
+    """Return what formats a share of a row of variants.parquet: its mean over seeds with its deviation, percent."""
+    return lambda row: spread(percent(row[f"{name}_mean"]), percent(row[f"{name}_sd"]))

@@ -7,7 +7,7 @@ from typing import Any
 
 from intaglio.metrics import label_of
 from intaglio.report.display import Display, difference, disturbances, state, tabulate
-from intaglio.report.formatting import NOTHING, measured, number, percent, spread, times
+from intaglio.report.formatting import NOTHING, measured, number, percent, share_over_seeds, times
 
 _MARKS = (
     "Texts cut: test texts longer than max_length. In training: test texts that are in the training data too. Others: "
@@ -59,19 +59,16 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
     def over_seeds(name: str) -> Any:
         return lambda row: measured(row[f"{name}_mean"], row[f"{name}_sd"])
 
-    def share(name: str) -> Any:
-        return lambda row: spread(percent(row[f"{name}_mean"]), percent(row[f"{name}_sd"]))
-
     cells = {
         "task": lambda row: row["task"],
         "model": lambda row: row["model"],
         "variant": lambda row: row["variant"],
         "seeds": state,
         "metric": lambda row: label_of(row["primary_metric"]) or NOTHING,
-        "value, %": share("primary"),
+        "value, %": share_over_seeds("primary"),
         "difference to float [95 %]": difference,
-        "accuracy, %": share("accuracy"),
-        "macro F1, %": share("f1_macro"),
+        "accuracy, %": share_over_seeds("accuracy"),
+        "macro F1, %": share_over_seeds("f1_macro"),
         "training, s": over_seeds("train_seconds"),
         "training, × float": lambda row: times(row.get("relative_train_seconds")),
         "latency, ms": over_seeds("latency_ms"),
