@@ -71,10 +71,8 @@ def test_a_study_ends_in_tables(finished: Path) -> None:
         "cohen_kappa",
         "matthews",
         "train_seconds",
-        "latency_ms_mean",
-        "latency_ms_std",
         "size_mb",
-        "device",
+        "trained_on",
         "status",
     ]
     assert not set(columns) - set(runs.columns)
@@ -100,6 +98,24 @@ def test_the_report_opens_without_network(finished: Path, tmp_path: Path) -> Non
         assert words in page
     content = (finished / "report.html").read_text()
     assert content.count("image/svg+xml") >= 9
+
+
+def test_a_diverging_run_ends_in_a_report_that_shows_it(study: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    diverging = [{"stage": "prune", "learning_rate": 1e30}]
+    write_study(copy, variants={"float": None, "int": None, "diverging": diverging})
+    printed = snakemake(copy, "--cores", "2", "--keep-going", check=False)
+    assert "1 of 3 runs are not complete" in " ".join(printed.split())
+    runs = pd.read_parquet(copy / "results/tiny/summary/runs.parquet").set_index("variant")
+    assert list(runs["status"][["float", "int", "diverging"]]) == ["ok", "ok", "failed"]
+    assert re.search(r"the loss became .*logs/prune/.*\.log", runs["error"]["diverging"])
+    snakemake(copy, "--report", "report.html")
+    assert "the loss became" in (copy / "report.html").read_text()
+    again = ("prune", "evaluate", "export", "profile", "summarize", "pages", "plot")
+    assert set(again) <= set(planned(copy))
+    write_study(copy)
+    assert planned(copy) == TABLES
 
 
 def test_a_second_run_does_nothing(study: Path) -> None:

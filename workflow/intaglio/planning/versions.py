@@ -24,9 +24,9 @@ VERSIONS: Mapping[str, int] = {
     "export": 1,
     "evaluate": 1,
     "profile": 1,
-    "summarize": 1,
-    "pages": 1,
-    "plot": 1,
+    "summarize": 2,
+    "pages": 2,
+    "plot": 2,
 }
 
 _TOKENS = ("tokenizers", "transformers")

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from intaglio.plots.bars import rows_of_variants
-from intaglio.plots.captions import conditions, timed
+from intaglio.plots.measured import devices_of, inference_conditions, title_on
 from intaglio.plots.style import GREY, INK, Look, statement
 from intaglio.report.formatting import number
 from intaglio.summary.read import Summary
@@ -24,19 +24,17 @@ _FILLINGS: dict[str, dict[str, Any]] = {
     "torch.sparse": {"fill": False, "hatch": "....."},
     "onnxruntime": {"fill": True},
 }
-_DEVICES = {"latency_ms_mean": "cpu", "cuda_latency_ms_mean": "cuda"}
 
 
 def inference_time_backends(summary: Summary, look: Look) -> Figure:
     """Draw inference time of every variant in every backend, on the CPU and, in panels of its own, on the GPU."""
     title = "Inference time of every variant in every backend"
-    drawn = timed(summary)
-    if not drawn:
+    devices = devices_of(summary)
+    if not devices:
         return statement(title, "Nothing was timed: the study's runs have no latency.")
     found = {row["backend"] for panel in summary.panels for row in panel.backends}
     backends = [name for name in _FILLINGS if name in found]
-    columns = dict.fromkeys(column for _, column, _ in drawn)
-    caption = " ".join(conditions(summary, column) for column in columns)
+    caption = inference_conditions(summary)
     if any(row["n"] > 1 for panel in summary.panels for row in panel.backends):
         caption += " Bars: mean ± standard deviation over seeds."
     if BASELINE in summary.variants:
@@ -44,9 +42,14 @@ def inference_time_backends(summary: Summary, look: Look) -> Figure:
     legend = [Patch(facecolor=GREY, edgecolor=GREY, lw=1.2, label=name, **_FILLINGS[name]) for name in backends]
     names = list(summary.variants)
     height = 0.12 + 0.16 * len(backends)
-    figure, axes = rows_of_variants(len(drawn), names, title, caption, height=height, legend=legend)
-    for ax, (panel, column, heading) in zip(axes, drawn, strict=True):
-        rows = [row for row in panel.backends if row["device"] == _DEVICES[column]]
+    groups = [
+        (title_on(device, panel, devices), rows)
+        for device in devices
+        for panel in summary.panels
+        if (rows := [row for row in panel.backends if row["device"] == device])
+    ]
+    figure, axes = rows_of_variants(len(groups), names, title, caption, height=height, legend=legend)
+    for ax, (heading, rows) in zip(axes, groups, strict=True):
         _groups(ax, rows, names, backends, look)
         ax.set(title=heading, xlabel="time of a call, ms")
     return figure

@@ -11,7 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from intaglio.metrics import named
-from intaglio.plots.captions import conditions, fastest_backends, seeds_shown, timed, values
+from intaglio.plots.captions import seeds_shown
+from intaglio.plots.measured import (
+    Measured,
+    fastest_backends,
+    inference_conditions,
+    inference_times,
+    training_conditions,
+    training_times,
+)
 from intaglio.plots.style import INK, Look, panels, statement
 from intaglio.report.formatting import number, percent
 from intaglio.summary.read import Panel, Summary
@@ -70,58 +78,42 @@ def _placed(panel: Panel, names: Sequence[str]) -> list[tuple[int, dict[str, Any
 
 def training_time_variants(summary: Summary, look: Look) -> Figure:
     """Draw training time of every variant."""
-    caption = f"Of the variant's last stage. {conditions(summary, 'train_seconds')} {seeds_shown(summary, 'Bars')}"
-    drawn = [(panel, "train_seconds", panel.title) for panel in summary.panels]
-    return _bars(summary, look, drawn, "Training time of every variant", caption, "training time, s")
+    caption = f"Of the variant's last stage. {training_conditions(summary)} {seeds_shown(summary, 'Bars')}"
+    return _bars(summary, look, training_times(summary), "Training time of every variant", caption, "training time, s")
 
 
 def inference_time_variants(summary: Summary, look: Look) -> Figure:
     """Draw inference time of every variant, on the CPU and, in panels of its own, on the GPU."""
     title = "Inference time of every variant"
-    drawn = timed(summary)
+    drawn = inference_times(summary)
     if not drawn:
         return statement(title, "Nothing was timed: the study's runs have no latency.")
-    columns = dict.fromkeys(column for _, column, _ in drawn)
-    at = [conditions(summary, column) for column in columns]
-    caption = " ".join([*at, fastest_backends(summary), seeds_shown(summary, "Bars")])
+    caption = f"{inference_conditions(summary)} {fastest_backends(summary)} {seeds_shown(summary, 'Bars')}"
     return _bars(summary, look, drawn, title, caption, "time of a call, ms")
 
 
-def _bars(
-    summary: Summary, look: Look, drawn: Sequence[tuple[Panel, str, str]], title: str, caption: str, label: str
-) -> Figure:
+def _bars(summary: Summary, look: Look, drawn: Sequence[Measured], title: str, caption: str, label: str) -> Figure:
     """Draw a horizontal bar a variant, with its seeds, deviation, number and ratio to float."""
     names = list(summary.variants)
     if BASELINE in names and len(names) > 1:
         caption += f" ×: ratio to {BASELINE}."
     figure, axes = rows_of_variants(len(drawn), names, title, caption)
-    for ax, (panel, column, heading) in zip(axes, drawn, strict=True):
-        top = max(run[column] for run in panel.runs if run[column] is not None)
-        for place, row in _placed(panel, names):
-            mine = values(panel, row["variant"], column)
-            if not mine:
-                continue
+    for ax, measured in zip(axes, drawn, strict=True):
+        top = max(max(seeds.values()) for seeds in measured.values.values())
+        for name, seeds in measured.values.items():
+            place, mine = names.index(name), list(seeds.values())
             mean, sd = mean_sd(mine)
-            ax.barh(place, mean or 0, height=0.62, color=look.color(row["variant"]), alpha=0.85, lw=0)
+            ax.barh(place, mean or 0, height=0.62, color=look.color(name), alpha=0.85, lw=0)
             if len(mine) > 1:
                 ax.errorbar(mean or 0, place, xerr=sd, color=INK, elinewidth=1.2, capsize=2.5, fmt="none")
                 ax.scatter(mine, [place] * len(mine), s=9, color="white", edgecolor=INK, lw=0.6, zorder=3)
-            text = "  ".join(filter(None, [number(mean), _ratio(row, column)]))
+            ratio = measured.ratios.get(name) if name != BASELINE else None
+            text = number(mean) + (f"  ({ratio:.2f}×)" if ratio else "")
             ax.annotate(
                 text, (max(*mine, (mean or 0) + (sd or 0)), place), (5, 0), textcoords="offset points",
                 va="center", fontsize=8,
             )  # fmt: skip
         ax.set_xlim(0, top * 1.62)
         ax.set_xticks(MaxNLocator(4).tick_values(0, top)[:-1])
-        ax.set(title=heading, xlabel=label)
+        ax.set(title=measured.title, xlabel=label)
     return figure
-
-
-def _ratio(row: dict[str, Any], column: str) -> str:
-    """Return how much longer a variant takes than float, where both were taken on the same hardware."""
-    ratio = {
-        "train_seconds": row["relative_train_seconds"],
-        "latency_ms_mean": row["relative_latency"],
-        "cuda_latency_ms_mean": 1 / row["cuda_speedup"] if row["cuda_speedup"] else None,
-    }[column]
-    return "" if ratio is None or row["variant"] == BASELINE else f"({ratio:.2f}×)"

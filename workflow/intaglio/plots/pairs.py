@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from intaglio.metrics import KNOWN_METRICS
-from intaglio.plots.captions import INTEGER, conditions, metric_name, pair, seeds_shown, values
+from intaglio.plots.captions import INTEGER, metric_name, pair, seeds_shown
+from intaglio.plots.measured import training_conditions
 from intaglio.plots.style import INK, Look, panels
 from intaglio.report.display import difference
 from intaglio.report.formatting import measured, percent, spread, times
@@ -49,7 +50,7 @@ def _against(what: str, shown: Sequence[str]) -> str:
 def training_time(summary: Summary, look: Look) -> Figure:
     """Draw training time of float against end-to-end integer."""
     shown = pair(summary)
-    caption = f"Of the variant's last stage. {conditions(summary, 'train_seconds')} {seeds_shown(summary)}"
+    caption = f"Of the variant's last stage. {training_conditions(summary)} {seeds_shown(summary)}"
     figure, axes = panels(len(summary.panels), (2.45, 2.75), _against("Training time", shown), caption)
     for ax, panel in zip(axes, summary.panels, strict=True):
         _slopes(ax, panel, shown, "train_seconds", look, text=measured)
@@ -77,7 +78,7 @@ def _slopes(
         at = [place for place, name in enumerate(shown) if name in runs]
         ax.plot(at, [runs[shown[place]] * scale for place in at], color="#aeb6bf", lw=1, zorder=1)
     for place, name in enumerate(shown):
-        mine = values(panel, name, column)
+        mine = [run[column] for run in panel.of(name) if run[column] is not None]
         if not mine:
             continue
         # Rounded from the same mean as in the tables, so that both show the same digits.

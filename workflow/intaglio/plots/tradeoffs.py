@@ -9,9 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from intaglio.plots.captions import conditions, fastest_backends, metric_name, seeds_shown, timed
+from intaglio.plots.captions import metric_name, seeds_shown
+from intaglio.plots.measured import (
+    Measured,
+    fastest_backends,
+    inference_conditions,
+    inference_times,
+    sizes,
+    training_conditions,
+    training_times,
+)
 from intaglio.plots.style import FAINT, GREY, INK, Look, panels, statement
-from intaglio.summary.read import Panel, Summary
+from intaglio.summary.read import Summary
 from intaglio.summary.variants import mean_sd
 
 # More variants than these are hard to find by their marks alone.
@@ -20,20 +29,18 @@ CROWD = 9
 
 def accuracy_vs_training_time(summary: Summary, look: Look) -> Figure:
     """Draw the primary metric against training time."""
-    caption = f"Time of the variant's last stage. {conditions(summary, 'train_seconds')} {seeds_shown(summary)}"
-    drawn = [(panel, "train_seconds", panel.title) for panel in summary.panels]
-    return _scatter(summary, look, drawn, "Accuracy against training time", caption, "training time, s", front=False)
+    title = "Accuracy against training time"
+    caption = f"Time of the variant's last stage. {training_conditions(summary)} {seeds_shown(summary)}"
+    return _scatter(summary, look, training_times(summary), title, caption, "training time, s", front=False)
 
 
 def accuracy_vs_inference_time(summary: Summary, look: Look) -> Figure:
     """Draw the primary metric against inference time, with the variants that no other beats in both."""
     title = "Accuracy against inference time"
-    drawn = timed(summary)
+    drawn = inference_times(summary)
     if not drawn:
         return statement(title, "Nothing was timed: the study's runs have no latency.")
-    columns = dict.fromkeys(column for _, column, _ in drawn)
-    at = [conditions(summary, column) for column in columns]
-    caption = " ".join([*at, fastest_backends(summary), seeds_shown(summary)])
+    caption = f"{inference_conditions(summary)} {fastest_backends(summary)} {seeds_shown(summary)}"
     caption += " Ringed: the Pareto front of the means (no variant is both faster and better)."
     return _scatter(summary, look, drawn, title, caption, "time of a call, ms", front=True)
 
@@ -41,7 +48,7 @@ def accuracy_vs_inference_time(summary: Summary, look: Look) -> Figure:
 def accuracy_vs_size(summary: Summary, look: Look) -> Figure:
     """Draw the primary metric against the size of the deployed file, with the variants that no other beats in both."""
     title = "Accuracy against size"
-    drawn = [(panel, "size_mb", panel.title) for panel in summary.panels if any(run["size_mb"] for run in panel.runs)]
+    drawn = sizes(summary)
     if not drawn:
         return statement(title, "Nothing was measured: the study's runs have no exported files.")
     caption = f"Size of the exported file. {seeds_shown(summary)}"
@@ -65,7 +72,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 def _scatter(
     summary: Summary,
     look: Look,
-    drawn: Sequence[tuple[Panel, str, str]],
+    drawn: Sequence[Measured],
     title: str,
     caption: str,
     label: str,
@@ -77,13 +84,12 @@ def _scatter(
     # Many variants want room.
     size = (2.75, 2.6) if len(summary.variants) <= CROWD else (4.4, 3.6)
     figure, axes = panels(len(drawn), size, title, caption, legend=handles)
-    for ax, (panel, column, heading) in zip(axes, drawn, strict=True):
+    for ax, measured in zip(axes, drawn, strict=True):
         means, names = [], []
-        for name in summary.variants:
-            runs = [run for run in panel.of(name) if run[column] is not None]
-            if not runs:
-                continue
-            time, value = [run[column] for run in runs], [100 * run["primary_value"] for run in runs]
+        for name in [name for name in summary.variants if name in measured.values]:
+            runs = {run["seed"]: run for run in measured.panel.of(name)}
+            time = list(measured.values[name].values())
+            value = [100 * runs[seed]["primary_value"] for seed in measured.values[name]]
             (x, x_sd), (y, y_sd) = mean_sd(time), mean_sd(value)
             color = look.color(name)
             ax.scatter(time, value, s=9, color=color, alpha=0.45, lw=0, zorder=2)
@@ -94,7 +100,7 @@ def _scatter(
             _draw_front(ax, means, names)
         ax.margins(0.14)
         ax.locator_params(axis="x", nbins=5)
-        ax.set(title=heading, xlabel=label, ylabel=metric_name(panel))
+        ax.set(title=measured.title, xlabel=label, ylabel=metric_name(measured.panel))
         ax.grid(color=FAINT)
     return figure
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from intaglio.report.display import Display, tabulate
+from intaglio.report.display import DEVICE_NAMES, Display, device_cell, tabulate
 from intaglio.report.formatting import NOTHING, measured, number, power_of_ten, times
 from intaglio.summary.variants import BASELINE
-
-_DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
 def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
@@ -21,7 +19,7 @@ def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "task": lambda row: row["task"],
         "model": lambda row: row["model"],
         "variant": lambda row: row["variant"],
-        "device": lambda row: _DEVICES[row["device"]],
+        "device": device_cell,
         "backend": lambda row: row["backend"],
         "seeds": lambda row: str(row["n"]),
         "latency, ms": lambda row: measured(row["latency_ms_mean"], row["latency_ms_sd"]),
@@ -31,13 +29,13 @@ def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "file, MB": lambda row: number(row["size_mb_mean"]),
         "smaller": lambda row: times(row["size_ratio"]),
         "products": lambda row: row["kernel"] or NOTHING,
-        "operators": lambda row: row["kernels"] or NOTHING,
+        "operators": lambda row: row["operators"] or NOTHING,
         "difference of logits": lambda row: power_of_ten(row["max_difference"]),
     }
     table = tabulate(title, cells, rows, {"task", "model", "variant", "device", "backend", "products", "operators"})
     first = rows[0]
     notes = [
-        f"An inference call of batch {first['latency_batch_size']} × {first['latency_length']} tokens. Latency: mean ± "
+        f"An inference call of batch {first['batch_size']} × {first['length']} tokens. Latency: mean ± "
         f"standard deviation over seeds. Speed-up: over {BASELINE} in its fastest backend on the same device.",
         "File: the exported model, which onnxruntime executes. Peak memory: model and activations, resident on a CPU, "
         "allocated on a GPU.",
@@ -45,7 +43,7 @@ def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "profiler, with their shares of it.",
         "Difference of logits: the largest on a padded batch, to torch on the CPU. Integers are the same everywhere; "
         "what is left in floating point rounds. int8 is compared with itself.",
-        *(f"{_DEVICES[device]}: {names}." for device, names in _names(rows)),
+        *(f"{DEVICE_NAMES[device]}: {names}." for device, names in _names(rows)),
     ]
     return Display(table.title, table.columns, table.rows, table.numbers, notes)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from intaglio.metrics import label_of
-from intaglio.report.display import Display, difference, tabulate
+from intaglio.report.display import Display, device_cell, difference, tabulate
 from intaglio.report.formatting import NOTHING, measured, number, percent, power_of_ten, share_over_seeds, times
 
 _Row = Mapping[str, Any]
@@ -14,11 +14,11 @@ _KEY = ("study", "task", "model", "variant", "stage", "measure")
 
 
 def show_compression(study: str, rows: Sequence[_Row], seconds: Mapping[str, float]) -> Display:
-    """Return the table of what compression keeps and saves, from rows of variants.parquet.
+    """Return the table of what compression keeps and saves, from rows of `on_devices`.
 
     Args:
         study: its name.
-        rows: of variants.parquet.
+        rows: of `on_devices`.
         seconds: training time of the study as it is (`shared`) and if nothing were shared (`alone`), s.
     """
 
@@ -38,13 +38,14 @@ def show_compression(study: str, rows: Sequence[_Row], seconds: Mapping[str, flo
         "file, MB": lambda row: number(row["size_mb_mean"]),
         "sparse, MB": lambda row: number(row["sparse_mb_mean"]),
         "zstd, MB": lambda row: number(row["zstd_mb_mean"]),
+        "device": device_cell,
         "latency, ms": lambda row: measured(row["latency_ms_mean"], row["latency_ms_sd"]),
         "backend": lambda row: row["backend"] or NOTHING,
-        "speed-up": lambda row: times(row.get("speedup")),
+        "speed-up": lambda row: times(row["speedup"]),
         "last stage, s": lambda row: number(row["train_seconds_mean"]),
         "whole recipe, s": lambda row: number(row["total_train_seconds_mean"]),
     }
-    text = {"task", "model", "variant", "recipe", "metric", "backend"}
+    text = {"task", "model", "variant", "recipe", "metric", "device", "backend"}
     table = tabulate(f"Compression in {study}", cells, rows, text)
     notes = [
         "As teacher: share of test examples with the teacher's prediction; KL: divergence of the probabilities from "

@@ -10,6 +10,8 @@ import pandas as pd
 
 from intaglio.report.formatting import NOTHING, percent
 
+DEVICE_NAMES = {"cpu": "CPU", "cuda": "GPU"}
+
 
 @dataclass(frozen=True)
 class Display:
@@ -38,6 +40,11 @@ def difference(row: Mapping[str, Any]) -> str:
     return f"{percent(row['difference'], sign=True)} [{low}, {high}]"
 
 
+def device_cell(row: Mapping[str, Any]) -> str:
+    """Return how the device of a row's times is called."""
+    return DEVICE_NAMES[row["device"]] if row["device"] else NOTHING
+
+
 def state(row: Mapping[str, Any]) -> str:
     """Say how many runs of a variant ended well, where not all did: `1 of 3, 1 failed`."""
     if row["n"] == row["planned"]:
@@ -59,10 +66,12 @@ def disturbances(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def tabulate(title: str, cells: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: Iterable[str]) -> Display:
-    """Format rows, leaving out columns that say nothing."""
+    """Format rows, leaving out columns that tell no rows apart: a single model or device, nothing but dashes."""
     formatted = {name: [cell(row) for row in rows] for name, cell in cells.items()}
     if len(set(formatted.get("model", ()))) == 1:
         del formatted["model"]
+    if len(set(formatted.get("device", ())) - {NOTHING}) == 1:
+        del formatted["device"]
     if set(formatted.get("metric", ())) == {"accuracy"}:
         # The metric is accuracy everywhere: its column would stand there twice.
         del formatted["metric"], formatted["accuracy, %"]

@@ -10,14 +10,20 @@ from typing import Any
 import pandas as pd
 
 from intaglio.metrics import label_of
-from intaglio.report.display import Display, difference, disturbances, state, tabulate
+from intaglio.report.display import Display, device_cell, difference, disturbances, state, tabulate
 from intaglio.report.formatting import number, percent, times
 
 WIDTH = 80
 
 
 def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> Display:
-    """Return the few columns by which variants are compared first."""
+    """Return the few columns by which variants are compared first.
+
+    Args:
+        study: its name.
+        variants: rows of `on_devices`.
+        runs: rows of runs.parquet.
+    """
     several = len({row["model"] for row in variants}) > 1
     metrics = sorted({row["primary_metric"] for row in variants if row["primary_metric"]})
     name = (label_of(metrics[0]) if len(metrics) == 1 else None) or "value"
@@ -27,11 +33,12 @@ def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Seque
         "variant": lambda row: row["variant"],
         f"{name}, %": lambda row: percent(row["primary_mean"]) if row["n"] else state(row),
         "difference [95 %]": difference,
+        "device": device_cell,
         "speed-up": lambda row: times(row["speedup"]),
         "MB": lambda row: number(row["size_mb_mean"]),
     }
     shown = {heading: cell for heading, cell in cells.items() if heading != "model"}
-    table = tabulate(f"Study {study}", shown, variants, {"task", "variant"})
+    table = tabulate(f"Study {study}", shown, variants, {"task", "variant", "device"})
     gaps = [run for run in runs if run["status"] != "ok"]
     notes = []
     if gaps:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from intaglio.report.backends import show_backends
 from intaglio.report.compression import show_compression, show_conversions
@@ -12,6 +14,7 @@ from intaglio.report.overview import show_overview, to_rst, to_text
 from intaglio.report.published import show_published
 from intaglio.report.results import show_runs, show_variants
 from intaglio.store import new_artifact
+from intaglio.summary.devices import on_devices, runs_on_devices
 from intaglio.summary.read import Summary, read_summary
 
 
@@ -23,7 +26,8 @@ def write_pages(summary: Path, output: Path) -> None:
     """
     content = read_summary(summary)
     with new_artifact(output, "pages", {"study": content.study}) as folder:
-        overview = show_overview(content.study, content.rows["variants"], content.rows["runs"])
+        variants = on_devices(content.rows["variants"], content.rows["backends"])
+        overview = show_overview(content.study, variants, content.rows["runs"])
         places = {
             "Tables": f"{output}/*.md",
             "All figures": f"{summary}/*.csv",
@@ -31,18 +35,18 @@ def write_pages(summary: Path, output: Path) -> None:
         }
         (folder / "overview.txt").write_text(to_text(overview, places), encoding="utf-8")
         (folder / "overview.rst").write_text(to_rst(overview), encoding="utf-8")
-        for name, table in _tables(content).items():
+        for name, table in _tables(content, variants).items():
             (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
             (folder / f"{name}.html").write_text(to_html(table), encoding="utf-8")
 
 
-def _tables(summary: Summary) -> dict[str, Display]:
+def _tables(summary: Summary, variants: Sequence[Mapping[str, Any]]) -> dict[str, Display]:
     """Return the tables by the name of their page, one for each of `files.PAGES`."""
     study, rows = summary.study, summary.rows
     return {
-        "runs": show_runs(study, rows["runs"]),
-        "variants": show_variants(study, rows["variants"], summary.facts["resamples"]),
-        "compression": show_compression(study, rows["variants"], summary.facts["train_seconds"]),
+        "runs": show_runs(study, runs_on_devices(rows["runs"], summary.times)),
+        "variants": show_variants(study, variants, summary.facts["resamples"]),
+        "compression": show_compression(study, variants, summary.facts["train_seconds"]),
         "conversions": show_conversions(study, rows["conversions"]),
         "backends": show_backends(study, rows["backends"]),
         "published": show_published(study, rows["published"]),

@@ -6,18 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from intaglio.metrics import label_of
-from intaglio.report.display import Display, difference, disturbances, state, tabulate
+from intaglio.report.display import DEVICE_NAMES, Display, device_cell, difference, disturbances, state, tabulate
 from intaglio.report.formatting import NOTHING, measured, number, percent, share_over_seeds, times
 
 _MARKS = (
     "Texts cut: test texts longer than max_length. In training: test texts that are in the training data too. Others: "
     "the part of the cores that other processes took while the run was timed."
 )
+_LEFT_OUT = "Times on other hardware than most are left out of the means; runs.csv and latency.csv have them."
 _FASTEST = "The backend named is the fastest, and latency is its own; all of them are in the table of backends."
 
 
 def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
-    """Return the table of all runs."""
+    """Return the table of all runs, from rows of `runs_on_devices`."""
     cells = {
         "task": lambda row: row["task"],
         "model": lambda row: row["model"],
@@ -33,15 +34,14 @@ def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "texts cut, %": lambda row: percent(row.get("truncated")),
         "in training": lambda row: str(row["test_texts_in_training"]) if row.get("test_texts_in_training") else NOTHING,
         "training, s": lambda row: number(row.get("train_seconds")),
-        "latency, ms": lambda row: measured(row.get("latency_ms_mean"), row.get("latency_ms_std")),
-        "backend": lambda row: row.get("backend") or NOTHING,
-        "others, %": lambda row: number(row.get("disturbed")),
-        "p99, ms": lambda row: number(row.get("latency_ms_p99")),
-        "GPU latency, ms": lambda row: measured(row.get("cuda_latency_ms_mean"), row.get("cuda_latency_ms_std")),
-        "GPU backend": lambda row: row.get("cuda_backend") or NOTHING,
+        "device": device_cell,
+        "latency, ms": lambda row: measured(row["mean_ms"], row["std_ms"]),
+        "p99, ms": lambda row: number(row["p99_ms"]),
+        "backend": lambda row: row["backend"] or NOTHING,
+        "others, %": lambda row: number(row["disturbed"]),
         "size, MB": lambda row: number(row.get("size_mb")),
     }
-    text = {"task", "model", "variant", "status", "reason", "warnings", "metric", "backend", "GPU backend"}
+    text = {"task", "model", "variant", "status", "reason", "warnings", "metric", "device", "backend"}
     table = tabulate(f"Runs of {study}", cells, rows, text)
     latency = f"Latency: mean ± standard deviation over the calls of one run. {_FASTEST}"
     return Display(
@@ -54,7 +54,7 @@ def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
 
 
 def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int) -> Display:
-    """Return the table of all variants over seeds."""
+    """Return the table of all variants over seeds, from rows of `on_devices`."""
 
     def over_seeds(name: str) -> Any:
         return lambda row: measured(row[f"{name}_mean"], row[f"{name}_sd"])
@@ -71,27 +71,23 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
         "macro F1, %": share_over_seeds("f1_macro"),
         "training, s": over_seeds("train_seconds"),
         "training, × float": lambda row: times(row.get("relative_train_seconds")),
+        "device": device_cell,
         "latency, ms": over_seeds("latency_ms"),
-        "backend": lambda row: row.get("backend") or NOTHING,
-        "speed-up": lambda row: times(row.get("speedup")),
-        "GPU latency, ms": over_seeds("cuda_latency_ms"),
-        "GPU backend": lambda row: row.get("cuda_backend") or NOTHING,
-        "GPU speed-up": lambda row: times(row.get("cuda_speedup")),
+        "backend": lambda row: row["backend"] or NOTHING,
+        "speed-up": lambda row: times(row["speedup"]),
         "size, MB": lambda row: number(row["size_mb_mean"]),
         "smaller": lambda row: times(row.get("size_ratio")),
     }
-    text = {"task", "model", "variant", "metric", "backend", "GPU backend"}
+    text = {"task", "model", "variant", "metric", "device", "backend"}
     table = tabulate(f"Variants of {study}", cells, rows, text)
-    left_out = any(
-        row[name] not in (0, row["n"]) for row in rows for name in ("train_n", "latency_n", "cuda_latency_n")
-    )
+    left_out = any(row["train_n"] not in (0, row["n"]) or row["timed"] not in (None, row["n"]) for row in rows)
     lonely = any(row.get("difference_n") == 1 for row in rows)
     notes = [
         "Mean ± standard deviation over seeds. Difference: value minus that of float with the same seeds, in points, "
         f"with its 95 % interval from {resamples} bootstrap resamples, paired over test examples and seeds.",
         "Training: of the variant's last stage, without set-up and evaluation.",
         f"{_FASTEST} Size: of the exported file.",
-        *(["Times on other hardware than most are left out of the means; runs.csv has them."] if left_out else []),
+        *([_LEFT_OUT] if left_out else []),
         *disturbances(rows),
         *(["One seed: its interval speaks of the choice of examples only."] if lonely else []),
         *_conditions(rows),
@@ -102,14 +98,12 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
 def _conditions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say on what hardware the times were taken."""
 
-    def names(column: str) -> str:
-        return "; ".join(sorted({row[column] for row in rows if row.get(column)}))
-
-    points = sorted({(r["latency_batch_size"], r["latency_length"]) for r in rows if r.get("latency_batch_size")})
-    at = ", ".join(f"batch {batch} × {length} tokens" for batch, length in points)
-    found = [
-        ("Trained on", names("device"), ""),
-        ("Latency on the CPU", names("latency_device_name"), at),
-        ("Latency on the GPU", names("cuda_device_name"), at),
-    ]
-    return [f"{what}: {', '.join(filter(None, [where, how]))}." for what, where, how in found if where]
+    trained = "; ".join(sorted({row["trained_on"] for row in rows if row["trained_on"]}))
+    notes = [f"Trained on: {trained}."] if trained else []
+    for device in dict.fromkeys(row["device"] for row in rows if row["device"]):
+        timed = [row for row in rows if row["device"] == device]
+        names = "; ".join(sorted({row["device_name"] for row in timed}))
+        points = sorted({(row["batch_size"], row["length"]) for row in timed})
+        at = ", ".join(f"batch {batch} × {length} tokens" for batch, length in points)
+        notes.append(f"Latency on the {DEVICE_NAMES[device]}: {names}, {at}.")
+    return notes

@@ -1,22 +1,22 @@
-"""One row a variant and backend: what executing it there takes, over seeds, beside `float` in its fastest backend."""
+"""One row a variant, device and backend: what executing it there takes, over seeds, beside `float` at its fastest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from intaglio.summary.hardware import comparable
+from intaglio.summary.hardware import of_one_machine
 from intaglio.summary.runs import Record
 from intaglio.summary.variants import BASELINE, mean_sd
 
 Row = dict[str, Any]
-KERNELS = 3
-# The column of runs.parquet with the time in the fastest backend, by device; null on hardware that does not count.
-_FASTEST = {"cpu": "latency_ms_mean", "cuda": "cuda_latency_ms_mean"}
+OPERATORS_SHOWN = 3
+DEVICES = ("cpu", "cuda")
+_PLACE = ("variant", "device", "backend")
 
 
 def backend_rows(records: Sequence[Record]) -> list[Row]:
-    """Return the rows of backends.parquet: tasks, models and variants in the plan's order, backends as measured."""
+    """Return the rows of backends.parquet: in the order of the plan, then of devices and backends."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if record.row["status"] == "ok":
@@ -26,59 +26,72 @@ def backend_rows(records: Sequence[Record]) -> list[Row]:
 
 def _rows_of_group(group: Sequence[Record]) -> list[Row]:
     """Return the rows of one task and model."""
-    facts = comparable([record.row for record in group])
-    floats = {run["seed"]: run for run in facts if run["variant"] == BASELINE}
-    cells: dict[tuple[str, str, str], list[tuple[Row, Row]]] = {}
-    operators: dict[tuple[str, str, str], list[Row]] = {}
-    for record, run in zip(group, facts, strict=True):
-        for timed in record.timed:
-            if run.get(_FASTEST[timed["device"]]) is not None:
-                cells.setdefault((run["variant"], timed["device"], timed["backend"]), []).append((run, timed))
-        for row in record.tables["operators"].to_pylist():
-            operators.setdefault((run["variant"], row["device"], row["backend"]), []).append(row)
+    timed, _ = of_one_machine([{**record.row, **row} for record in group for row in record.timed])
+    cells = _by_place(timed)
+    operators = _by_place(
+        {**row, "variant": record.row["variant"]} for record in group for row in record.tables["operators"].to_pylist()
+    )
+    rows = [{**_row(cell), "operators": most_time(operators.get(place, []))} for place, cell in cells.items()]
+    fastest: dict[tuple[str, str], Row] = {}
+    for row in sorted(rows, key=lambda row: -row["latency_ms_mean"]):
+        fastest[row["variant"], row["device"]] = row
+    for row in rows:
+        row["fastest"] = fastest[row["variant"], row["device"]] is row
+        base = fastest.get((BASELINE, row["device"]))
+        row |= _against(cells[_place(row)], cells[_place(base)] if base else [])
     # Devices of a variant stand together, whatever the order in which seeds were measured.
-    order = list(dict.fromkeys(run["variant"] for run in facts))
-    return [
-        {**_row(cells[key], floats), "kernels": kernels(operators.get(key, []))}
-        for key in sorted(cells, key=lambda key: (order.index(key[0]), list(_FASTEST).index(key[1])))
-    ]
+    order = list(dict.fromkeys(record.row["variant"] for record in group))
+    return sorted(rows, key=lambda row: (order.index(row["variant"]), DEVICES.index(row["device"])))
 
 
-def _row(runs: Sequence[tuple[Row, Row]], floats: Mapping[int, Row]) -> Row:
-    """Return a row from (row of runs.parquet, row of the latency table) of every seed."""
-    first, timed = runs[0]
-    fastest = _FASTEST[timed["device"]]
-    latency, latency_sd = mean_sd(row["mean_ms"] for _, row in runs)
-    beside = [(run, row, floats[run["seed"]]) for run, row in runs if run["seed"] in floats]
+def _place(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(row[name] for name in _PLACE)
+
+
+def _by_place(rows: Iterable[Row]) -> dict[tuple[str, ...], list[Row]]:
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(_place(row), []).append(row)
+    return found
+
+
+def _row(seeds: Sequence[Row]) -> Row:
+    """Return a row from the rows of the latency table of every seed, each with its run's."""
+    first = seeds[0]
+    latency, latency_sd = mean_sd(row["mean_ms"] for row in seeds)
+    same = ("study", "task", "model", "variant", "backend", "device", "batch_size", "length", "threads")
     return {
-        **{name: first[name] for name in ("study", "task", "model", "variant")},
-        "backend": timed["backend"],
-        "device": timed["device"],
-        "n": len(runs),
-        "latency_batch_size": timed["batch_size"],
-        "latency_length": timed["length"],
+        **{name: first[name] for name in same},
+        "n": len(seeds),
         "latency_ms_mean": latency,
         "latency_ms_sd": latency_sd,
-        "speedup": _ratio([(base.get(fastest), row["mean_ms"]) for _, row, base in beside]),
-        "throughput_mean": mean_sd(row["throughput"] for _, row in runs)[0],
-        "peak_memory_mb_mean": mean_sd(row["peak_memory_mb"] for _, row in runs)[0],
-        "size_mb_mean": mean_sd(run.get("size_mb") for run, _ in runs)[0],
-        "size_ratio": _ratio([(base.get("size_mb"), run.get("size_mb")) for run, _, base in beside]),
-        "max_difference": max(row["max_difference"] for _, row in runs),
-        "kernel": ", ".join(dict.fromkeys(row["kernel"] for _, row in runs)),
-        "device_name": ", ".join(sorted({row["device_name"] for _, row in runs})),
-        "instructions": ", ".join(sorted({row["machine_instructions"] or "" for _, row in runs})),
-        "threads": timed["threads"],
+        "throughput_mean": mean_sd(row["throughput"] for row in seeds)[0],
+        "peak_memory_mb_mean": mean_sd(row["peak_memory_mb"] for row in seeds)[0],
+        "size_mb_mean": mean_sd(row.get("size_mb") for row in seeds)[0],
+        "max_difference": max(row["max_difference"] for row in seeds),
+        "kernel": ", ".join(dict.fromkeys(row["kernel"] for row in seeds)),
+        "device_name": ", ".join(sorted({row["device_name"] for row in seeds})),
+        "instructions": ", ".join(sorted({row["machine_instructions"] or "" for row in seeds})),
     }
 
 
-def kernels(operators: Sequence[Row]) -> str:
+def _against(seeds: Sequence[Row], baseline: Sequence[Row]) -> Row:
+    """Return the ratios to `float` in its fastest backend, over common seeds."""
+    of_seed = {row["seed"]: row for row in baseline}
+    pairs = [(of_seed[row["seed"]], row) for row in seeds if row["seed"] in of_seed]
+    return {
+        "speedup": _ratio([(base["mean_ms"], row["mean_ms"]) for base, row in pairs]),
+        "size_ratio": _ratio([(base.get("size_mb"), row.get("size_mb")) for base, row in pairs]),
+    }
+
+
+def most_time(operators: Sequence[Row]) -> str:
     """Return the operators that took most of the time, with their shares: rows of the operators' table, any seeds."""
     times: dict[str, float] = {}
     for row in operators:
         times[row["operator"]] = times.get(row["operator"], 0.0) + row["self_time_ms"]
     total = sum(times.values())
-    most = sorted(times, key=lambda name: -times[name])[:KERNELS]
+    most = sorted(times, key=lambda name: -times[name])[:OPERATORS_SHOWN]
     return ", ".join(f"{name} {times[name] / total:.0%}" for name in most)
 
 

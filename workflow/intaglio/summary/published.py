@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from intaglio.summary.hardware import comparable
+from intaglio.summary.hardware import of_one_device
 from intaglio.summary.variants import mean_sd
 
 PUBLISHED_MODEL, DATA = "FacebookAI/roberta-base", "nyu-mll/glue"
@@ -111,10 +111,10 @@ def _row(
     task: str, model: str, publication: Publication, figure: PublishedFigure, runs: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     wanted = {"task": task, "model": model, "variant": figure.variant, "status": "ok"}
-    mine = comparable([run for run in runs if all(run[key] == value for key, value in wanted.items())])
+    mine = of_one_device([run for run in runs if all(run[key] == value for key, value in wanted.items())])
     mean, sd = mean_sd(run.get(figure.column) for run in mine)
     seconds = figure.column == "train_seconds"
-    devices = ", ".join(sorted({run["device"] for run in mine if run.get("device")}))
+    devices = ", ".join(sorted({run["trained_on"] for run in mine if run.get("trained_on")}))
     test_sets = ", ".join(sorted({run["test_set"] for run in mine if run.get("test_set")}))
     return {
         **{key: wanted[key] for key in ("task", "model", "variant")},

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from intaglio import schemas
 from intaglio.store import open_artifact
-from intaglio.summary.hardware import comparable
+from intaglio.summary.devices import times_of_runs
+from intaglio.summary.hardware import of_one_device, of_one_machine
 
 _Rows = list[dict[str, Any]]
 _TABLES = {
@@ -27,9 +30,11 @@ class Panel:
 
     Attributes:
         title: the task, with the model where the study has several.
-        runs: rows of runs.parquet that ended well; times from other hardware than most rows' are null.
+        runs: rows of runs.parquet that ended well; training times of another device than most rows' are null.
         variants: rows of variants.parquet with at least one such run.
         backends: rows of backends.parquet.
+        times: the rows of `Summary.times` of these runs, of the machine that timed most of them.
+        elsewhere: those of other machines.
     """
 
     task: str
@@ -38,6 +43,8 @@ class Panel:
     runs: _Rows
     variants: _Rows
     backends: _Rows
+    times: _Rows
+    elsewhere: _Rows
 
     def of(self, variant: str) -> _Rows:
         """Return the runs of one variant."""
@@ -52,6 +59,7 @@ class Summary:
         study: its name.
         facts: the facts of its manifest: `resamples` of the bootstrap, `train_seconds` of the study.
         rows: those of its own tables, by name: runs, variants, backends, conversions, published.
+        times: rows of latency.parquet at the headline point, of every run in its variant's fastest backend, by device.
         panels: one a task and model that has results, in the study's order.
         variants: names of all variants, in the study's order.
         metrics: table metrics.parquet with the runs' keys.
@@ -61,6 +69,7 @@ class Summary:
     study: str
     facts: Mapping[str, Any]
     rows: Mapping[str, _Rows]
+    times: _Rows
     panels: Sequence[Panel]
     variants: Sequence[str]
     metrics: Any
@@ -76,6 +85,7 @@ def read_summary(folder: Path) -> Summary:
     about = open_artifact(folder, "summary")
     rows = {name: schemas.read_table(folder / f"{name}.parquet", of).to_pylist() for name, of in _TABLES.items()}
     runs, variants, backends = rows["runs"], rows["variants"], rows["backends"]
+    times = times_of_runs(_headline(folder, *about["headline"]), backends)
     several = len({row["model"] for row in variants}) > 1
     panels = []
     for task, model in dict.fromkeys((row["task"], row["model"]) for row in variants):
@@ -84,13 +94,25 @@ def read_summary(folder: Path) -> Summary:
         if done:
             title = f"{task} · {model}" if several else task
             executed = [row for row in backends if (row["task"], row["model"]) == (task, model)]
-            panels.append(Panel(task, model, title, comparable(done), mine, executed))
+            seeds = {(row["variant"], row["seed"]) for row in done}
+            timed = [row for row in times if (row["task"], row["model"]) == (task, model)]
+            timed = [row for row in timed if (row["variant"], row["seed"]) in seeds]
+            panels.append(Panel(task, model, title, of_one_device(done), mine, executed, *of_one_machine(timed)))
     return Summary(
         study=about["study"],
         facts=about,
         rows=rows,
+        times=times,
         panels=panels,
         variants=list(dict.fromkeys(row["variant"] for row in variants)),
         metrics=schemas.read_table(folder / "metrics.parquet", schemas.keyed(schemas.METRICS)),
         history=schemas.read_table(folder / "history.parquet", schemas.keyed(schemas.TRAINING_HISTORY)),
     )
+
+
+def _headline(folder: Path, batch_size: int, length: int) -> _Rows:
+    """Return the rows of latency.parquet at the headline point, without the times of single calls."""
+    table = schemas.read_table(folder / "latency.parquet", schemas.keyed(schemas.LATENCY)).drop_columns(["calls"])
+    chosen = (pc.field("batch_size") == batch_size) & (pc.field("length") == length)
+    rows: _Rows = table.filter(chosen).to_pylist()
+    return rows

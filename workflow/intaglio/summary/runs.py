@@ -105,7 +105,7 @@ def _read_checkpoint(record: Record, folder: Path, _study: Mapping[str, Any], ru
         "total_train_seconds": training["total_train_seconds"],
         "step_seconds": training["step_seconds_median"],
         "steps": training["steps"],
-        "device": training["device"],
+        "trained_on": training["device"],
         "machine": training["machine"]["id"],
     }
 
@@ -143,10 +143,6 @@ def _read_profile(record: Record, folder: Path, study: Mapping[str, Any], _run: 
     record.tables |= {"latency": latency, "sizes": sizes, "operators": operators}
     batch_size, length = study["profile"]["headline"]
     record.timed = [row for row in latency.to_pylist() if (row["batch_size"], row["length"]) == (batch_size, length)]
-    # Whoever deploys the model takes the fastest backend; the last here is the fastest.
-    timed = {row["device"]: row for row in sorted(record.timed, key=lambda row: -row["mean_ms"])}
-    record.row |= {"latency_batch_size": batch_size, "latency_length": length}
-    record.row |= _cpu_columns(timed.get("cpu")) | _cuda_columns(timed.get("cuda"))
     components: dict[str, list[dict[str, Any]]] = {}
     for row in sizes.to_pylist():
         components.setdefault(row["component"], []).append(row)
@@ -158,37 +154,6 @@ def _read_profile(record: Record, folder: Path, study: Mapping[str, Any], _run: 
     about = open_artifact(folder, "profile")
     record.row["disturbed"] = about.get("disturbed")
     record.conversions += lineage.exported(about.get("export", {}))
-
-
-def _times(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    names = ("mean", "std", "p50", "p90", "p99")
-    return {
-        **{f"{prefix}latency_ms_{name}": row[f"{name}_ms"] for name in names},
-        f"{prefix}throughput": row["throughput"],
-        f"{prefix}peak_memory_mb": row["peak_memory_mb"],
-    }
-
-
-def _cpu_columns(row: Mapping[str, Any] | None) -> dict[str, Any]:
-    if row is None:
-        return {}
-    return _times(row, "") | {
-        "backend": row["backend"],
-        "latency_device": row["device"],
-        "latency_device_name": row["device_name"],
-        "latency_machine": row["machine_id"],
-        "latency_threads": row["threads"],
-    }
-
-
-def _cuda_columns(row: Mapping[str, Any] | None) -> dict[str, Any]:
-    if row is None:
-        return {}
-    return _times(row, "cuda_") | {
-        "cuda_backend": row["backend"],
-        "cuda_device_name": row["device_name"],
-        "cuda_machine": row["machine_id"],
-    }
 
 
 _Reader = Callable[[Record, Path, Mapping[str, Any], Mapping[str, Any]], None]

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pyarrow.csv import write_csv
 
 from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.store import new_artifact
 from intaglio.summary.backends import backend_rows
 from intaglio.summary.conversions import conversion_rows, sparsity_of_runs
+from intaglio.summary.devices import on_devices
 from intaglio.summary.published import published_rows
 from intaglio.summary.runs import KEY, Record, read_run
 from intaglio.summary.variants import variant_rows
@@ -34,13 +36,13 @@ _GATHERED = {
     "sizes": schemas.SIZES,
     "operators": schemas.OPERATORS,
 }
-# Columns of variants.parquet that say what compression keeps and saves.
+# Columns of variants and backends that say what compression keeps and saves: one row a variant and device.
 _COMPRESSION = (
     *("study", "task", "model", "variant", "recipe", "n"),
     *("primary_mean", "primary_sd", "difference", "difference_low", "difference_high"),
     *(f"{name}_{part}" for name in ("teacher_agreement", "teacher_kl") for part in ("mean", "sd")),
     *("sparsity_mean", "nonzero_mean", "size_mb_mean", "sparse_mb_mean", "zstd_mb_mean", "size_ratio"),
-    *("latency_ms_mean", "latency_ms_sd", "backend", "speedup"),
+    *("device", "backend", "latency_ms_mean", "latency_ms_sd", "speedup"),
     *("train_seconds_mean", "total_train_seconds_mean"),
 )
 
@@ -75,6 +77,7 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
         "study": study["study"],
         "description": study.get("description", ""),
         "resamples": int(study["bootstrap"]),
+        "headline": list(study["profile"]["headline"]),
         "train_seconds": _training(records),
     }
     with new_artifact(output, "summary", about) as folder:
@@ -82,9 +85,11 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
             schemas.write_table(folder / f"{name}.parquet", rows[name], schema)
             if name != "sparsity":
                 _write_csv(folder / f"{name}.csv", rows[name], list(schema.names))
-        _write_csv(folder / "compression.csv", rows["variants"], _COMPRESSION)
+        _write_csv(folder / "compression.csv", on_devices(rows["variants"], rows["backends"]), _COMPRESSION)
+        gathered = {name: _gather(name, schema, records) for name, schema in _GATHERED.items()}
         for name, schema in _GATHERED.items():
-            schemas.write_table(folder / f"{name}.parquet", _gather(name, schema, records), schemas.keyed(schema))
+            schemas.write_table(folder / f"{name}.parquet", gathered[name], schemas.keyed(schema))
+        write_csv(gathered["latency"].drop_columns(["calls"]), folder / "latency.csv")
 
 
 def _read_plan(plan: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.metrics import Judged, Metric, named
 from intaglio.summary import bootstrap
-from intaglio.summary.hardware import comparable
+from intaglio.summary.hardware import of_one_device
 from intaglio.summary.runs import Record
 from intaglio.tasks.kinds import classes_of, kind_of
 
@@ -24,8 +24,6 @@ _OVER_SEEDS = {
     "f1_macro": "f1_macro",
     "train_seconds": "train_seconds",
     "total_train_seconds": "total_train_seconds",
-    "latency_ms": "latency_ms_mean",
-    "cuda_latency_ms": "cuda_latency_ms_mean",
     "size_mb": "size_mb",
     "sparse_mb": "sparse_mb",
     "zstd_mb": "zstd_mb",
@@ -34,13 +32,6 @@ _OVER_SEEDS = {
     "teacher_agreement": "teacher_agreement",
     "teacher_kl": "teacher_kl",
 }
-# On how many of its seeds a mean of times rests: those of other hardware are left out.
-_COUNTED = {
-    "train_n": "train_seconds",
-    "latency_n": "latency_ms_mean",
-    "cuda_latency_n": "cuda_latency_ms_mean",
-}
-_NAMES = ("backend", "cuda_backend", "latency_device_name", "cuda_device_name", "device")
 
 
 def mean_sd(values: Iterable[float | None]) -> tuple[float | None, float | None]:
@@ -64,7 +55,7 @@ def _rows_of_group(group: Sequence[Record], resamples: int) -> list[dict[str, An
         planned.setdefault(record.row["variant"], []).append(record)
     done = {name: {r.row["seed"]: r for r in runs if r.row["status"] == "ok"} for name, runs in planned.items()}
     finished = [record for runs in done.values() for record in runs.values()]
-    facts = {(row["variant"], row["seed"]): row for row in comparable([record.row for record in finished])}
+    facts = {(row["variant"], row["seed"]): row for row in of_one_device([record.row for record in finished])}
     baseline = done.get(BASELINE, {})
     values = _resampled(finished, resamples) if baseline else {}
     rows = []
@@ -85,15 +76,14 @@ def _over_seeds(planned: Sequence[Record], rows: Sequence[Mapping[str, Any]]) ->
     row = {name: first[name] for name in ("study", "task", "model", "variant", "recipe", "stages")}
     failed = sum(record.row["status"] == "failed" for record in planned)
     row |= {"n": len(rows), "planned": len(planned), "failed": failed}
-    for name in ("test_set", "test_examples", "primary_metric", "latency_batch_size", "latency_length"):
+    for name in ("test_set", "test_examples", "primary_metric"):
         row[name] = rows[0].get(name) if rows else None
     row["disturbed"] = max((run["disturbed"] for run in rows if run.get("disturbed")), default=None)
     for name, column in _OVER_SEEDS.items():
         row[f"{name}_mean"], row[f"{name}_sd"] = mean_sd(run.get(column) for run in rows)
-    for name, column in _COUNTED.items():
-        row[name] = sum(run.get(column) is not None for run in rows)
-    for name in _NAMES:
-        row[name] = ", ".join(sorted({run[name] for run in rows if run.get(name)})) or None
+    # Runs that were trained on other hardware have no times here.
+    row["train_n"] = sum(run.get("train_seconds") is not None for run in rows)
+    row["trained_on"] = ", ".join(sorted({run["trained_on"] for run in rows if run.get("trained_on")})) or None
     return row
 
 
@@ -108,19 +98,13 @@ def _against(runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, 
         ]
         return sum(run for run, _ in pairs) / sum(base for _, base in pairs) if pairs else None
 
-    def inverse(value: float | None) -> float | None:
-        return 1 / value if value else None
-
-    latency = ratio("latency_ms_mean")
+    size = ratio("size_mb")
     pairs = zip(runs, baseline, strict=True)
     return {
         "difference_n": len(runs),
         "difference": statistics.fmean(run["primary_value"] - base["primary_value"] for run, base in pairs),
         "relative_train_seconds": ratio("train_seconds"),
-        "relative_latency": latency,
-        "speedup": inverse(latency),
-        "cuda_speedup": inverse(ratio("cuda_latency_ms_mean")),
-        "size_ratio": inverse(ratio("size_mb")),
+        "size_ratio": 1 / size if size else None,
     }
 
 

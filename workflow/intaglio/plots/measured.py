@@ -1,0 +1,109 @@
+"""What was measured of every run, one axis of a plot: training times, sizes, and times of inference by device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from intaglio.report.display import DEVICE_NAMES
+from intaglio.summary.read import Panel, Summary
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One quantity of one panel.
+
+    Attributes:
+        panel: the model and task.
+        title: the panel's, with the device where there are several.
+        values: the quantity by variant and seed; what is not known is absent.
+        ratios: its mean / that of float, by variant, over common seeds.
+    """
+
+    panel: Panel
+    title: str
+    values: Mapping[str, Mapping[int, float]]
+    ratios: Mapping[str, float]
+
+
+def training_times(summary: Summary) -> list[Measured]:
+    """Return the training time of the last stage, s."""
+    return _of_runs(summary, "train_seconds", "relative_train_seconds")
+
+
+def sizes(summary: Summary) -> list[Measured]:
+    """Return the size of the exported file, MB."""
+    return _of_runs(summary, "size_mb")
+
+
+def _of_runs(summary: Summary, column: str, ratio: str | None = None) -> list[Measured]:
+    """Return a column of runs.parquet, in the panels where any run has it."""
+    found = []
+    for panel in summary.panels:
+        values: dict[str, dict[int, float]] = {}
+        for run in panel.runs:
+            if run[column] is not None:
+                values.setdefault(run["variant"], {})[run["seed"]] = run[column]
+        ratios = {row["variant"]: row[ratio] for row in panel.variants if ratio and row[ratio]}
+        if values:
+            found.append(Measured(panel, panel.title, values, ratios))
+    return found
+
+
+def devices_of(summary: Summary) -> list[str]:
+    """Return the devices on which anything was timed."""
+    return [device for device in DEVICE_NAMES if any(row["device"] == device for row in _timed(summary))]
+
+
+def title_on(device: str, panel: Panel, devices: Sequence[str]) -> str:
+    """Return the panel's title, with the device where there are several."""
+    return f"{panel.title} · {DEVICE_NAMES[device]}" if len(devices) > 1 else panel.title
+
+
+def inference_times(summary: Summary) -> list[Measured]:
+    """Return the time of a call, ms, in the fastest backend: numbers of two devices never share a panel."""
+    devices, found = devices_of(summary), []
+    for device in devices:
+        for panel in summary.panels:
+            values: dict[str, dict[int, float]] = {}
+            for row in panel.times:
+                if row["device"] == device:
+                    values.setdefault(row["variant"], {})[row["seed"]] = row["mean_ms"]
+            fastest = [row for row in panel.backends if row["fastest"] and row["device"] == device]
+            ratios = {row["variant"]: 1 / row["speedup"] for row in fastest if row["speedup"]}
+            if values:
+                found.append(Measured(panel, title_on(device, panel, devices), values, ratios))
+    return found
+
+
+def training_conditions(summary: Summary) -> str:
+    """Return a sentence that names the devices that trained."""
+    runs = [run for panel in summary.panels for run in panel.runs if run["trained_on"]]
+    names = ", ".join(sorted({run["trained_on"] for run in runs if run["train_seconds"] is not None}))
+    return f"Trained on {names}{_left_out(sum(run['train_seconds'] is None for run in runs))}."
+
+
+def inference_conditions(summary: Summary) -> str:
+    """Return sentences that name the devices that timed, batch size and length."""
+    batch_size, length = summary.facts["headline"]
+    sentences = []
+    for device in devices_of(summary):
+        names = ", ".join(sorted({row["device_name"] for row in _timed(summary) if row["device"] == device}))
+        others = sum(row["device"] == device for panel in summary.panels for row in panel.elsewhere)
+        sentences.append(f"{DEVICE_NAMES[device]}: {names}{_left_out(others)}, batch {batch_size} × {length} tokens.")
+    return " ".join(sentences)
+
+
+def _left_out(count: int) -> str:
+    return f" ({count} runs on other hardware left out)" if count else ""
+
+
+def fastest_backends(summary: Summary) -> str:
+    """Return a sentence that names the backends behind the times."""
+    names = sorted({row["backend"] for row in _timed(summary)})
+    return f"Every variant in its fastest backend ({', '.join(names)})."
+
+
+def _timed(summary: Summary) -> list[dict[str, Any]]:
+    return [row for panel in summary.panels for row in panel.times]
