@@ -44,7 +44,7 @@ def test_bounds_of_the_tolerance() -> None:
 
 
 def test_what_a_record_holds() -> None:
-    facts = changes_of([0] * 150 + [1] * 50, list(range(12))).facts(0.05)
+    facts = Changes(12, 200).facts("changed predictions", 0.05)
     low, high = Changes(12, 200).interval
     assert facts == {
         "measure": "changed predictions",

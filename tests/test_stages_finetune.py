@@ -46,6 +46,7 @@ def test_a_checkpoint_is_whole_and_loads(arch, data, tmp_path):
     assert record["train_seconds"] / 8 == pytest.approx(record["step_seconds_mean"])
     assert record["step_seconds_median"] > 0
     assert set(record["validation"]) == {"accuracy", "loss"}
+    assert record["truncated"] == {"train": 0, "validation": 0}
     assert record["device"]
     assert record["machine"]["id"]
     history = read_table(output / "history.parquet", TRAINING_HISTORY).to_pandas()

@@ -10,6 +10,7 @@ import torch
 from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.files import read_encoder
 from intaglio.errors import UserError
+from intaglio.stages.changes import Changes
 from intaglio.stages.quantize import calibrate_ranges, compare_predictions
 from intaglio.study.options import FinetuneOptions, QuantizeOptions
 from intaglio.training.examples import drawn_batches
@@ -46,6 +47,7 @@ def test_the_share_of_changed_predictions_is_counted_and_recorded(made: tuple[Pa
             changed += sum(int(a.argmax()) != int(b.argmax()) for a, b in zip(before, after, strict=True))
     assert conversion["difference"] == pytest.approx(changed / 64)
     assert conversion["tolerance"] == 0.4
+    assert (conversion["difference_low"], conversion["difference_high"]) == Changes(changed, 64).interval
 
 
 def test_a_calibration_that_breaks_the_model_fails_with_its_figures(made: tuple[Path, Path]) -> None:
@@ -58,6 +60,6 @@ def test_a_calibration_that_breaks_the_model_fails_with_its_figures(made: tuple[
         # A head that says the opposite: every prediction changes.
         encoder.head.output.weight.neg_()
         encoder.head.output.bias.neg_()
-    with pytest.raises(UserError, match=r"\d+ of 32 predictions change .* where 0.4 is allowed; take more") as caught:
+    with pytest.raises(UserError, match=r"\d+ of 32 predictions .* change .*; tolerance: 40.0% is allowed") as caught:
         compare_predictions(model, encoder, batches, 0.4)
     assert "\n" not in str(caught.value)

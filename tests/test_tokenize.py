@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from intaglio.checkpoint import longest_input
 from intaglio.errors import UserError
-from intaglio.tasks.tokenize import collate, encoded_dataset, read_split, read_task, tokenize
+from intaglio.tasks.tokenize import collate, encode_split, read_split, read_task, tokenize
 from tiny import tiny_data, tiny_model, tiny_tokenizer
 
 
@@ -55,15 +55,17 @@ def test_batches_are_padded_to_their_longest():
     assert batch["labels"].tolist() == [0, 1]
 
 
-def test_encoded_dataset(tmp_path):
+def test_encode_split(tmp_path):
     data = tiny_data(tmp_path / "data", n=16)
     tokenizer = tiny_tokenizer()
-    dataset = encoded_dataset(data, "train", tokenizer, 32)
+    dataset = encode_split(data, "train", tokenizer, 32).dataset
     stored = pd.read_parquet(data / "train.parquet")
     assert dataset.column_names == ["input_ids", "token_type_ids", "attention_mask", "label"]
     assert dataset["label"][:] == stored["label"].tolist()
     assert dataset["input_ids"][:] == [tokenizer(text)["input_ids"] for text in stored["text_a"]]
-    assert encoded_dataset(data, "train", tokenizer, 32, keep_id=True)["id"][:] == stored["id"].tolist()
+    whole = [len(tokens) for tokens in dataset["input_ids"]]
+    shorter = encode_split(data, "train", tokenizer, max(whole) - 1)
+    assert shorter.truncated == whole.count(max(whole)) / len(whole)
     assert read_task(data)["labels"] == ["negative", "positive"]
 
 
@@ -92,7 +94,7 @@ def test_nothing_is_written_to_the_home(tmp_path):
     code = (
         "import sys, pathlib; from transformers import AutoTokenizer; from intaglio.tasks.tokenize import *; "
         "t = AutoTokenizer.from_pretrained(sys.argv[2]); "
-        "d = encoded_dataset(pathlib.Path(sys.argv[1]), 'train', t, 32); collate(t)([d[0], d[1]])"
+        "d = encode_split(pathlib.Path(sys.argv[1]), 'train', t, 32).dataset; collate(t)([d[0], d[1]])"
     )
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_", "TRANSFORMERS_"))}
     package = Path(__file__).parents[1] / "workflow"

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback
 from intaglio.errors import UserError
 from intaglio.metrics import KNOWN_METRICS
 from intaglio.study.options import FinetuneOptions
-from intaglio.tasks.tokenize import encoded_dataset
+from intaglio.tasks.tokenize import encode_split
 from intaglio.training.arguments import count_steps, use_bf16
 from intaglio.training.clock import Clock
 from intaglio.training.job import Learner, StageJob
@@ -150,7 +150,7 @@ def test_a_step_equals_torch_by_hand(run, folder, data):
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, hidden_dropout_prob=0, attention_probs_dropout_prob=0
     )
-    rows = encoded_dataset(data, "train", tiny_tokenizer(), 32)
+    rows = encode_split(data, "train", tiny_tokenizer(), 32).dataset
     batch = tiny_tokenizer().pad(rows.remove_columns("label").to_list(), return_tensors="pt")
     optimizer = torch.optim.AdamW(
         [
@@ -219,7 +219,7 @@ def test_validation_metrics_are_those_of_all_its_examples(run, tmp_path):
     data = tiny_data(tmp_path / "data", n=400, metric="matthews")
     result = run(data=data, max_steps=3, evaluations=1, dropout=0.1)
     model = result.model.eval()
-    table = encoded_dataset(data, "validation", tiny_tokenizer(), 32)
+    table = encode_split(data, "validation", tiny_tokenizer(), 32).dataset
     with torch.no_grad():
         batch = tiny_tokenizer().pad(table.remove_columns("label").to_list(), return_tensors="pt")
         probabilities = model(**batch).logits.double().softmax(-1).numpy()

@@ -38,6 +38,26 @@ class Changes:
         found = binomtest(self.changed, self.compared).proportion_ci(self.confidence, method="exact")
         return float(found.low), float(found.high)
 
+    def exceeds(self, tolerance: float) -> bool:
+        """Tell whether the share is surely above a tolerance: the lower bound of its interval is."""
+        return self.interval[0] > tolerance
+
+    def facts(self, measure: str, tolerance: float) -> dict[str, Any]:
+        """Return the share, its interval and the tolerance, as they stand in a checkpoint's record.
+
+        Args:
+            measure: what the share is called in the tables.
+            tolerance: share that is allowed.
+        """
+        low, high = self.interval
+        return {
+            "measure": measure,
+            "difference": self.share,
+            "difference_low": low,
+            "difference_high": high,
+            "tolerance": tolerance,
+        }
+
     def __str__(self) -> str:
         """Describe them, as in "12 of 200 predictions (6.0%, 95% interval 3.1% to 10.2%)"."""
         low, high = self.interval
@@ -61,23 +81,12 @@ class PredictionChanges:
         The class that exceeds it most is named first. Classes have wider intervals, so that all of them together hold
         with the confidence of one.
         """
-        above = {name: found for name, found in self.classes.items() if found.interval[0] > tolerance}
+        above = {name: found for name, found in self.classes.items() if found.exceeds(tolerance)}
         if above:
             worst = max(above, key=lambda name: above[name].interval[0])
             among = f", and {self.total} in all" if len(self.classes) > 1 else ""
             return f"{above[worst]} of the class {worst!r}{among}"
-        return str(self.total) if self.total.interval[0] > tolerance else None
-
-    def facts(self, tolerance: float) -> dict[str, Any]:
-        """Return the difference, its interval and the tolerance, as they stand in a checkpoint's record."""
-        low, high = self.total.interval
-        return {
-            "measure": "changed predictions",
-            "difference": self.total.share,
-            "difference_low": low,
-            "difference_high": high,
-            "tolerance": tolerance,
-        }
+        return str(self.total) if self.total.exceeds(tolerance) else None
 
 
 def prediction_changes(before: NDArray[np.int64], after: NDArray[np.int64], labels: Sequence[str]) -> PredictionChanges:

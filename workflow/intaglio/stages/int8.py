@@ -157,7 +157,7 @@ def _compare(job: StageJob[Int8Options], model: Any, tokens: Sequence[_Example],
             f"{parent}: {options.method} int8 changes {excess} on the validation split; tolerance: "
             f"{options.tolerance:.1%} is allowed; {_advice(options)}, or allow more"
         )
-    return changes.facts(options.tolerance)
+    return changes.total.facts("changed predictions", options.tolerance)
 
 
 def _advice(options: Int8Options) -> str:

@@ -20,6 +20,7 @@ from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.execution.checks import check_shape
 from intaglio.models.dropout import override_dropout
+from intaglio.stages.changes import Changes
 from intaglio.stages.masks import held_masks, sparsity_rows
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import QuantizeOptions
@@ -99,21 +100,20 @@ def compare_predictions(
         tolerance: share of the examples whose prediction may change.
 
     Returns:
-        What was compared, and how much of it may change and did: `measure`, `tolerance`, `difference`.
+        `measure`, `difference`, the bounds of its interval, and `tolerance`, as `Changes.facts` returns them.
 
     Raises:
-        UserError: more have changed.
+        UserError: surely more have changed. Classes are not told apart as for int8: training follows.
     """
     pairs = [(parent(**batch).logits.argmax(-1), encoder(**batch).logits.argmax(-1)) for batch in batches]
     changed = torch.cat([before != after for before, after in pairs])
-    difference = float(changed.double().mean())
-    if difference > tolerance:
+    found = Changes(int(changed.sum()), len(changed))
+    if found.exceeds(tolerance):
         raise UserError(
-            f"quantize: {int(changed.sum())} of {len(changed)} predictions change before training, a share of"
-            f" {difference:.3g} where {tolerance:.3g} is allowed; take more calibration_examples, leave an operation in"
-            " floating point, or allow more (tolerance)"
+            f"quantize: {found} change before training; tolerance: {tolerance:.1%} is allowed; take more"
+            " calibration_examples, leave an operation in floating point, or allow more"
         )
-    return {"measure": "predictions changed before training", "difference": difference, "tolerance": tolerance}
+    return found.facts("predictions changed before training", tolerance)
 
 
 class Recalibration(TrainerCallback):  # type: ignore[misc]

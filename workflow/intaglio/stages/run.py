@@ -44,9 +44,10 @@ def training_record(job: StageJob[Any], result: TrainingResult, before: float = 
     """Return the content of training.json; `before` is the training time of the stages before, s.
 
     Its keys: stage, seed, options, train_seconds (of this stage, without set-up, evaluation and saving),
-    total_train_seconds (with its parents'), step_seconds_mean, step_seconds_median, steps, epochs, best_step (null for
-    a stage that takes no steps), validation (metric and loss there), device, machine (the fingerprint), parent (folder,
-    or null for a stage that starts from a pretrained model).
+    total_train_seconds (with its parents'), step_seconds_mean, step_seconds_median, steps, epochs, best_step and
+    truncated (share of texts that were cut at `max_length`, by split), these six null for a stage that takes no steps,
+    validation (metric and loss there), device, machine (the fingerprint), parent (folder, or null for a stage that
+    starts from a pretrained model).
     """
     return {
         "stage": job.options.stage,
@@ -59,6 +60,7 @@ def training_record(job: StageJob[Any], result: TrainingResult, before: float = 
         "steps": result.steps,
         "epochs": result.epochs,
         "best_step": result.best_step,
+        "truncated": result.truncated,
         "validation": result.validation,
         "device": result.device,
         "machine": machine.fingerprint(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -39,9 +39,9 @@ class Examples:
         """Return some of the examples, in the order given."""
         return Examples(_take(self.ids, rows), [_take(text, rows) for text in self.texts], _take(self.labels, rows))
 
-    def contents(self) -> list[tuple[str, ...]]:
-        """Return the text, or the pair of texts, of each example."""
-        return list(zip(*self.texts, strict=True))
+    def contents(self) -> Iterator[tuple[str, ...]]:
+        """Yield the text, or the pair of texts, of each example."""
+        return zip(*self.texts, strict=True)
 
 
 def _take(values: Sequence[T], rows: Sequence[int]) -> list[T]:

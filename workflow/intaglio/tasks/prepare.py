@@ -22,6 +22,9 @@ from intaglio.tasks.raw_table import RawTable
 from intaglio.tasks.sources import read_source
 from intaglio.tasks.splits import at_most, split_off
 
+# Rows that are turned into a file's form at once.
+_ROW_GROUP = 2_000
+
 
 def prepare_data(task: Task, source: Path | None, output: Path) -> None:
     """Read a task's data, check it, split it, and leave it as a `data` artifact.
@@ -55,7 +58,7 @@ def prepare_data(task: Task, source: Path | None, output: Path) -> None:
         splits, unused = _split(task, parts)
         for name, examples in splits.items():
             _check(task, name, examples)
-            pq.write_table(_arrow(examples), folder / f"{name}.parquet")
+            _write(examples, folder / f"{name}.parquet")
         tests = [name for name in splits if name.startswith("test")]
         facts = {
             "kind": SINGLE_LABEL,
@@ -131,11 +134,15 @@ def _absent(task: Task, splits: dict[str, Examples]) -> list[str]:
     return found
 
 
-def _arrow(examples: Examples) -> pa.Table:
-    columns = {"id": pa.array(examples.ids, pa.string())}
-    for name, texts in zip(("text_a", "text_b"), examples.texts, strict=False):
-        columns[name] = pa.array(texts, pa.string())
-    return pa.table({**columns, "label": pa.array(examples.labels, pa.int64())})
+def _write(examples: Examples, path: Path) -> None:
+    """Write a split in row groups, so that no second and third copy of all its texts is in memory."""
+    names = ("text_a", "text_b")[: len(examples.texts)]
+    schema = pa.schema([("id", pa.string()), *((name, pa.string()) for name in names), ("label", pa.int64())])
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(examples), _ROW_GROUP):
+            part = slice(start, start + _ROW_GROUP)
+            columns = [examples.ids[part], *(texts[part] for texts in examples.texts), examples.labels[part]]
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def _counts(task: Task, examples: Examples) -> dict[str, Any]:
@@ -145,7 +152,8 @@ def _counts(task: Task, examples: Examples) -> dict[str, Any]:
 
 def _leaked(splits: dict[str, Examples], test: str) -> int:
     """Count the test examples whose text (or pair) is in the training or validation split, too."""
-    seen = {*splits["train"].contents(), *splits["validation"].contents()}
+    asked = set(splits[test].contents())
+    seen = {content for name in ("train", "validation") for content in splits[name].contents() if content in asked}
     return sum(content in seen for content in splits[test].contents())
 
 

@@ -6,10 +6,9 @@ Libraries that only some callers need are imported where they are used: each tak
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -105,12 +104,20 @@ def read_task(data: Path) -> dict[str, Any]:
     return task
 
 
-def encoded_dataset(data: Path, split: str, tokenizer: Any, max_length: int, keep_id: bool = False) -> Dataset:
-    """Return a split as tokens, in memory.
+class EncodedSplit(NamedTuple):
+    """A split as tokens, in memory.
 
-    Returns:
-        A data set with columns input_ids, attention_mask, token_type_ids where the tokenizer gives them, label, and id
-        where `keep_id` asks for it (a data collator would choke on it).
+    Attributes:
+        dataset: columns input_ids, attention_mask, token_type_ids where the tokenizer gives them, and label.
+        truncated: share of its texts that were cut.
+    """
+
+    dataset: Dataset
+    truncated: float
+
+
+def encode_split(data: Path, split: str, tokenizer: Any, max_length: int) -> EncodedSplit:
+    """Return a split as tokens, in memory.
 
     Raises:
         UserError: the artifact is damaged or has no such split.
@@ -119,10 +126,6 @@ def encoded_dataset(data: Path, split: str, tokenizer: Any, max_length: int, kee
 
     table = read_split(data, split)
     rows = tokenize(tokenizer, table, max_length)
-    for warning in cut_warning(split, share_cut(tokenizer, table, rows, max_length), max_length):
-        print(f"warning: {warning}", file=sys.stderr)
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
     columns["label"] = table["label"].to_pylist()
-    if keep_id:
-        columns["id"] = table["id"].to_pylist()
-    return Dataset.from_dict(columns)
+    return EncodedSplit(Dataset.from_dict(columns), share_cut(tokenizer, table, rows, max_length))

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from intaglio.tasks.tokenize import collate, encoded_dataset
+from intaglio.tasks.tokenize import collate, encode_split
 from intaglio.training.job import StageJob
 
 # Examples that pass at once.
@@ -26,7 +26,7 @@ def drawn_batches(job: StageJob[Any], tokenizer: Any, count: int, labels: bool =
         input_ids, attention_mask and, where the tokenizer makes them, token_type_ids: int64 [batch, longest]; and
         labels, int64 [batch].
     """
-    examples = encoded_dataset(job.data, "train", tokenizer, job.max_length).shuffle(seed=job.seed)
+    examples = encode_split(job.data, "train", tokenizer, job.max_length).dataset.shuffle(seed=job.seed)
     if not labels:
         examples = examples.remove_columns("label")
     rows = list(examples.select(range(min(count, len(examples)))))

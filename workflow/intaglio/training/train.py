@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import torch
 
 from intaglio import machine
 from intaglio.study.options import TrainingOptions
-from intaglio.tasks.tokenize import collate, encoded_dataset
+from intaglio.tasks.tokenize import collate, cut_warning, encode_split
 from intaglio.training import resume
 from intaglio.training.arguments import count_steps, training_arguments
 from intaglio.training.job import Learner, StageJob
@@ -39,6 +40,7 @@ class TrainingResult:
         steps: optimizer steps taken.
         epochs: passes over the data.
         best_step: after which the weights are those of the model.
+        truncated: share of the texts of the training and validation splits that were cut, by split.
     """
 
     seconds: float
@@ -50,6 +52,7 @@ class TrainingResult:
     steps: int | None = None
     epochs: float | None = None
     best_step: int | None = None
+    truncated: dict[str, float] | None = None
 
 
 def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
@@ -68,9 +71,13 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
     """
     options: TrainingOptions = job.options
     splits = {
-        split: encoded_dataset(job.data, split, learner.tokenizer, job.max_length) for split in ("train", "validation")
+        split: encode_split(job.data, split, learner.tokenizer, job.max_length) for split in ("train", "validation")
     }
-    steps = count_steps(options, len(splits["train"]))
+    for split, encoded in splits.items():
+        for warning in cut_warning(split, encoded.truncated, job.max_length):
+            print(f"warning: {warning}", file=sys.stderr)
+    examples = {split: encoded.dataset for split, encoded in splits.items()}
+    steps = count_steps(options, len(examples["train"]))
     with _deterministic(), resume.listening() as stop:
         trainer = StageTrainer(
             job.work,
@@ -82,8 +89,8 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
             model=learner.model,
             args=training_arguments(options, steps, job.seed, job.work, learner.precision),
             data_collator=collate(learner.tokenizer),
-            train_dataset=splits["train"],
-            eval_dataset=_by_length(splits["validation"]),
+            train_dataset=examples["train"],
+            eval_dataset=_by_length(examples["validation"]),
         )
         bar = ProgressBar(job.options.stage)
         interval = resume.Interval(options.checkpoint_minutes, stop)
@@ -104,7 +111,7 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
                 job.work,
             )
             raise resume.Preempted
-    return _result(trainer)
+    return _result(trainer, {split: encoded.truncated for split, encoded in splits.items()})
 
 
 def _run(trainer: StageTrainer, checkpoint: Path | None) -> None:
@@ -123,7 +130,7 @@ def _run(trainer: StageTrainer, checkpoint: Path | None) -> None:
             trainer.save_progress()
 
 
-def _result(trainer: StageTrainer) -> TrainingResult:
+def _result(trainer: StageTrainer, truncated: dict[str, float]) -> TrainingResult:
     trainer.load_best()
     clock, selection, state = trainer.clock, trainer.selection, trainer.state
     return TrainingResult(
@@ -136,6 +143,7 @@ def _result(trainer: StageTrainer) -> TrainingResult:
         validation=selection.values,
         history=_history(state.log_history, selection.metric),
         device=machine.device_name(trainer.args.device),
+        truncated=truncated,
     )
 
 
