@@ -74,7 +74,8 @@ def study(tasks: Any = ("movie",), variants: Any = SIX, seeds: Sequence[int] = (
         "seeds": list(seeds),
         "bootstrap": 200,
     }
-    return Study.model_validate({**given, **more}).model_dump(mode="json")
+    profile = {"seeds": "all", **more.pop("profile", {})}
+    return Study.model_validate({**given, **more, "profile": profile}).model_dump(mode="json")
 
 
 def results(root: Path, content: dict[str, Any] | None = None, gpu: bool = False) -> Path:
@@ -86,7 +87,10 @@ def results(root: Path, content: dict[str, Any] | None = None, gpu: bool = False
             for variant in content["variants"]:
                 for seed in content["seeds"]:
                     name = f"{task}-{model}-{variant}-{seed}"
-                    paths = {kind: str(root / kind / name) for kind in ("checkpoint", "evaluation", "profile")}
+                    kinds = ("checkpoint", "evaluation", "export", "profile")
+                    paths: dict[str, str | None] = {kind: str(root / kind / name) for kind in kinds}
+                    if content["profile"]["seeds"] == "first" and seed != content["seeds"][0]:
+                        paths["profile"] = None
                     recipe = content["variants"][variant]
                     run = {"task": task, "model": model, "variant": variant, "seed": seed, "recipe": recipe}
                     teacher = str(root / "evaluation" / f"{task}-{model}-{next(iter(content['variants']))}-{seed}")
@@ -110,7 +114,9 @@ def fill(plan: Path, root: Path = Path(), gpu: bool = False) -> None:
         checkpoint(root / run["checkpoint"], task, variant, seed, about["metric"], random, gpu)
         _compressed(root / run["checkpoint"], run["recipe"])
         evaluation(root / run["evaluation"], task, variant, seed, about, test_sets)
-        profile(root / run["profile"], variant, content["study"]["profile"], random, gpu)
+        export(root / run["export"], variant)
+        if run["profile"]:
+            profile(root / run["profile"], variant, content["study"]["profile"], random, gpu)
 
 
 def _data(folder: Path, about: dict[str, Any], test_sets: list[str]) -> None:
@@ -262,8 +268,24 @@ def _metrics(
     return rows
 
 
+def export(folder: Path, variant: str) -> None:
+    """Write an export without a graph: its sizes."""
+    _, _, _, smaller = _cost(variant)
+    parameters = 22_700_000
+    sizes = [
+        {"component": "file", "dtype": None, "bytes": int(parameters * 4 * smaller), "count": 1},
+        {"component": "nonzero", "dtype": None, "bytes": int(parameters * 3.5 * smaller), "count": parameters // 2},
+        {"component": "sparse", "dtype": None, "bytes": int(parameters * 3.6 * smaller), "count": 1},
+        {"component": "zstd", "dtype": None, "bytes": int(parameters * 3.7 * smaller), "count": 1},
+        {"component": "checkpoint", "dtype": None, "bytes": parameters * 4, "count": 1},
+        {"component": "parameters", "dtype": "float32", "bytes": parameters * 4, "count": parameters},
+    ]
+    with new_artifact(folder, "export", {"difference": 3e-7, "tolerance": 1e-3}) as draft:
+        schemas.write_table(draft / "sizes.parquet", sizes, schemas.SIZES)
+
+
 def profile(folder: Path, variant: str, about: dict[str, Any], random: np.random.Generator, gpu: bool = False) -> None:
-    """Write latency, sizes and operators."""
+    """Write latency and operators."""
     _, _, _, smaller = _cost(variant)
     latency = []
     places = [
@@ -296,21 +318,11 @@ def profile(folder: Path, variant: str, about: dict[str, Any], random: np.random
                         **schemas.machine_columns(machine(gpu)),
                     }
                 )
-    parameters = 22_700_000
-    sizes = [
-        {"component": "file", "dtype": None, "bytes": int(parameters * 4 * smaller), "count": 1},
-        {"component": "nonzero", "dtype": None, "bytes": int(parameters * 3.5 * smaller), "count": parameters // 2},
-        {"component": "sparse", "dtype": None, "bytes": int(parameters * 3.6 * smaller), "count": 1},
-        {"component": "zstd", "dtype": None, "bytes": int(parameters * 3.7 * smaller), "count": 1},
-        {"component": "checkpoint", "dtype": None, "bytes": parameters * 4, "count": 1},
-        {"component": "parameters", "dtype": "float32", "bytes": parameters * 4, "count": parameters},
-    ]
     operators = [
         {"operator": "aten::addmm", "calls": 37, "self_time_ms": 6.0, "share": 0.75},
         {"operator": "aten::gelu", "calls": 6, "self_time_ms": 2.0, "share": 0.25},
     ]
     operators = [{"backend": "torch", "device": "cpu", **row} for row in operators]
-    with new_artifact(folder, "profile", {"export": {"difference": 3e-7, "tolerance": 1e-3}}) as draft:
+    with new_artifact(folder, "profile") as draft:
         schemas.write_table(draft / "latency.parquet", latency, schemas.LATENCY)
-        schemas.write_table(draft / "sizes.parquet", sizes, schemas.SIZES)
         schemas.write_table(draft / "operators.parquet", operators, schemas.OPERATORS)

@@ -181,7 +181,8 @@ class Results:
         return summary
 
     def _export(self) -> Summary:
-        return {name: graph(self.export(self.stage(name)) / "model.onnx") for name in ("finetune", "quantize")}
+        exports = {name: self.export(self.stage(name)) for name in ("finetune", "quantize")}
+        return {name: {**graph(folder / "model.onnx"), "sizes": sizes(folder)} for name, folder in exports.items()}
 
     def _profile(self) -> Summary:
         checkpoint, output = self.stage("quantize"), self.folder / "profile"
@@ -189,21 +190,24 @@ class Results:
         options = json.dumps({**few, "devices": ["cpu"]})
         export = ("--export", self.export(checkpoint))
         run("profile", "--checkpoint", checkpoint, *export, "--options", options, "--output", output)
-        latency, sizes, operators = (pd.read_parquet(output / f"{name}.parquet") for name in TABLES)
-        tensors = sizes[sizes["component"] == "tensors"]
+        latency, operators = (pd.read_parquet(output / f"{name}.parquet") for name in ("latency", "operators"))
         exact = latency[latency["backend"] == "torch"]
         return {
             # What reads a table wants its columns.
-            "columns": [sorted(table.columns) for table in (latency, sizes, operators)],
+            "columns": [sorted(table.columns) for table in (latency, operators)],
             "backends": sorted(set(latency["backend"])),
             # The specification says: the same integers, so the same logits.
             "exact": bool((exact["max_difference"] == 0).all()),
-            "sizes": dict(zip(tensors["dtype"], tensors["bytes"].astype(int).tolist(), strict=True)),
             "operators": sorted(set(operators[operators["backend"] == "onnxruntime"]["operator"])),
         }
 
 
-TABLES = ("latency", "sizes", "operators")
+def sizes(export: Path) -> Summary:
+    """Return the columns of the sizes' table, and the bytes of the file's tensors by data type."""
+    table = pd.read_parquet(export / "sizes.parquet")
+    tensors = table[table["component"] == "tensors"]
+    by_type = dict(zip(tensors["dtype"], tensors["bytes"].astype(int).tolist(), strict=True))
+    return {"columns": sorted(table.columns), "tensors": by_type}
 
 
 def run(*arguments: object) -> None:

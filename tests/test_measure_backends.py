@@ -220,7 +220,7 @@ def test_profile_of_an_integer_checkpoint(tmp_path, integer):
     assert of_torch in {"int8 oneDNN", "int8 torch._int_mm", "float32 of integers"}
     assert re.search("MatMulInteger|QGemm", of_onnxruntime)
     assert rows[1]["max_difference"] < (1e-6 if len(integer) == 4 else 1e-2)
-    sizes = read_table(tmp_path / "profile" / "sizes.parquet", SIZES).to_pylist()
+    sizes = read_table(tmp_path / "export" / "sizes.parquet", SIZES).to_pylist()
     weights = {row["dtype"]: row["count"] for row in sizes if row["component"] == "tensors"}
     # Two layers of four linear maps of the width and two of twice the width.
     assert weights.get("int8", 0) + weights.get("uint8", 0) >= 2 * (4 * 32 * 32 + 2 * 32 * 64)

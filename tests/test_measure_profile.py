@@ -17,6 +17,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from intaglio.errors import UserError
 from intaglio.export.export import export
+from intaglio.export.sizes import size_rows
 from intaglio.machine import device_name, fingerprint, machine_id
 from intaglio.measure import disturbance, inputs, memory, profile, resident
 from intaglio.measure.backends.onnx_runtime import recorded_operators
@@ -24,7 +25,6 @@ from intaglio.measure.disturbance import Usage, Watch, share_of_others
 from intaglio.measure.latency import latency_rows, summary, time_calls
 from intaglio.measure.operators import operator_rows
 from intaglio.measure.places import Opened, Place
-from intaglio.measure.sizes import size_rows
 from intaglio.onnx.session import open_session
 from intaglio.schemas import LATENCY, OPERATORS, SIZES, read_table
 from intaglio.store import new_artifact, open_artifact
@@ -125,8 +125,8 @@ def test_operators_of_onnxruntime_are_those_of_its_optimized_graph(profiled, exp
     assert sum(found.values()) > 3 * 2 * 6
 
 
-def test_sizes_of_the_deployed_file_counted_by_hand(profiled, exported):
-    rows = read_table(profiled / "sizes.parquet", SIZES).to_pylist()
+def test_sizes_of_the_deployed_file_counted_by_hand(exported):
+    rows = read_table(exported / "sizes.parquet", SIZES).to_pylist()
     path = exported / "model.onnx"
     graph = onnx.load(path).graph
     arrays = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
@@ -142,8 +142,8 @@ def test_sizes_of_the_deployed_file_counted_by_hand(profiled, exported):
     assert 0.8 * path.stat().st_size < weights < path.stat().st_size
 
 
-def test_sizes_of_a_checkpoint_equal_the_file_counted_by_hand(profiled, checkpoint):
-    rows = read_table(profiled / "sizes.parquet", SIZES).to_pylist()
+def test_sizes_of_a_checkpoint_equal_the_file_counted_by_hand(exported, checkpoint):
+    rows = read_table(exported / "sizes.parquet", SIZES).to_pylist()
     content = (checkpoint / "model.safetensors").read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
@@ -167,8 +167,8 @@ def bitmask_bytes(array, zero=0):
     return min(len(array.tobytes()), len(np.packbits(absent).tobytes()) + len(array.ravel()[~absent].tobytes()))
 
 
-def test_compressed_sizes_of_the_deployed_file_counted_by_hand(profiled, exported):
-    rows = {row["component"]: row for row in read_table(profiled / "sizes.parquet", SIZES).to_pylist()}
+def test_compressed_sizes_of_the_deployed_file_counted_by_hand(exported):
+    rows = {row["component"]: row for row in read_table(exported / "sizes.parquet", SIZES).to_pylist()}
     path = exported / "model.onnx"
     graph = onnx.load(path).graph
     constants = [node.attribute[0].t for node in graph.node if node.op_type == "Constant"]

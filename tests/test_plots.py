@@ -111,6 +111,15 @@ def test_numbers_in_plots_are_those_of_the_tables(tmp_path: Path) -> None:
         assert all(f"({1 / row['speedup']:.2f}×)" in said for row in backends)
 
 
+def test_accuracy_is_that_of_all_seeds_where_one_is_timed(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, variants=("float", "int"), profile={"seeds": "first"})
+    assert len(summary.panels[0].times) == 2
+    with mpl.rc_context(RC):
+        axes = draw("accuracy-vs-inference-time", summary).axes[0]
+    marks = [axes.containers[place].lines[0].get_ydata()[0] for place in (0, 1)]
+    assert marks == [pytest.approx(100 * row["primary_mean"]) for row in summary.panels[0].variants]
+
+
 def test_a_gpu_has_panels_of_its_own(tmp_path: Path) -> None:
     summary = _summary(tmp_path, gpu=True, tasks=("movie", "nyt"), variants=("float", "int"))
     for name in ("inference-time-variants", "inference-time-backends", "accuracy-vs-inference-time"):

@@ -434,7 +434,7 @@ class TestWhatFollows:
         ]
         operators = read_table(tmp_path / "profile" / "operators.parquet", OPERATORS).to_pylist()
         assert PRODUCT[method] in {row["operator"] for row in operators}
-        sizes = read_table(tmp_path / "profile" / "sizes.parquet", SIZES).to_pylist()
+        sizes = read_table(exported / "sizes.parquet", SIZES).to_pylist()
         found = {row["component"]: row["bytes"] for row in sizes if row["dtype"] is None}
         size = (output / "model.onnx").stat().st_size
         assert found["file"] == found["checkpoint"] == size

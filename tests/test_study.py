@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_the_studies_that_come_with_it_are_sound(name: str) -> None:
     study = plan.study
     expected = len(study.tasks) * len(study.models) * len(study.variants) * len(study.seeds)
     assert len(plan.runs) == expected
-    assert all(len(plan.jobs[rule]) == expected for rule in ("evaluate", "export", "profile"))
+    assert all(len(plan.jobs[rule]) == expected for rule in ("evaluate", "export"))
 
 
 def test_the_default_study_is_the_i_bert_study() -> None:
@@ -143,7 +144,19 @@ def test_a_profile_is_of_the_exported_checkpoint() -> None:
     profiles = {job.output: job for job in plan.jobs["profile"].values()}
     for run in plan.runs:
         assert dict(exports[run.export].inputs) == {"checkpoint": run.checkpoint}
-        assert dict(profiles[run.profile].inputs) == {"checkpoint": run.checkpoint, "export": run.export}
+        if run.profile:
+            assert dict(profiles[run.profile].inputs) == {"checkpoint": run.checkpoint, "export": run.export}
+
+
+@pytest.mark.parametrize(("seeds", "measured"), [("first", 1), ("all", 2)])
+def test_a_variant_is_measured_once_unless_its_shapes_depend_on_the_seed(seeds: str, measured: int) -> None:
+    variants = {**SMALL["variants"], "cut": [{"stage": "cut"}, {"stage": "quantize"}]}
+    plan = make_plan(load(changed(variants=variants, profile={"seeds": seeds})))
+    counts = Counter(run.variant for run in plan.runs if run.profile)
+    assert counts == {name: 2 if name == "cut" else measured for name in variants}
+    # What another seed's profile holds is the same measurement, under the same key.
+    first = {job.output for job in make_plan(load(SMALL)).jobs["profile"].values()}
+    assert first <= {job.output for job in plan.jobs["profile"].values()}
 
 
 def test_how_it_is_measured_is_no_reason_to_export_again() -> None:

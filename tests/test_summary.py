@@ -199,6 +199,21 @@ def test_several_test_sets_metrics_and_a_gpu(tmp_path: Path) -> None:
     assert "One seed: its interval speaks of the choice of examples only." in page
 
 
+def test_variants_that_are_measured_once_have_times_and_the_sizes_of_every_seed(tmp_path: Path) -> None:
+    content = fakes.study(variants=("float", "int"), profile={"seeds": "first"})
+    _summarize(fakes.results(tmp_path, content), tmp_path / "summary")
+    runs = _rows(tmp_path, "runs", schemas.RUNS)
+    assert {row["status"] for row in runs} == {"ok"}
+    assert all(row["size_mb"] for row in runs)
+    backends = _rows(tmp_path, "backends", schemas.BACKENDS)
+    assert {row["n"] for row in backends} == {1}
+    speedup = next(row["speedup"] for row in backends if row["variant"] == "int" and row["fastest"])
+    assert speedup > 1
+    page = (tmp_path / "pages/variants.md").read_text()
+    assert f"{speedup:.2f}×" in page
+    assert "latency is that of one run" in page
+
+
 def test_devices_are_rows(tmp_path: Path) -> None:
     _summarize(fakes.results(tmp_path, fakes.study(variants=("float", "int")), gpu=True), tmp_path / "summary")
     fastest = {
@@ -380,7 +395,7 @@ def test_times_of_other_hardware_are_left_out_of_means(tmp_path: Path) -> None:
     name = "movie-minilm-float-2"
     training = json.loads((tmp_path / f"checkpoint/{name}/training.json").read_text())
     history = schemas.read_table(tmp_path / f"checkpoint/{name}/history.parquet", schemas.TRAINING_HISTORY)
-    tables = {"latency": schemas.LATENCY, "sizes": schemas.SIZES, "operators": schemas.OPERATORS}
+    tables = {"latency": schemas.LATENCY, "operators": schemas.OPERATORS}
     found = {key: schemas.read_table(tmp_path / f"profile/{name}/{key}.parquet", of) for key, of in tables.items()}
     slow = [
         {**row, "machine_id": "other", "mean_ms": 10 * row["mean_ms"], "device_name": "a slow CPU"}

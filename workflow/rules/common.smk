@@ -73,7 +73,8 @@ def job(phase):
 RESULTS_OF_RUNS = [
     folder
     for run in plan_.runs
-    for folder in (run.evaluation, run.teacher, run.profile)
+    for folder in (run.evaluation, run.teacher, run.export, run.profile)
+    if folder
 ]
 
 

@@ -15,9 +15,11 @@ from intaglio.encoder.files import CONFIG, SECTION
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.export.parity import Batch, check_batches, head_input_of, largest_difference, logits_of
+from intaglio.export.sizes import size_rows
 from intaglio.onnx.float_graph import LOGITS, float_graph, graph_inputs
 from intaglio.onnx.graph import model_files, save
 from intaglio.onnx.session import MODEL, RECORD
+from intaglio.schemas import SIZES, write_table
 from intaglio.store import new_artifact
 
 if TYPE_CHECKING:
@@ -32,15 +34,19 @@ INTEGER_TOLERANCE, ISLANDS_TOLERANCE, FLOAT_TOLERANCE = 1e-5, 0.25, 1e-3
 
 
 def export(checkpoint: Path, output: Path) -> None:
-    """Write a checkpoint as an [export]: model.onnx, tokenizer, config.json with the labels' names, export.json.
+    """Write a checkpoint as an [export]: model.onnx, tokenizer, config.json with the labels' names, and two records.
+
+    export.json names operations and inputs of the graph; sizes.parquet is how large file, tensors and checkpoint are.
 
     Raises:
         UserError: the checkpoint is damaged or of a kind that ONNX cannot express, or the file computes something else.
     """
     opened = Checkpoint(checkpoint)
     about: dict[str, Any] = {"checkpoint": opened.about}
+    model = None if opened.kind == "graph" else opened.load()
     with new_artifact(output, "export", about) as draft:
-        record = _hand_on(opened, draft) if opened.kind == "graph" else _write(opened, draft)
+        record = _hand_on(opened, draft) if model is None else _write(opened, model, draft)
+        write_table(draft / "sizes.parquet", size_rows(checkpoint, draft, model), SIZES)
         about |= {name: record[name] for name in ("difference", "tolerance")}
         opened.tokenizer.save_pretrained(draft)
         plain = {name: value for name, value in opened.described.items() if name != SECTION}
@@ -48,9 +54,9 @@ def export(checkpoint: Path, output: Path) -> None:
         (draft / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
-def _write(checkpoint: Checkpoint, draft: Path) -> dict[str, Any]:
-    """Write the graph of a checkpoint that torch can run; return the content of export.json."""
-    model, tokenizer = checkpoint.load(), checkpoint.tokenizer
+def _write(checkpoint: Checkpoint, model: Any, draft: Path) -> dict[str, Any]:
+    """Write the graph of a checkpoint's model in torch; return the content of export.json."""
+    tokenizer = checkpoint.tokenizer
     inputs = graph_inputs(tokenizer)
     integer = [operation for operation in OPERATIONS if operation in checkpoint.integers]
     graph = _graph(checkpoint.path, model, inputs, integer)

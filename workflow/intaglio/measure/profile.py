@@ -1,4 +1,4 @@
-"""The profile of a checkpoint: memory, latency and operators in every backend, each in a pass of its own, and sizes."""
+"""The profile of a checkpoint: memory, latency and operators in every backend, each in a pass of its own."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from intaglio.measure.memory import cpu_memory, cuda_peaks
 from intaglio.measure.operators import operator_rows
 from intaglio.measure.places import Opened, Place, devices, places_of, remedy
 from intaglio.measure.resident import Peaks
-from intaglio.measure.sizes import size_rows
-from intaglio.schemas import LATENCY, OPERATORS, SIZES, write_table
+from intaglio.schemas import LATENCY, OPERATORS, write_table
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.schema import Profile
 
@@ -31,11 +30,11 @@ CHECKED = (4, 128)
 
 
 def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> None:
-    """Write the [profile] of a checkpoint: latency.parquet, sizes.parquet and operators.parquet.
+    """Write the [profile] of a checkpoint: latency.parquet and operators.parquet.
 
     Args:
         checkpoint: a [checkpoint] artifact.
-        export: the [export] artifact made of it: what ONNX Runtime executes, and whose size counts.
+        export: the [export] artifact made of it: what ONNX Runtime executes.
         options: what is measured; a device that the machine does not have is left out, and so is torch.compile where
             nothing can compile.
         output: where the artifact shall stand; its manifest's `disturbed` is the largest percentage of the cores that
@@ -64,10 +63,8 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
             del model
     about["disturbed"] = _disturbed(latency)
     about["differences"] = {f"{place.backend} on {place.device}": value for place, value in agreed.items()}
-    sizes = size_rows(checkpoint, export, None if opened.kind == "graph" else opened.load())
     with new_artifact(output, "profile", about) as folder:
         write_table(folder / "latency.parquet", latency, LATENCY, facts)
-        write_table(folder / "sizes.parquet", sizes, SIZES, facts)
         write_table(folder / "operators.parquet", operators, OPERATORS, facts)
 
 

@@ -53,6 +53,7 @@ class Run:
     """A row of the tables: one variant of one model on one task with one seed.
 
     Attributes:
+        profile: None where another seed of the variant is measured.
         stages: checkpoints of its stages, the last of which is `checkpoint`.
         teacher: evaluation of the model that taught the last stage, or else of the recipe's fine-tuned model.
     """
@@ -68,7 +69,7 @@ class Run:
     evaluation: str
     teacher: str
     export: str
-    profile: str
+    profile: str | None
     work: list[str]
 
 

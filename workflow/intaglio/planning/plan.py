@@ -92,7 +92,7 @@ def _profile(plan: Plan, checkpoint: Job, export: Job) -> Job:
     options = plan.study.profile
     # What is called by a name is known by it; the versions of what executes count in any case.
     machine, executing = (plan.start.machine, ()) if options.machine is None else (options.machine, EXECUTING)
-    content = {name: value for name, value in deciding(options).items() if name != "machine"}
+    content = {name: value for name, value in deciding(options).items() if name not in ("machine", "seeds")}
     made_of = [export.key, content, machine]
     # One that runs on CPUs only is measured where the others are.
     gpu = "cuda" in options.devices
@@ -144,9 +144,15 @@ def _run(plan: Plan, run: tuple[str, str, str, int], chains: Chains, data: Job) 
         evaluation=_evaluation(plan, last, data).output,
         teacher=_evaluation(plan, chains.teacher(variant, seed), data).output,
         export=export.output,
-        profile=_profile(plan, last, export).output,
+        profile=_profile(plan, last, export).output if _is_profiled(plan.study, variant, seed) else None,
         work=[job.work for job in chain],
     )
+
+
+def _is_profiled(study: Study, variant: str, seed: int) -> bool:
+    """Whether this seed of a variant is measured: times depend on shapes, and only those of cut models on the seed."""
+    shaped = any(options.stage == "cut" for options in study.variants[variant])
+    return shaped or study.profile.seeds == "all" or seed == study.seeds[0]
 
 
 def write_plan(plan: Plan, path: Path) -> None:

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from intaglio.metrics import named
-from intaglio.plots.captions import seeds_shown
 from intaglio.plots.measured import (
     Measured,
     fastest_backends,
@@ -78,7 +77,7 @@ def _placed(panel: Panel, names: Sequence[str]) -> list[tuple[int, dict[str, Any
 
 def training_time_variants(summary: Summary, look: Look) -> Figure:
     """Draw training time of every variant."""
-    caption = f"Of the variant's last stage. {training_conditions(summary)} {seeds_shown(summary, 'Bars')}"
+    caption = f"Of the variant's last stage. {training_conditions(summary)}"
     return _bars(summary, look, training_times(summary), "Training time of every variant", caption, "training time, s")
 
 
@@ -88,13 +87,15 @@ def inference_time_variants(summary: Summary, look: Look) -> Figure:
     drawn = inference_times(summary)
     if not drawn:
         return statement(title, "Nothing was timed: the study's runs have no latency.")
-    caption = f"{inference_conditions(summary)} {fastest_backends(summary)} {seeds_shown(summary, 'Bars')}"
+    caption = f"{inference_conditions(summary)} {fastest_backends(summary)}"
     return _bars(summary, look, drawn, title, caption, "time of a call, ms")
 
 
 def _bars(summary: Summary, look: Look, drawn: Sequence[Measured], title: str, caption: str, label: str) -> Figure:
     """Draw a horizontal bar a variant, with its seeds, deviation, number and ratio to float."""
     names = list(summary.variants)
+    count = max((len(seeds) for measured in drawn for seeds in measured.values.values()), default=0)
+    caption += f" Bars: mean ± standard deviation over {count} seeds; small dots: seeds." if count > 1 else " One seed."
     if BASELINE in names and len(names) > 1:
         caption += f" ×: ratio to {BASELINE}."
     figure, axes = rows_of_variants(len(drawn), names, title, caption)

@@ -15,12 +15,12 @@ def pair(summary: Summary) -> list[str]:
     return wanted if len(wanted) == 2 else list(summary.variants)
 
 
-def seeds_shown(summary: Summary, marks: str = "Large marks") -> str:
+def seeds_shown(summary: Summary) -> str:
     """Say what marks mean, by how many seeds there are."""
     seeds = {run["seed"] for panel in summary.panels for run in panel.runs}
     if len(seeds) == 1:
         return "One seed."
-    return f"{marks}: mean ± standard deviation over {len(seeds)} seeds; small dots: seeds."
+    return f"Large marks: mean ± standard deviation over {len(seeds)} seeds; small dots: seeds."
 
 
 def metric_name(panel: Panel) -> str:

@@ -87,10 +87,11 @@ def _scatter(
     for ax, measured in zip(axes, drawn, strict=True):
         means, names = [], []
         for name in [name for name in summary.variants if name in measured.values]:
-            runs = {run["seed"]: run for run in measured.panel.of(name)}
-            time = list(measured.values[name].values())
-            value = [100 * runs[seed]["primary_value"] for seed in measured.values[name]]
-            (x, x_sd), (y, y_sd) = mean_sd(time), mean_sd(value)
+            runs, known = measured.panel.of(name), measured.values[name]
+            value = [100 * run["primary_value"] for run in runs]
+            (x, x_sd), (y, y_sd) = mean_sd(known.values()), mean_sd(value)
+            # A seed that was not measured stands where the others are.
+            time = [known.get(run["seed"], x or 0.0) for run in runs]
             color = look.color(name)
             ax.scatter(time, value, s=9, color=color, alpha=0.45, lw=0, zorder=2)
             ax.errorbar(x or 0, y or 0, y_sd, x_sd, fmt=look.marker(name), color=color, ms=7, elinewidth=1, alpha=0.95)

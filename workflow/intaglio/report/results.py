@@ -14,6 +14,7 @@ _MARKS = (
     "the part of the cores that other processes took while the run was timed."
 )
 _LEFT_OUT = "Times on other hardware than most are left out of the means; runs.csv and latency.csv have them."
+_ONE_SEED = "Times depend on shapes, not on seeds: latency is that of one run (profile.seeds: all measures every run)."
 _FASTEST = "The backend named is the fastest, and latency is its own; all of them are in the table of backends."
 
 
@@ -80,13 +81,14 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
     }
     text = {"task", "model", "variant", "metric", "device", "backend"}
     table = tabulate(f"Variants of {study}", cells, rows, text)
-    left_out = any(row["train_n"] not in (0, row["n"]) or row["timed"] not in (None, row["n"]) for row in rows)
+    left_out = any(row["train_n"] not in (0, row["n"]) or row["left_out"] for row in rows)
     lonely = any(row.get("difference_n") == 1 for row in rows)
     notes = [
         "Mean ± standard deviation over seeds. Difference: value minus that of float with the same seeds, in points, "
         f"with its 95 % interval from {resamples} bootstrap resamples, paired over test examples and seeds.",
         "Training: of the variant's last stage, without set-up and evaluation.",
         f"{_FASTEST} Size: of the exported file.",
+        *([_ONE_SEED] if any(row["timed"] == 1 < row["n"] for row in rows) else []),
         *([_LEFT_OUT] if left_out else []),
         *disturbances(rows),
         *(["One seed: its interval speaks of the choice of examples only."] if lonely else []),

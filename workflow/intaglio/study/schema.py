@@ -152,6 +152,11 @@ class Profile(StudyPart):
     warmup: int = Field(5, ge=1, description="Calls before the clock starts.")
     calls: int = Field(30, ge=2, description="Calls that are timed, at each point of the grid.")
     threads: int = Field(2, ge=1, description="CPU threads.")
+    seeds: Literal["first", "all"] = Field(
+        "first",
+        description="Which runs of a variant are measured. Times depend on shapes, not on seeds, so one run tells as "
+        "much as all; variants with a `cut`, whose shapes depend on the seed, are measured for every seed.",
+    )
     devices: tuple[Literal["cpu", "cuda"], ...] = Field(
         ("cpu", "cuda"), min_length=1, description="Devices; one that is absent is left out."
     )

@@ -26,12 +26,23 @@ def backend_rows(records: Sequence[Record]) -> list[Row]:
 
 def _rows_of_group(group: Sequence[Record]) -> list[Row]:
     """Return the rows of one task and model."""
-    timed, _ = of_one_machine([{**record.row, **row} for record in group for row in record.timed])
+    timed, others = of_one_machine([{**record.row, **row} for record in group for row in record.timed])
     cells = _by_place(timed)
+    profiled = [record for record in group if "operators" in record.tables]
     operators = _by_place(
-        {**row, "variant": record.row["variant"]} for record in group for row in record.tables["operators"].to_pylist()
+        {**row, "variant": record.row["variant"]}
+        for record in profiled
+        for row in record.tables["operators"].to_pylist()
     )
-    rows = [{**_row(cell), "operators": most_time(operators.get(place, []))} for place, cell in cells.items()]
+    elsewhere = _by_place(others)
+    rows = [
+        {
+            **_row(cell),
+            "left_out": len(elsewhere.get(place, [])),
+            "operators": most_time(operators.get(place, [])),
+        }
+        for place, cell in cells.items()
+    ]
     fastest: dict[tuple[str, str], Row] = {}
     for row in sorted(rows, key=lambda row: -row["latency_ms_mean"]):
         fastest[row["variant"], row["device"]] = row
@@ -76,12 +87,15 @@ def _row(seeds: Sequence[Row]) -> Row:
 
 
 def _against(seeds: Sequence[Row], baseline: Sequence[Row]) -> Row:
-    """Return the ratios to `float` in its fastest backend, over common seeds."""
-    of_seed = {row["seed"]: row for row in baseline}
-    pairs = [(of_seed[row["seed"]], row) for row in seeds if row["seed"] in of_seed]
+    """Return the ratios to `float` in its fastest backend.
+
+    A run stands beside that of the same seed, or, where that was not measured, beside the mean of those that were.
+    """
+    of_seed = {row["seed"]: row["mean_ms"] for row in baseline}
+    mean, _ = mean_sd(of_seed.values())
     return {
-        "speedup": _ratio([(base["mean_ms"], row["mean_ms"]) for base, row in pairs]),
-        "size_ratio": _ratio([(base.get("size_mb"), row.get("size_mb")) for base, row in pairs]),
+        "speedup": _ratio([(of_seed.get(row["seed"], mean), row["mean_ms"]) for row in seeds]),
+        "size_ratio": _ratio([(base.get("size_mb"), row.get("size_mb")) for base in baseline[:1] for row in seeds]),
     }
 
 

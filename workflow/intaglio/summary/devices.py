@@ -8,7 +8,7 @@ from typing import Any
 _Row = Mapping[str, Any]
 _VARIANT = ("task", "model", "variant")
 _PLACE = ("device", "device_name", "backend", "batch_size", "length")
-_OF_VARIANT = (*_PLACE, "latency_ms_mean", "latency_ms_sd", "speedup", "timed")
+_OF_VARIANT = (*_PLACE, "latency_ms_mean", "latency_ms_sd", "speedup", "timed", "left_out")
 _OF_RUN = (*_PLACE, "mean_ms", "std_ms", "p99_ms")
 
 
@@ -16,7 +16,7 @@ def on_devices(variants: Sequence[_Row], backends: Sequence[_Row]) -> list[dict[
     """Return rows of variants.parquet, each with columns of its fastest backend on every device.
 
     A variant that was not timed has one row, in which these columns are null. The column `timed` is the number of runs
-    behind the times.
+    behind the times; see `schemas.BACKENDS` for the others.
     """
     fastest = [{**row, "timed": row["n"]} for row in backends if row["fastest"]]
     return _joined(variants, fastest, _VARIANT, _OF_VARIANT)

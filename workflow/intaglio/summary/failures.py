@@ -21,7 +21,7 @@ def reasons(run: Mapping[str, Any]) -> list[str]:
 
     A training leaves it in its work folder, any other job in the last line of its log.
     """
-    folders = [*run["stages"], run["evaluation"], run.get("export"), run["profile"]]
+    folders = [*run["stages"], run["evaluation"], run["export"], run["profile"]]
     found = []
     for folder, work in zip_longest(folders, run.get("work", [])):
         if folder is None or (Path(folder) / MANIFEST).is_file():

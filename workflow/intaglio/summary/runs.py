@@ -68,6 +68,8 @@ def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
     record = Record({"study": study["study"], **key, **facts})
     missing, damaged = [], []
     for kind, read in _READERS.items():
+        if run[kind] is None:
+            continue
         folder = Path(run[kind])
         if not (folder / MANIFEST).is_file():
             missing.append(kind)
@@ -136,13 +138,9 @@ def _read_evaluation(record: Record, folder: Path, _study: Mapping[str, Any], ru
     }
 
 
-def _read_profile(record: Record, folder: Path, study: Mapping[str, Any], _run: Mapping[str, Any]) -> None:
-    latency = schemas.read_table(folder / "latency.parquet", schemas.LATENCY)
+def _read_export(record: Record, folder: Path, _study: Mapping[str, Any], _run: Mapping[str, Any]) -> None:
     sizes = schemas.read_table(folder / "sizes.parquet", schemas.SIZES)
-    operators = schemas.read_table(folder / "operators.parquet", schemas.OPERATORS)
-    record.tables |= {"latency": latency, "sizes": sizes, "operators": operators}
-    batch_size, length = study["profile"]["headline"]
-    record.timed = [row for row in latency.to_pylist() if (row["batch_size"], row["length"]) == (batch_size, length)]
+    record.tables["sizes"] = sizes
     components: dict[str, list[dict[str, Any]]] = {}
     for row in sizes.to_pylist():
         components.setdefault(row["component"], []).append(row)
@@ -151,14 +149,22 @@ def _read_profile(record: Record, folder: Path, study: Mapping[str, Any], _run: 
         record.row[column] = sum(row["bytes"] for row in of_it) / _MB if of_it else None
     nonzero = components.get("nonzero")
     record.row["nonzero"] = sum(row["count"] for row in nonzero) if nonzero else None
-    about = open_artifact(folder, "profile")
-    record.row["disturbed"] = about.get("disturbed")
-    record.conversions += lineage.exported(about.get("export", {}))
+    record.conversions += lineage.exported(open_artifact(folder, "export"))
+
+
+def _read_profile(record: Record, folder: Path, study: Mapping[str, Any], _run: Mapping[str, Any]) -> None:
+    latency = schemas.read_table(folder / "latency.parquet", schemas.LATENCY)
+    operators = schemas.read_table(folder / "operators.parquet", schemas.OPERATORS)
+    record.tables |= {"latency": latency, "operators": operators}
+    batch_size, length = study["profile"]["headline"]
+    record.timed = [row for row in latency.to_pylist() if (row["batch_size"], row["length"]) == (batch_size, length)]
+    record.row["disturbed"] = open_artifact(folder, "profile").get("disturbed")
 
 
 _Reader = Callable[[Record, Path, Mapping[str, Any], Mapping[str, Any]], None]
 _READERS: dict[str, _Reader] = {
     "checkpoint": _read_checkpoint,
     "evaluation": _read_evaluation,
+    "export": _read_export,
     "profile": _read_profile,
 }
