@@ -32,6 +32,7 @@ from intaglio.study.load import load
 from intaglio.study.schema import Pretrained
 from tiny import MAX_LENGTH, tiny_config, tiny_model, tiny_tokenizer
 
+LENGTHS = {"max_length": 16, "longest_profiled": 16}
 WIDTHS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 INT = {"stage": "quantize", "integer": ["linear", "gelu", "softmax", "layernorm"], "variants": ["int"]}
 CUT = {"stage": "cut", "variants": ["cut-50", "cut-70"]}
@@ -49,7 +50,7 @@ def own(tmp_path) -> Path:
 def step(folder: Path, *stages: dict[str, Any]) -> Path:
     entry = Pretrained.model_validate({"source": {"kind": "files", "path": str(folder)}})
     output = folder.parent / "model"
-    prepare_model(entry, None, output, {"max_length": 16, "stages": list(stages)})
+    prepare_model(entry, None, output, {**LENGTHS, "stages": list(stages)})
     return output
 
 
@@ -63,10 +64,10 @@ def refusal(folder: Path, *stages: dict[str, Any]) -> str:
     return message
 
 
-def demanded(config: Any, *stages: dict[str, Any], max_length: int = 16) -> str:
+def demanded(config: Any, *stages: dict[str, Any], **lengths: int) -> str:
     """Return why a model of this configuration is refused; nothing if it is not."""
     try:
-        check_demands(config, {"max_length": max_length, "stages": list(stages)}, "mine")
+        check_demands(config, {**LENGTHS, **lengths, "stages": list(stages)}, "mine")
     except UserError as error:
         assert "\n" not in str(error)
         assert "did you mean" not in str(error)
@@ -131,7 +132,9 @@ def test_other_architectures_can_be_pruned_and_distilled_where_their_layers_are_
 
 
 def test_texts_longer_than_the_model_takes():
-    assert f"takes {MAX_LENGTH} at most" in demanded(tiny_config(), max_length=64)
+    assert demanded(tiny_config(), max_length=64) == f"max_length: 64 tokens, but mine takes {MAX_LENGTH} at most"
+    message = f"profile.lengths: 128 tokens, but mine takes {MAX_LENGTH} at most"
+    assert demanded(tiny_config(), longest_profiled=128) == message
     assert "layers: 3 in the student, but the model has 2" in demanded(tiny_config(), {**DISTILLED, "layers": 3})
 
 
@@ -240,7 +243,7 @@ def test_types_of_tokens_for_a_model_with_one_type(tmp_path):
 
 def test_models_that_are_there_already_are_held_against_added_variants(own):
     output = step(own)
-    wanted = {"max_length": 16, "stages": [INT]}
+    wanted = {**LENGTHS, "stages": [INT]}
     check_models([{"model": str(output), "wanted": wanted}])
     with pytest.raises(UserError, match=r"layers: 9 in the student, but the model has 2 \(variants distilled\)"):
         check_models([{"model": str(output), "wanted": {**wanted, "stages": [{**DISTILLED, "layers": 9}]}}])
@@ -263,4 +266,4 @@ def test_demands_of_a_study_and_no_part_of_a_key(tmp_path, monkeypatch):
     (job,) = after.jobs["model"].values()
     stages = {entry["stage"]: entry["variants"] for entry in job.options["wanted"]["stages"]}
     assert stages == {"quantize": ["int"], "distil": ["small"]}
-    assert job.options["wanted"]["max_length"] == 128
+    assert (job.options["wanted"]["max_length"], job.options["wanted"]["longest_profiled"]) == (128, 128)

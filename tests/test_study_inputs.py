@@ -7,16 +7,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from intaglio.cli import main
 from intaglio.errors import UserError
 from intaglio.planning.plan import make_plan
 from intaglio.study.files import check_owner, check_paths, record_owner
 from intaglio.study.load import load
 from intaglio.study.schema import Study
-from study_on_files import ROOT
+from study_on_files import ROOT, snakemake, write_study
+from tiny import MAX_LENGTH
 
 PROGRAM = Path(sys.executable).parent / "snakemake"
 STUDY = """\
@@ -121,6 +124,35 @@ def test_what_yaml_would_not_say(tmp_path: Path, old: str, new: str, message: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (STUDY.replace("    text: [text]", "\ttext: [text]"), ", line 6: not YAML: a tab; indent by spaces"),
+        (STUDY.replace("study: mine", "study: mine: two"), ", line 1: not YAML: a second colon; put a value"),
+        ("", ": holds nothing where a study belongs"),
+        ("- study", ": holds a list where a study belongs"),
+        (STUDY.replace("train.csv", "trian.csv"), ", line 5: tasks.mails.source.train: no such file or folder"),
+        (STUDY, None),
+    ],
+)
+def test_a_study_file_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
+    """What Snakemake refuses without file and line before it runs anything of ours, `intaglio study` names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.csv").write_text("text,label\na,ham\nb,spam\n")
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "study.yaml"
+    path.write_text(content)
+    assert main(["study", str(path)]) == (0 if message is None else 2)
+    printed = capsys.readouterr()
+    if message is None:
+        assert printed.out.startswith(f"{path}: 1 runs, ")
+    else:
+        assert printed.err.startswith(f"intaglio study: {path}{message}")
+        assert printed.err.count("\n") == 1
+
+
 def test_accumulation_divides_the_batch_of_all_levels_together(tmp_path: Path) -> None:
     halves = "seeds: [0]\nstages: {finetune: {batch_size: 30}}"
     for accumulation, refused in ((4, True), (3, False)):
@@ -186,6 +218,8 @@ def test_a_results_folder_belongs_to_one_study_file(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("study: mine\n", "", "study: is missing"),
+        # Snakemake's own words, before it reads the Snakefile; README sends to `intaglio study`.
+        ("    text: [text]", "\ttext: [text]", "Config file is not valid JSON or YAML"),
         ("seeds: [0]", "seeds: [0]\nseeds: [1]", "study.yaml, line 3: the key 'seeds' stands there already, on line 2"),
         ("train.csv", "trian.csv", "tasks.mails.source.train: no such file or folder: trian.csv"),
     ],
@@ -198,3 +232,27 @@ def test_snakemake_says_so_before_any_job(tmp_path: Path, old: str, new: str, me
     assert done.returncode != 0
     assert message in done.stderr + done.stdout
     assert "MissingInputException" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"profile": {"lengths": [16, 512], "headline": [1, 16], "batch_sizes": [1]}},
+            f"profile.lengths: 512 tokens, but model takes {MAX_LENGTH} at most",
+        ),
+        (
+            {"variants": {"float": None, "small": [{"stage": "distil", "layers": 9}]}},
+            "layers: 9 in the student, but the model has 2 (variants small)",
+        ),
+    ],
+)
+def test_what_the_model_cannot_give_stops_before_any_training(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    write_study(tmp_path, **changes)
+    printed = snakemake(tmp_path, "--cores", "1", check=False)
+    assert message in printed
+    assert "rule finetune:" not in printed
+    assert not (tmp_path / "results/store/finetune").exists()

@@ -137,6 +137,15 @@ def _plan(arguments: Arguments) -> None:
     write_plan(make_plan(load(arguments.options)), arguments.output)
 
 
+def _study(arguments: Arguments) -> None:
+    """Check a study file, and say what it plans."""
+    from intaglio.planning.plan import make_plan
+    from intaglio.study.load import read
+
+    plan = make_plan(read(arguments.file))
+    print(f"{arguments.file}: {len(plan.runs)} runs, {sum(map(len, plan.jobs.values()))} jobs")
+
+
 def _summarize(arguments: Arguments) -> None:
     """Gather the results of a study into tables."""
     from intaglio.summary.summarize import write_summary
@@ -203,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     verb(_evaluate, "checkpoint", "data", "max-length", "output")
     verb(_export, "checkpoint", "output")
     verb(_profile, "checkpoint", "export", "options", "output")
+    verb(_study).add_argument("file", type=Path, help="study file")
     verb(_plan, "options", "output")
     verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="take what there is")
     for run in (_pages, _plot):

@@ -41,8 +41,9 @@ def check_demands(config: Any, wanted: Mapping[str, Any], name: str) -> None:
         UserError: one line: the model, the reasons, and the variants concerned.
     """
     longest = longest_input(config.to_dict())
-    if longest is not None and wanted["max_length"] > longest:
-        raise UserError(f"max_length: {wanted['max_length']} tokens, but {name} takes {longest} at most")
+    for key, length in (("max_length", wanted["max_length"]), ("profile.lengths", wanted["longest_profiled"])):
+        if longest is not None and length > longest:
+            raise UserError(f"{key}: {length} tokens, but {name} takes {longest} at most")
     reasons: dict[str, list[str]] = {}
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config)

@@ -16,8 +16,8 @@ def demands(study: Study, model: str) -> dict[str, Any]:
     It decides no result, so it is in no key: variants can be added and renamed.
 
     Returns:
-        `max_length`, and `stages`: a list of `stage`, the options by which a model can be unfit for it, and `variants`,
-        the names of those that have it.
+        `max_length`, `longest_profiled` (the largest of the profile's lengths), and `stages`: a list of `stage`, the
+        options by which a model can be unfit for it, and `variants`, the names of those that have it.
     """
     wanted: dict[str, dict[str, Any]] = {}
     for task in study.tasks.values():
@@ -26,7 +26,8 @@ def demands(study: Study, model: str) -> dict[str, Any]:
                 entry = wanted.setdefault(repr(demand), {**demand, "variants": []})
                 if variant not in entry["variants"]:
                     entry["variants"].append(variant)
-    return {"max_length": study.max_length, "stages": list(wanted.values())}
+    longest = max(study.profile.lengths)
+    return {"max_length": study.max_length, "longest_profiled": longest, "stages": list(wanted.values())}
 
 
 def _of_recipe(stages: list[AnyStage], model: str, studied: bool) -> list[dict[str, Any]]:

@@ -58,6 +58,15 @@ KNOWN_TASKS: Mapping[str, Mapping[str, Any]] = {
         "accuracy",
         {"test_matched": "validation_matched", "test_mismatched": "validation_mismatched"},
     ),
+    "mrpc": {
+        **_glue("mrpc", ["sentence1", "sentence2"], ["not_equivalent", "equivalent"], "accuracy", _DEV),
+        "positive": "equivalent",
+    },
+    "qqp": {
+        **_glue("qqp", ["question1", "question2"], ["not_duplicate", "duplicate"], "accuracy", _DEV),
+        "positive": "duplicate",
+    },
+    "qnli": _glue("qnli", ["question", "sentence"], _ENTAILMENT, "accuracy", _DEV),
     "movie": _sentiment("movieReviewSnippets_GroundTruth.txt"),
     "nyt": _sentiment("nytEditorialSnippets_GroundTruth.txt"),
     "tweets": _sentiment("tweets_GroundTruth.txt"),

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from intaglio.errors import UserError, nearest
-from intaglio.study.files import StudyFiles
+from intaglio.study.files import StudyFiles, check_paths
 from intaglio.study.schema import Study
 
 # What is wanted, in words, where the pattern of a name or of a pin is not met.
@@ -26,6 +27,21 @@ _MAPPINGS = {
     "models": "models: {mine: {source: ...}}",
     "variants": "variants: {float: null}",
 }
+
+
+def read(path: Path) -> Study:
+    """Read a study file and check it, the user's own files that it names included.
+
+    Raises:
+        UserError: as `load` and `check_paths`; for what is not YAML, too, where Snakemake names no file and no line.
+    """
+    StudyFiles([path])
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds {_kind(config)} where a study belongs, as in config/template.yaml")
+    study = load(config, [path])
+    check_paths(study, [path])
+    return study
 
 
 def load(config: Mapping[str, Any], files: Sequence[Path] = ()) -> Study:

@@ -199,7 +199,8 @@ class QuantizeOptions(TrainingOptions):
         0.4,
         ge=0,
         le=1,
-        description="Share of calibration examples whose prediction may change before training; more fails the run.",
+        description="Share of calibration examples whose prediction may change before training. The run fails where "
+        "the share is surely larger: the lower bound of its exact binomial 95 % interval is above the tolerance.",
     )
     learning_rate: float = Field(2e-6, gt=0, description="Peak learning rate; a float-sized one makes tasks collapse.")
 
