@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from encoders import calibrated
-from intaglio.arithmetic import products as choice
+from intaglio.arithmetic import kernels
 from intaglio.execution import products
 from intaglio.execution.on_torch import integer_model
 from intaglio.execution.products import (
@@ -156,7 +156,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, onednn: Any, int_mm: Any) -> Any:
 @pytest.mark.parametrize("kind", [Saturating, Absent])
 def test_a_kernel_that_saturates_or_is_absent_is_not_taken(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # however fast it is
-    monkeypatch.setattr(choice, "seconds", lambda kernels, _: {kernel: -i for i, kernel in enumerate(kernels)})
+    monkeypatch.setattr(kernels, "seconds", lambda given, _: {kernel: -i for i, kernel in enumerate(given)})
     assert chosen(monkeypatch, kind, kind) is FloatProduct
 
 
@@ -171,7 +171,7 @@ def test_a_reference_loop_costs_milliseconds(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("place", range(3))
 def test_the_fastest_of_exact_kernels_is_taken(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        choice, "seconds", lambda kernels, _: {kernel: 1 + (i != place) for i, kernel in enumerate(kernels)}
+        kernels, "seconds", lambda given, _: {kernel: 1 + (i != place) for i, kernel in enumerate(given)}
     )
     first, second = type("First", (FloatProduct,), {}), type("Second", (FloatProduct,), {})
     assert chosen(monkeypatch, first, second) is [FloatProduct, first, second][place]

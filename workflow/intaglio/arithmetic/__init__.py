@@ -1,6 +1,6 @@
-"""The integer specification of the encoder: what docs/arithmetic.md states, on tensors and nothing else.
+"""The integer arithmetic of the encoder, as docs/arithmetic.md specifies it, on tensors.
 
-A value is an integer times a scale. Here the integers are carried by float32 tensors (simulated arithmetic), exactly:
-no integer that meets another in a float32 operation exceeds 2^24, and where a sum may exceed it, it is taken in
-float64 or in int64. Every function has a straight-through gradient in units of its integers.
+A value is an integer times a scale. Here float32 tensors carry the integers exactly (simulated arithmetic): integers
+that meet in a float32 operation never exceed 2^24, and sums that may exceed it are computed in float64 or int64. Every
+function has a straight-through gradient in units of its integers.
 """

@@ -2,8 +2,8 @@
 
 GELU(x) = x (1 + erf(x / sqrt 2)) / 2 with erf(x) = sgn(x) [a (min(|x|, -b) + b)^2 + 1], a = -0.2888, b = -1.769.
 
-A function of 8 bits is a table of 256 entries; the polynomial, on a fixed grid of 1/256, says what stands in it. The
-input has a zero point, since below b sqrt 2 = -2.502 the polynomial is zero.
+A function of 8 bits is a table of 256 entries. The polynomial, on a fixed grid of 1/256, computes the entries. The
+input has a zero point, since the polynomial is zero below b sqrt 2 = -2.502.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from intaglio.arithmetic.pieces import fill_rows, like
 A, B = -0.2888, -1.769
 GRID = 2.0**-8
 GRID_BOUND = largest(16)
-# The argument of erf is x / sqrt 2; in units of the grid, b is this far out and 1 is that many squares of the unit.
+# In units of the grid: -b sqrt 2, and 1 in squared units divided by -a (erf takes x / sqrt 2).
 Q_B = round(-B * sqrt(2) / GRID)
 Q_ONE = round(-2 / A / GRID**2)
-# 1 + erf has 20 bits: these low ones go, so that its product with the input stays within 31.
+# 1 + erf has 20 bits. The lowest bits are dropped, so that its product with the input fits 31 bits.
 SHIFT = 5
 OUTPUT_SCALE = GRID * 2**SHIFT / (2 * Q_ONE)
-# Where the polynomial is zero, a little further out.
+# Below this input the polynomial is zero (with a small margin).
 LOWEST = 2.51
 CODES = 256
 
@@ -48,9 +48,9 @@ class GeluTable:
     Attributes:
         input_scale: of `code - zero_point`, no dimension.
         zero_point: an integer in [0, 254], no dimension.
-        entries: float32 integers [256], a result for every code.
+        entries: float32 integers [256], the result for every code.
         slopes: float32 [256], GELU's derivative for every code; zero at both ends, where the input may be clipped, and
-            where the result is at a bound.
+            wherever the result is at a bound.
         scale: of the results, no dimension.
     """
 
@@ -62,7 +62,7 @@ class GeluTable:
 
 
 def gelu_table(range_: Tensor) -> GeluTable:
-    """Return the table for results up to `range_` (largest magnitude, no dimension)."""
+    """Return the table for results of magnitude at most `range_` (no dimension)."""
     scale = scale_of(range_, 8)
     input_scale = (range_ + LOWEST) / (CODES - 1)
     zero_point = (LOWEST / input_scale).ceil().clamp(max=CODES - 2)
@@ -87,7 +87,7 @@ class _Gelu(torch.autograd.Function):
         slopes = table.slopes * (table.input_scale / table.scale)
 
         def of_rows(result: Tensor, slope: Tensor | None, x: Tensor) -> None:
-            # accumulators become codes by the rule of `rescale`
+            # accumulators become codes as in `rescale`
             codes = torch.mul(x, multiplier, out=result).round_().add_(table.zero_point).clamp_(0, CODES - 1).int()
             _look_up(table.entries, codes, result)
             if slope is not None:
@@ -107,10 +107,10 @@ class _Gelu(torch.autograd.Function):
 
 
 def gelu(x: Integers, table: GeluTable, inplace: bool = False) -> Integers:
-    """Return GELU of accumulators, whose scale may be one for each channel, as 8-bit integers.
+    """Return GELU of accumulators as 8-bit integers.
 
-    The gradient is GELU's own, zero where input or result are at a bound. `inplace`: while gradients are recorded the
-    result may take the place of `x`, which nobody needs any more.
+    The scale of `x` may be one per channel. The gradient is GELU's own, zero where input or result are at a bound. With
+    `inplace`, the result may overwrite `x` while gradients are recorded.
     """
     values: Tensor = _Gelu.apply(x.values, x.scale / table.input_scale, table, inplace)  # type: ignore[no-untyped-call]
     return Integers(values, table.scale)

@@ -1,4 +1,4 @@
-"""Integers with a scale, and how real values and products become such."""
+"""Integers with a scale; quantization of real values and requantization of accumulators."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.pieces import fill_rows, like
 
-# A float32 holds every integer up to here, and nothing in the specification is larger.
+# float32 holds every integer up to this. No integer of the specification is larger.
 EXACT = 2**24
-# No scale and no range is smaller.
+# Lower bound of scales and ranges.
 SMALLEST = 1e-10
 # Activations have 8 bits.
 LOW, HIGH = -128, 127
 
 
 def largest(bits: int) -> int:
-    """Return the largest magnitude of a symmetric signed integer of so many bits: 127 for 8."""
+    """Return the largest magnitude of a symmetric signed integer of `bits` bits: 127 for 8."""
     return int(2 ** (bits - 1) - 1)
 
 
 @dataclass(frozen=True)
 class Integers:
-    """Integers and the real value of one of them.
+    """Integers and their scale.
 
     Attributes:
         values: float32, any shape, integral.
-        scale: float32, on the same device: no dimension, or one for the last dimension of `values`.
+        scale: float32, on the same device: the real value of one, without dimension or one per entry of the last
+            dimension of `values`.
     """
 
     values: Tensor
@@ -43,34 +44,34 @@ class Integers:
 
 
 def real(x: Tensor | Integers) -> Tensor:
-    """Return real values of what may be integers."""
+    """Return real values: those of integers, or the tensor itself."""
     return x.real if isinstance(x, Integers) else x
 
 
 def magnitude(x: Tensor, dim: int) -> Tensor:
-    """Return the largest magnitude along a dimension, which stays with size 1."""
-    # A tenth of the time of vector_norm, and no tensor of the size of x.
+    """Return the largest magnitude along a dimension, which is kept with size 1."""
+    # Takes a tenth of the time of vector_norm, and no temporary tensor of the size of x.
     return torch.maximum(x.amax(dim, keepdim=True), -x.amin(dim, keepdim=True))
 
 
 def scale_of(range_: Tensor, bits: int) -> Tensor:
-    """Return the scale at which the largest integer of so many bits stands for `range_` (largest magnitude)."""
+    """Return the scale at which the largest integer of `bits` bits represents `range_` (a largest magnitude)."""
     return range_.clamp_min(SMALLEST) / largest(bits)
 
 
 def floor_log2(x: Tensor) -> Tensor:
     """Return floor(log2(x)) of positive numbers, exactly, as float32."""
-    # float32's own exponent; frexp takes several times as long
+    # float32's own exponent; frexp is several times as slow
     return ((x.view(torch.int32) >> 23) - 127).float()
 
 
 def half(shift: Tensor) -> Tensor:
-    """Return what rounds a shift to the right: 2^(shift - 1), or 0 where nothing is shifted."""
+    """Return the offset that makes a shift to the right round: 2^(shift - 1), or 0 for no shift."""
     return torch.where(shift > 0, torch.exp2(shift - 1), 0.0)
 
 
 def pass_inside(grad: Tensor, result: Tensor, low: float, high: float, out: Tensor) -> Tensor:
-    """Write gradients into `out`: as they are where the result is between its bounds, zero where it is at one."""
+    """Write gradients into `out`: unchanged where the result is strictly between its bounds, else zero."""
     found: Tensor = torch.ops.aten.hardtanh_backward.grad_input(grad, result, low, high, grad_input=out)
     return found
 
@@ -104,15 +105,16 @@ def rescale(x: Tensor, multiplier: Tensor, low: int = LOW, high: int = HIGH, inp
     """Requantize: round `x * multiplier` to integers and clip them.
 
     With integers `x` this is dyadic requantization (Jacob et al. 2018; I-BERT, section 3.1): a float32 multiplier is a
-    24-bit integer times a power of two. The product is rounded to float32, that to the nearest integer, ties to even.
+    24-bit integer times a power of two. The product is rounded to float32 and then to the nearest integer, ties to
+    even.
 
     The gradient is straight-through: the multiplier, or zero where the result is at a bound.
 
     Args:
         x: float32, any shape: integers to requantize, or real values to quantize.
-        multiplier: float32, without dimension or one for the last dimension of `x`.
+        multiplier: float32, without dimension or one per entry of the last dimension of `x`.
         low, high: bounds of the result.
-        inplace: while gradients are recorded the result may take the place of `x`, which nobody needs any more.
+        inplace: whether the result may overwrite `x` while gradients are recorded.
     """
     if torch.is_grad_enabled() and x.requires_grad:
         result: Tensor = _Rescale.apply(x, multiplier, low, high, inplace)  # type: ignore[no-untyped-call]
@@ -121,7 +123,7 @@ def rescale(x: Tensor, multiplier: Tensor, low: int = LOW, high: int = HIGH, inp
 
 
 def requantize(x: Tensor | Integers, scale: Tensor, inplace: bool = False) -> Integers:
-    """Bring accumulators, or real values, to 8 bits of another scale; the former in place, if so told (`rescale`)."""
+    """Requantize accumulators, or quantize real values, to 8 bits at `scale`; `inplace` as in `rescale`."""
     if isinstance(x, Integers):
         return Integers(rescale(x.values, x.scale / scale, LOW, HIGH, inplace), scale)
     return Integers(rescale(x, 1 / scale), scale)
@@ -145,11 +147,11 @@ class _Shorten(torch.autograd.Function):
 
 
 def shorten(x: Integers, shift: Tensor) -> Integers:
-    """Shift integers to the right, to the nearest (halves up), and clip them to 8 bits.
+    """Shift integers to the right, round to nearest (halves up) and clip to 8 bits.
 
     Args:
         x: integers with one scale.
-        shift: by how many bits, no dimension, float32.
+        shift: number of bits, no dimension, float32.
 
     The gradient is straight-through, zero where the result is at a bound.
     """
@@ -157,11 +159,12 @@ def shorten(x: Integers, shift: Tensor) -> Integers:
     return Integers(values, x.scale * torch.exp2(shift))
 
 
-def keep(x: Tensor, probability: float, value: float = 1.0) -> Tensor:
-    """Return what dropout of this probability leaves, float32 of the shape of `x`: `value`, or 0 where it drops."""
+def dropout_mask(x: Tensor, probability: float, value: float = 1.0) -> Tensor:
+    """Return a dropout mask, float32 of the shape of `x`: `value` with probability 1 - `probability`, else 0."""
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.empty_like(x).bernoulli_(1 - probability).mul_(value)
-    # A tenth of the time of bernoulli_: four 16-bit numbers of one random one. The probability is met to 2^-17.
+    # A tenth of the time of bernoulli_: one random 64-bit number gives four of 16 bits. The probability is met to
+    # 2^-17.
     drawn = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     numbers = drawn.view(torch.int16)[: x.numel()].view(x.shape)
     kept = torch.ge(numbers, round(probability * 2**16) - 2**15, out=torch.empty(x.shape))
@@ -169,9 +172,9 @@ def keep(x: Tensor, probability: float, value: float = 1.0) -> Tensor:
 
 
 def dropout(x: Tensor | Integers, probability: float, training: bool) -> Tensor | Integers:
-    """Drop values; what remains stays an integer, since the scale takes the factor 1 / (1 - probability)."""
+    """Apply dropout; integers stay integers, since their scale takes the factor 1 / (1 - probability)."""
     if not training or probability == 0:
         return x
     if not isinstance(x, Integers):
         return torch.nn.functional.dropout(x, probability)
-    return Integers(x.values * keep(x.values, probability), x.scale / (1 - probability))
+    return Integers(x.values * dropout_mask(x.values, probability), x.scale / (1 - probability))

@@ -1,4 +1,4 @@
-"""Integer LayerNorm: exact sums, Newton's square root, one division a row."""
+"""Integer LayerNorm: exact sums, Newton's square root, one division per row."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, half, l
 from intaglio.arithmetic.pieces import fill_rows, like
 from intaglio.arithmetic.sqrt import isqrt, normalize, power_of_two
 
-# The normalized value stands on a grid of 2^-9, gamma has 10 bits: product and beta stay below 2^24.
+# Normalized values are on a grid of 2^-9 and gamma has 10 bits: their product plus beta stays below 2^24.
 GRID_BITS = 9
 GAMMA_BOUND = largest(10)
 BETA_BOUND = 2**22
-# Deviations are shortened to so many bits and a sign: their squares stay within 2^24.
+# Deviations are shortened to this many bits and a sign, so that their squares stay within 2^24.
 SHORT_BITS = 12
-# Shifts of deviations, which have 22 bits and a sign.
+# Number of possible shifts of deviations, which have 22 bits and a sign.
 SHIFTS = 24 - SHORT_BITS
 GUARD_BOUND = 2.0**40
 LARGEST_SHIFT = 20
@@ -33,9 +33,9 @@ class Affine:
 
     Attributes:
         gamma: float32 integers [width], at most 511.
-        beta: float32 integers [width], at most 2^22, of LayerNorm's result.
+        beta: float32 integers [width], at most 2^22, at the scale of LayerNorm's result.
         scale: of LayerNorm's result, no dimension.
-        shift: from there to the scale of its 8 bits, no dimension.
+        shift: from that scale to the scale of its 8 bits, no dimension.
     """
 
     gamma: Tensor
@@ -45,11 +45,11 @@ class Affine:
 
 
 def quantize_affine(gamma: Tensor, beta: Tensor, short_scale: Tensor | None) -> Affine:
-    """Quantize gamma and beta so that the result's scale is a power of two below that of the 8 bits made of it.
+    """Quantize gamma and beta; the scale of the result is that of its 8 bits over a power of two.
 
     Args:
         gamma, beta: real, [width].
-        short_scale: the calibrated scale of these 8 bits, no dimension; None if nobody takes them.
+        short_scale: the calibrated scale of the 8-bit result, no dimension; None if no layer takes 8 bits.
     """
     need = torch.maximum(gamma.abs().amax() / GAMMA_BOUND, beta.abs().amax() / (BETA_BOUND >> GRID_BITS))
     need = need.clamp_min(SMALLEST)
@@ -67,24 +67,24 @@ def quantize_affine(gamma: Tensor, beta: Tensor, short_scale: Tensor | None) -> 
 
 
 def guards(epsilon: float, scale: Tensor, width: int) -> Tensor:
-    """Return what epsilon adds to a row's sum of squares, for every shift of the deviations: float64 integers."""
+    """Return the share of epsilon in a row's sum of squares, for every shift of the deviations: float64 integers."""
     guard = epsilon * width / scale.double().square()
     shifts = torch.arange(SHIFTS, device=scale.device, dtype=torch.float64)
     return (guard * torch.exp2(-2 * shifts)).round_().clamp_(1, GUARD_BOUND)
 
 
 def reciprocal_constants(width: int) -> tuple[int, int]:
-    """Return (P, round(sqrt(width) * 2^P)), the dividend of the one division a row; it is in [2^24, 2^25]."""
+    """Return (P, round(sqrt(width) * 2^P)), the latter in [2^24, 2^25]: the dividend of the one division per row."""
     precision = 25 - isqrt_of(width).bit_length()
     return precision, round(sqrt(width) * 2**precision)
 
 
 def row_multiplier(squares: Tensor, width: int) -> Tensor:
-    """Return what brings shortened deviations to the grid of normalized values, a number for each row.
+    """Return the multiplier of each row that brings shortened deviations to the grid of normalized values.
 
     Args:
-        squares: float64 integers, [..., 1]: the sum of their squares and what epsilon adds to it (`guards`).
-        width: how many there are in a row.
+        squares: float64 integers, [..., 1]: the sum of squared deviations plus the share of epsilon (`guards`).
+        width: length of a row.
 
     Returns:
         [..., 1] float32: an integer of 11 bits times a power of two.
@@ -92,13 +92,13 @@ def row_multiplier(squares: Tensor, width: int) -> Tensor:
     normal, half_shift = normalize(squares)
     precision, dividend = reciprocal_constants(width)
     root = isqrt(normal)
-    # the operands are far below 2^53: float64's quotient, rounded down, is the integer one
+    # the operands are far below 2^53, so float64's quotient rounded down is the integer quotient
     reciprocal = (root * 0.5).floor_().add_(dividend).div_(root).floor_()
     return reciprocal.mul_(power_of_two(half_shift - (precision - GRID_BITS))).float()
 
 
 def _shorten(short: Tensor, shift: Tensor, squares: Tensor, x: Tensor) -> None:
-    """Write shortened deviations of rows from their mean, by how many bits, and the sum of their squares, float64."""
+    """Write the shortened deviations of rows from their mean, their shifts and the float64 sums of their squares."""
     width = x.shape[-1]
     total = x.sum(-1, keepdim=True, dtype=torch.float64)
     torch.sub(x, (total + width // 2).div_(width).floor_().float(), out=short)
@@ -124,7 +124,7 @@ def _forward(x: Tensor, guard: Tensor, affine: Affine) -> tuple[Tensor, Tensor, 
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, _gamma: Tensor, _beta: Tensor, guard: Tensor, affine: Affine) -> Tensor:
-        # gamma and beta are there for their gradients; their integers are in `affine`
+        # gamma and beta are arguments for their gradients only; their integers are in `affine`
         z, short, multiplier, down = _forward(x, guard, affine)
         ctx.save_for_backward(short, multiplier, down, affine.gamma, affine.beta, affine.scale)
         return z
@@ -135,7 +135,7 @@ class _LayerNorm(torch.autograd.Function):
         short, multiplier, down, gamma, beta, scale = ctx.saved_tensors
         grid = 2.0**-GRID_BITS
         inverse_sigma = multiplier * grid
-        # torch's own kernel on the integers: z = gamma / grid * (short / sigma) + beta, and short has all but mean zero
+        # torch's own kernel on integers: z = gamma / grid * (short / sigma) + beta, where short has nearly zero mean
         grad_x, grad_gamma, grad_beta = torch.ops.aten.native_layer_norm_backward(
             grad.contiguous(),
             short,
@@ -146,7 +146,7 @@ class _LayerNorm(torch.autograd.Function):
             beta,
             [True, True, True],
         )
-        # grad_gamma is in units of z; a real gamma of 1 is 1 / scale of them at a normalized value of 1
+        # grad_gamma is in units of z: a real gamma of 1 is 1 / scale of them at a normalized value of 1
         return grad_x.mul_(down), grad_gamma / scale, grad_beta / scale, None, None
 
 
@@ -159,10 +159,10 @@ def layer_norm(
         x: integers [..., width] with one scale.
         gamma, beta: real, [width].
         epsilon: added to the variance.
-        short_scale: the calibrated scale of the 8 bits that are made of the result; None if nobody takes them.
+        short_scale: the calibrated scale of the 8-bit result; None if no layer takes 8 bits.
 
     Returns:
-        Integers of magnitude below 2^24 with one scale (a constant row gives beta), and the shift to their 8 bits.
+        Integers of magnitude below 2^24 with one scale (a constant row gives beta), and the shift from them to 8 bits.
     """
     affine = quantize_affine(gamma.detach(), beta.detach(), short_scale)
     guard = guards(epsilon, x.scale, x.values.shape[-1])

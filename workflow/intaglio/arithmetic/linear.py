@@ -11,27 +11,27 @@ from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, half, largest, magnitude
 from intaglio.arithmetic.pieces import fill
-from intaglio.arithmetic.products import by_int8
+from intaglio.arithmetic.kernels import by_int8
 
 BOUND = largest(8)
 BIAS_BOUND = 2**21
-# 128 times this (or 98,400, if float32 misses it) and the largest bias stay below 2^24: every sum is exact in float32.
+# 128 times this (or 98,400, if float32 misses it) plus the largest bias stays below 2^24: sums are exact in float32.
 WEIGHT_SUM = 98_303
-# A term of a sum is a shortened accumulator times an integer of so many values.
+# Bound of the multiplier of a term of a sum, which multiplies a shortened accumulator.
 TERM_MULTIPLIER = 1023
 TERM_SHIFT = 20
 
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """A linear layer's integers, carried by float32.
+    """The integers of a linear layer, carried by float32.
 
     Attributes:
-        values: [out, in], within 127; int8 if that was asked for.
-        bias: [out], at the scale of the accumulators; for a term of a sum half of the shift is in it.
-        scale: of a channel's weights, [out].
+        values: [out, in], magnitude at most 127; of dtype int8 on request.
+        bias: [out], at the scale of the accumulators; for a term of a sum it includes half of the shift.
+        scale: of the weights of each output channel, [out].
         multiplier: of a term of a sum, [out], integers of at most 1,023; None for other layers.
-        shift: of the accumulators before that, no dimension.
+        shift: of the accumulators before the multiplication, no dimension.
     """
 
     values: Tensor
@@ -43,14 +43,14 @@ class QuantizedWeight:
 
 @dataclass(frozen=True)
 class Term:
-    """Accumulators on their way into a sum: `(values >> shift) * multiplier` are integers of scale `scale`.
+    """Accumulators to be added in a sum: `(values >> shift) * multiplier` are integers of scale `scale`.
 
     Attributes:
         values: float32 integers [..., out].
         multiplier, shift: as in QuantizedWeight.
         scale: of the sum, no dimension.
-        kept: what dropout leaves, 0 or 1 / (1 - probability), as `values`; None for everything.
-        spent: nobody else needs `values`: where gradients are recorded the sum may take their place.
+        kept: dropout mask of the shape of `values`, 0 or 1 / (1 - probability); None for no dropout.
+        spent: whether the sum may overwrite `values` while gradients are recorded.
     """
 
     values: Tensor
@@ -68,16 +68,16 @@ def quantize_weight(
     sum_scale: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> QuantizedWeight:
-    """Quantize a linear layer's weight to 8 bits an output channel, and its bias to the accumulator's scale.
+    """Quantize a weight to 8 bits per output channel, and the bias at the scale of the accumulators.
 
-    The scale of a channel is its largest magnitude over 127, or more where the bias or the sum of magnitudes would
-    leave the accumulators' 24 bits, or where the accumulator has to be a multiple of a sum's scale.
+    The scale of a channel is its largest magnitude over 127. It is larger if the bias or the sum of magnitudes would
+    exceed the accumulators' 24 bits, or if the accumulators have to be a multiple of a sum's scale.
 
     Args:
         weight: real, [out, in].
         bias: real, [out].
         input_scale: of the layer's input, no dimension.
-        sum_scale: of the sum that the layer's result is a term of, no dimension.
+        sum_scale: of the sum that the layer's result is added in, no dimension.
         dtype: of the weight's integers, float32 or int8.
     """
     scale = torch.maximum(_channel_scales(weight), bias.abs() / (input_scale * BIAS_BOUND)).clamp_min(SMALLEST)
@@ -86,7 +86,7 @@ def quantize_weight(
         ratio = scale * (input_scale / sum_scale)
         shift = floor_log2(TERM_MULTIPLIER / ratio.amax()).clamp(0, TERM_SHIFT)
         multiplier = (ratio * torch.exp2(shift)).ceil().clamp(1, TERM_MULTIPLIER)
-        # larger only where the multiplier was cut: accumulators keep their width before the result keeps its scale
+        # larger only where the multiplier was clipped: the accumulators' width comes before the scale of the result
         scale = torch.maximum(scale, multiplier * (sum_scale / (input_scale * torch.exp2(shift))))
     values = _rounded(weight, (1 / scale).unsqueeze(1), dtype)
     bias = (bias / (input_scale * scale)).round_().clamp_(-BIAS_BOUND, BIAS_BOUND)
@@ -96,9 +96,9 @@ def quantize_weight(
 
 
 def _channel_scales(weight: Tensor) -> Tensor:
-    """Return [out]: the scales that the largest magnitude and the sum of magnitudes of a channel need."""
+    """Return the scales [out] that each channel's largest magnitude and sum of magnitudes need."""
     width = weight.shape[1]
-    # Where the sum of `width` largest magnitudes would do, the sum need not be known; a thousandth for float32.
+    # If `width` largest magnitudes fit, the sum need not be computed. The margin of a thousandth is for float32.
     never = BOUND * width * 1.001 <= WEIGHT_SUM - width / 2
 
     def of_rows(weight: Tensor, scale: Tensor) -> None:
@@ -126,18 +126,18 @@ def _rounded(weight: Tensor, inverse: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _product(rows: Tensor, quantized: QuantizedWeight) -> Tensor:
-    """Return accumulators, float32 [rows, out], of 8-bit integers that float32 carries, [rows, in]."""
+    """Return accumulators, float32 [rows, out], of float32-carried 8-bit integers [rows, in]."""
     if quantized.values.dtype != torch.int8:
         return torch.addmm(quantized.bias, rows, quantized.values.T)
     integers = torch._int_mm(rows.to(torch.int8), quantized.values.T)
-    # in the same memory: every number is read before it is written
+    # in place: every number is read before it is overwritten
     result = integers.view(torch.float32)
     fill(lambda result, integers: result.copy_(integers).add_(quantized.bias), result, integers)
     return result
 
 
 class _Linear(torch.autograd.Function):
-    """The layer whose weight and bias are quantized in each step, with straight-through gradients."""
+    """A linear layer whose weight and bias are quantized at each step, with straight-through gradients."""
 
     @staticmethod
     def forward(
@@ -147,7 +147,7 @@ class _Linear(torch.autograd.Function):
         quantized = quantize_weight(weight, bias, input_scale, sum_scale, dtype)
         rows = x.flatten(0, -2)
         ctx.save_for_backward(rows, quantized.values, quantized.scale, input_scale)
-        # detached: a view of what has no gradient could not be overwritten
+        # detached: a view of a tensor without gradient could not be overwritten
         output = _product(rows, quantized).view(*x.shape[:-1], -1).detach()
         constants = [t for t in (quantized.scale, quantized.multiplier, quantized.shift) if t is not None]
         ctx.mark_non_differentiable(*constants)
@@ -165,17 +165,17 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(x: Integers, weight: Tensor, bias: Tensor) -> Integers:
-    """Apply a linear layer whose real weight [out, in] and bias [out] are quantized on the way, with gradients.
+    """Apply a linear layer, quantizing its real weight [out, in] and bias [out] on the fly, with gradients.
 
     Returns:
-        Accumulators [..., out], 25 bits, with a scale for each output channel.
+        Accumulators [..., out] of 25 bits, with one scale per output channel.
     """
     values, scale = _Linear.apply(x.values, weight, bias, x.scale, None)  # type: ignore[no-untyped-call]
     return Integers(values, scale * x.scale)
 
 
 def linear_term(x: Integers, weight: Tensor, bias: Tensor, sum_scale: Tensor) -> Term:
-    """Apply a linear layer, like `linear`, whose result is a term of a sum of this scale."""
+    """Apply a linear layer, like `linear`, whose result is a term of a sum of scale `sum_scale`."""
     values, _, multiplier, shift = _Linear.apply(x.values, weight, bias, x.scale, sum_scale)  # type: ignore[no-untyped-call]
     return Term(values, multiplier, shift, sum_scale)
 
@@ -187,5 +187,5 @@ def accumulate(x: Integers, quantized: QuantizedWeight) -> Tensor:
 
 
 def matmul(a: Integers, b: Integers) -> Integers:
-    """Multiply 8-bit activations, [..., m, k] by [..., k, n], both with one scale: accumulators of at most 25 bits."""
+    """Multiply 8-bit activations [..., m, k] and [..., k, n], each with one scale: accumulators of at most 25 bits."""
     return Integers(a.values @ b.values, a.scale * b.scale)

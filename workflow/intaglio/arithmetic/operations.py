@@ -1,4 +1,4 @@
-"""The operations that can run on integers: a set of them is a point of the lattice."""
+"""Names of the operations that can run on integers; a variant is a subset of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Elementwise work done piece by piece on a CPU: what lies between two steps of it stays in the caches."""
+"""Elementwise work in pieces on a CPU, so that intermediate results stay in the caches."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Numbers of a piece, for each thread: the few tensors of an operation then fit into a core's second-level cache.
+# Elements per piece and thread: the few tensors of an operation then fit into a core's second-level cache.
 PIECE = 2**17
 
 
 def fill(function: Callable[..., object], *tensors: Tensor | None) -> None:
-    """Call `function(*tensors)`, which writes into some of them, with some of the first dimension at a time.
+    """Call `function(*tensors)` on slices of the first dimension; the function writes into some of the tensors.
 
-    Elsewhere than on a CPU every kernel costs, and a compiler divides by itself: there it is one call with all.
+    On other devices each kernel launch costs time, and a compiler tiles by itself: there the function is called once.
 
     Args:
         function: treats all indices of the first dimension alike.
-        tensors: the first dimension is the same for all; None is passed on. The first one is the largest.
+        tensors: all of the same first dimension, the largest first; None is passed on.
     """
     first = tensors[0]
     assert first is not None
@@ -32,10 +32,10 @@ def fill(function: Callable[..., object], *tensors: Tensor | None) -> None:
 
 
 def fill_rows(function: Callable[..., object], *tensors: Tensor | None) -> None:
-    """Do as `fill` does with rows of the last dimension; what is written into has to be contiguous."""
+    """Call a function on slices of rows, as `fill`, where a row is the last dimension; outputs must be contiguous."""
     fill(function, *(None if x is None else x.reshape(-1, x.shape[-1]) for x in tensors))
 
 
 def like(x: Tensor, inplace: bool = False) -> Tensor:
-    """Return uninitialized memory of the shape and type of `x`, contiguous; `x` itself, if it may be and is."""
+    """Return uninitialized contiguous memory like `x`; `x` itself if `inplace` and it is contiguous."""
     return x if inplace and x.is_contiguous() else torch.empty_like(x, memory_format=torch.contiguous_format)

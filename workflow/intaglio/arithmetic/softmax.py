@@ -22,26 +22,26 @@ STEPS = 256
 INPUT_SCALE = log(2) / STEPS
 Q_B = round(B / INPUT_SCALE)
 Q_C = round(C / (A * INPUT_SCALE**2))
-# The polynomial has 19 bits; 13 remain, so that a row of 2,819 sums to less than 2^24.
+# The polynomial has 19 bits, of which 13 remain, so that a row of 2,819 sums to less than 2^24.
 SHIFT = 6
 EXPONENTIAL_BITS = 13
-# So far below the largest score, and beyond, an exponential is zero.
+# At this distance from the largest score, and beyond, an exponential is zero.
 FARTHEST = 16 * STEPS - 1
 LONGEST = EXACT // ((Q_B**2 + Q_C) >> SHIFT)
 LEVELS = 255
 RECIPROCAL_SHIFT = 15
-# A distance is shortened to so many bits, then multiplied by a number of so many.
+# Bits of a shortened distance, and bound of its multiplier.
 DISTANCE_BITS, MULTIPLIER_BITS = 13, 11
-# The score of padding: so far below all others that its exponential is zero at the smallest scale.
+# The score of padding: so low that its exponential is zero even at the smallest scale.
 MASKED = -(2**30)
 LARGEST_DOWN = 30 - DISTANCE_BITS
-# Scores of a scale so small, in steps of the grid, are all the same.
+# Smallest step of scores in units of the grid; at smaller scales all scores count as equal.
 SMALLEST_STEP = 2.0**-18
 
 
 @dataclass(frozen=True)
 class DistanceScale:
-    """How the distance of two scores becomes one on the grid: `((min(d, top * 2^down) >> down) * multiplier) >> shift`.
+    """Constants that map a distance of scores to the grid: `((min(d, top * 2^down) >> down) * multiplier) >> shift`.
 
     All are float32 integers without dimension.
     """
@@ -53,7 +53,7 @@ class DistanceScale:
 
 
 def distance_scale(scale: Tensor) -> DistanceScale:
-    """Return it for scores of this real scale (that of the product times 1 / sqrt(head size)), no dimension."""
+    """Return the constants for scores of this scale (the product's, times 1 / sqrt(head size)), no dimension."""
     mu = (scale / INPUT_SCALE).clamp_min(SMALLEST_STEP)
     steps = (FARTHEST + 1) / mu
     floor = floor_log2(steps)
@@ -83,9 +83,9 @@ def softmax_integers(scores: Tensor, scale: DistanceScale, masked: Tensor | None
 
     Args:
         scores: float32 integers, [..., n], accumulators of q x k.
-        scale: brings their distances to the grid.
-        masked: bool, broadcastable to `scores`: positions that do not count (padding).
-        inplace: the result may take the place of the scores.
+        scale: maps distances of scores to the grid.
+        masked: bool, broadcastable to `scores`: positions to leave out (padding).
+        inplace: whether the result may overwrite the scores.
     """
     down, step = torch.exp2(-scale.down), scale.multiplier * torch.exp2(-scale.shift)
     table = exp_integers(torch.arange(FARTHEST + 1, device=scores.device, dtype=torch.float32))
@@ -96,7 +96,7 @@ def softmax_integers(scores: Tensor, scale: DistanceScale, masked: Tensor | None
         if masked is not None:
             scores = scores.masked_fill(masked, MASKED)
         torch.sub(scores.amax(-1, keepdim=True), scores, out=result).mul_(down).floor_().clamp_(max=scale.top)
-        # the conversion rounds down what is not negative
+        # the conversion to integers rounds non-negative numbers down
         distance = result.mul_(step).clamp_(max=FARTHEST).int()
         torch.index_select(table, 0, distance.view(-1), out=result.view(-1))
         _divide(result)
@@ -106,7 +106,7 @@ def softmax_integers(scores: Tensor, scale: DistanceScale, masked: Tensor | None
 
 
 def _divide(e: Tensor) -> None:
-    """Bring exponentials to shares of the sum of their row, in place."""
+    """Divide exponentials by the sum of their row, in place."""
     total = e.sum(-1, keepdim=True)
     shift = (floor_log2(total) - (EXPONENTIAL_BITS - 1)).clamp_min_(0)
     normal = (total * torch.exp2(-shift)).floor_().double()
@@ -133,8 +133,8 @@ class _Softmax(torch.autograd.Function):
         result = like(grad)
 
         def of_rows(result: Tensor, grad: Tensor, p: Tensor) -> None:
-            # On integers of 1/255 torch's kernel gives 255 times the gradient of softmax, times 255 where it sums: so
-            # probabilities have to be real.
+            # On integers of scale 1/255 torch's kernel would give 255 times the gradient, and 255 times more in its
+            # sum: so probabilities have to be real.
             torch.ops.aten._softmax_backward_data.out(grad, p * (1 / LEVELS), -1, torch.float32, grad_input=result)
             result.mul_(slope)
 
@@ -145,8 +145,8 @@ class _Softmax(torch.autograd.Function):
 def softmax(scores: Integers, factor: float, masked: Tensor | None, inplace: bool = False) -> Integers:
     """Return softmax of `scores * factor` over the last dimension, 8 bits unsigned, scale 1/255.
 
-    The gradient is softmax's own at the quantized probabilities. `inplace`: while gradients are recorded the result may
-    take the place of the scores, which nobody needs any more.
+    The gradient is softmax's own at the quantized probabilities. With `inplace`, the result may overwrite the scores
+    while gradients are recorded.
     """
     step = scores.scale * factor
     arguments = (scores.values, distance_scale(step), step * LEVELS, masked, inplace)

@@ -1,4 +1,4 @@
-"""Sums of values of different scales, of 22 bits: scales are chosen so that nothing has to be rounded."""
+"""Sums of 22 bits of values with different scales, chosen so that the sum needs no rounding."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from intaglio.arithmetic.pieces import fill_rows, like
 
 BITS = 22
 BOUND = largest(BITS)
-# A shortened accumulator: times a multiplier of at most 1,023 it stays within 2^24.
+# Bound of a shortened accumulator: times a multiplier of at most 1,023 it stays within 2^24.
 TERM_BOUND = 2**14 - 1
 LARGEST_SHIFT = 20
-# What the 8-bit scale of a projection is shifted by to that of its sum.
+# Shift from the 8-bit scale of a projection to the scale of its sum.
 PROJECTION_SHIFT = 13
 TABLE_BOUND = largest(8)
 
 
 def residual_shift(wide: Tensor, wanted: Tensor) -> Tensor:
-    """Return by how many bits LayerNorm's result is shifted for a residual sum, no dimension.
+    """Return the number of bits by which LayerNorm's result is shifted for a residual sum, no dimension.
 
     Args:
         wide: scale of LayerNorm's result.
-        wanted: the scale that the sum must have at least.
+        wanted: lower bound of the sum's scale.
     """
     ratio = wanted / wide
     floor = floor_log2(ratio)
@@ -46,7 +46,7 @@ class _Residual(torch.autograd.Function):
         ) -> None:
             torch.mul(values, down, out=total).floor_()
             if slope is not None:
-                # what is clipped is beyond the bound, what is at it is not
+                # values beyond the bound are clipped, those at the bound are not
                 pass_inside(slopes.expand_as(total), total, -TERM_BOUND - 0.5, TERM_BOUND + 0.5, slope)
             total.clamp_(-TERM_BOUND, TERM_BOUND).mul_(term.multiplier)
             if kept is not None:
@@ -83,7 +83,7 @@ class _Residual(torch.autograd.Function):
 
 
 def residual(wide: Integers, skip: Tensor, term: Term) -> Integers:
-    """Add a linear layer's result to what LayerNorm gave.
+    """Add a linear layer's result to the result of a LayerNorm.
 
     Args:
         wide: LayerNorm's result, one scale.
@@ -91,18 +91,18 @@ def residual(wide: Integers, skip: Tensor, term: Term) -> Integers:
         term: accumulators for a sum of the scale `wide.scale * 2^skip`.
 
     Returns:
-        Integers of 22 bits of that scale; the gradient is straight-through, zero where something was clipped.
+        Integers of 22 bits at that scale; the gradient is straight-through, zero where a value was clipped.
     """
     return Integers(_Residual.apply(wide.values, skip, term.values, term), term.scale)  # type: ignore[no-untyped-call]
 
 
 def alone(term: Term) -> Integers:
-    """Return a linear layer's result as integers of 22 bits of one scale."""
+    """Return a linear layer's result as integers of 22 bits with one scale."""
     return Integers(_Residual.apply(None, None, term.values, term), term.scale)  # type: ignore[no-untyped-call]
 
 
 def table_scales(ranges: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Return the scale of a sum of embeddings, and by which integers the rows of each table are multiplied in it.
+    """Return the scale of a sum of embeddings, and the integer multiplier of each table's rows in it.
 
     Args:
         ranges: largest magnitude of each table, no dimension.
@@ -113,5 +113,5 @@ def table_scales(ranges: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
 
 
 def quantize_rows(rows: Tensor, scale: Tensor) -> Tensor:
-    """Return rows of an embedding table, real, [..., width], as 8-bit integers of this scale."""
+    """Quantize rows of an embedding table, real, [..., width], to 8-bit integers of this scale."""
     return rescale(rows, 1 / scale, -TABLE_BOUND, TABLE_BOUND)

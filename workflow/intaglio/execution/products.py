@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from intaglio.arithmetic.products import fastest
+from intaglio.arithmetic.kernels import fastest
 
 # _int_mm on CUDA takes no fewer rows.
 _FEWEST_ROWS = 17

@@ -1,4 +1,4 @@
-"""Which kernel multiplies int8 matrices on this CPU: the fastest of those that are exact."""
+"""Choice of the kernel for int8 matrix products on this CPU: the fastest of the exact ones."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from functools import cache
 import torch
 from torch import Tensor
 
-# From int8 rows [rows, in] to their integer products with a weight, [rows, out], whatever the dtype.
+# Maps int8 rows [rows, in] to their integer products with a weight, [rows, out], of any dtype.
 Product = Callable[[Tensor], Tensor]
-# Makes a product of an int8 weight [out, in].
+# Prepares the product with an int8 weight [out, in].
 Kernel = Callable[[Tensor], Product]
 
-# Rows, inner size and outputs of the products that kernels are compared on. A kernel may be a reference loop a thousand
-# times as slow as the others: the first product is so small that this costs a millisecond, too.
+# Rows, inner size and outputs of the products that kernels are timed on. Some kernels are reference loops, a thousand
+# times slower than others: the first product is so small that even these take a millisecond.
 _SIZES = ((4, 64, 64), (32, 256, 256), (128, 512, 512))
-# A kernel that takes so many times as long as the fastest is not tried on a larger product.
+# A kernel slower than the fastest by this factor is not tried on a larger product.
 _HOPELESS = 5.0
-# What a call may take in any case, s: packing and dispatch, which larger products make up for.
+# Allowance for packing and dispatch per call, in seconds; larger products make up for them.
 _DISPATCH = 1e-4
-# Rounds of calls, of which the fastest counts since others may compute at the same time, and the time for them, s.
+# Number of timed rounds, of which the fastest counts as other processes may run, and their time budget in seconds.
 _ROUNDS, _BUDGET = 30, 0.02
 
 
 def by_int8(x: Tensor) -> bool:
-    """Tell whether torch multiplies int8 matrices exactly, and faster than float32 ones, where `x` is."""
+    """Return whether torch multiplies int8 matrices on the device of `x` exactly and faster than float32 ones."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling() and _on_cpu()
 
 
@@ -45,13 +45,13 @@ def _float_product(weight: Tensor) -> Product:
 
 
 def fastest(kernels: Sequence[Kernel]) -> Kernel:
-    """Return the fastest of the kernels that are exact here, in some tens of milliseconds whatever they do.
+    """Return the fastest of the kernels that are exact on this machine; takes some tens of milliseconds.
 
-    They are compared on products of growing size; one that is not exact, that this torch lacks or that is far behind
-    on a small product is not called again. Which one is taken never changes a result.
+    Kernels are compared on products of growing size. One that is inexact, missing in this torch, or far behind on a
+    small product is not called again. The choice never changes a result.
 
     Args:
-        kernels: the first is exact and present everywhere.
+        kernels: the first must be exact and available everywhere.
     """
     safe, *rivals = kernels
     taken = safe
@@ -67,9 +67,9 @@ def fastest(kernels: Sequence[Kernel]) -> Kernel:
 
 
 def _operands(rows: int, inner: int, outputs: int) -> tuple[Tensor, Tensor]:
-    """Return an int8 weight and int8 rows, the largest numbers among them.
+    """Return an int8 weight and int8 rows that contain the extreme values.
 
-    These saturate sums of pairs in 16 bits, which int8 products are on a CPU without VNNI.
+    These saturate the 16-bit sums of pairs that CPUs without VNNI use in int8 products.
     """
     random = torch.Generator().manual_seed(0)
     weight = torch.randint(-127, 128, (outputs, inner), generator=random).to(torch.int8)
@@ -79,7 +79,7 @@ def _operands(rows: int, inner: int, outputs: int) -> tuple[Tensor, Tensor]:
 
 
 def _exact(kernel: Kernel, weight: Tensor, x: Tensor) -> Product | None:
-    """Return the kernel's product with a weight; None where it is absent or gives another result than float64."""
+    """Return the kernel's product with a weight; None if it is missing or its result differs from float64's."""
     try:
         product = kernel(weight)
         found = product(x)
@@ -89,7 +89,7 @@ def _exact(kernel: Kernel, weight: Tensor, x: Tensor) -> Product | None:
 
 
 def seconds(products: Mapping[Kernel, Product], x: Tensor) -> dict[Kernel, float]:
-    """Return the time of the fastest call of each product, all called in turn until their time is up."""
+    """Return the time of the fastest call of each product, in seconds; calls take turns until the budget is spent."""
     best = dict.fromkeys(products, float("inf"))
     end = time.perf_counter() + _BUDGET
     for _ in range(_ROUNDS):
