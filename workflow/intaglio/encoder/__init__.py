@@ -1,1 +1,1 @@
-"""One post-LN encoder for BERT, RoBERTa, ELECTRA and DistilBERT checkpoints, written once over an arithmetic."""
+"""One post-LN encoder for BERT, RoBERTa, ELECTRA and DistilBERT checkpoints, in floating point or on integers."""

@@ -1,4 +1,4 @@
-"""What tells the architectures apart: the names of their weights, and their classification heads."""
+"""What distinguishes the architectures: names of weights, and classification heads."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.nn.functional import gelu, relu
 
 @dataclass(frozen=True)
 class Architecture:
-    """How a transformers checkpoint maps onto our encoder.
+    """How a transformers checkpoint maps onto Intaglio's encoder.
 
     Attributes:
-        renames: (theirs, ours), applied to every weight's name in this order.
+        renames: (name in transformers, name in the encoder), applied to every weight's name in this order.
         activation: between the two layers of the classification head.
-        layers: where transformers' base model keeps its layers.
-        linear: where a layer keeps query, key, value, attention output, intermediate and output.
+        layers: path of the layers in transformers' base model.
+        linear: paths of query, key, value, attention output, intermediate and output in a layer.
         drops_first: whether the head begins with dropout.
         positions_from_padding: whether positions count from after the padding index (RoBERTa).
     """
@@ -113,12 +113,12 @@ ARCHITECTURES = {
 }
 
 
-# RoBERTa under other names, with other vocabularies.
+# The same as RoBERTa, under other names and with other vocabularies.
 ARCHITECTURES |= dict.fromkeys(("xlm-roberta", "camembert"), ARCHITECTURES["roberta"])
 
 
-def our_name(model_type: str, theirs: str) -> str:
-    """Return the name in our encoder of a weight of a transformers checkpoint."""
+def encoder_name(model_type: str, name: str) -> str:
+    """Return the name in the encoder of a weight of a transformers checkpoint."""
     for old, new in ARCHITECTURES[model_type].renames:
-        theirs = theirs.replace(old, new, 1)
-    return theirs
+        name = name.replace(old, new, 1)
+    return name

@@ -1,4 +1,4 @@
-"""The shape of an encoder, read off a transformers configuration."""
+"""The shape of an encoder, from a transformers configuration."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from intaglio.errors import UserError
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes, rates and the set of integer operations.
+    """Sizes, dropout rates and the set of integer operations.
 
     Attributes:
-        head_width: features of every attention head, of every layer.
-        heads, neurons: of every layer, the first first; a layer that was cut has fewer than others.
+        head_width: size of an attention head.
+        heads, neurons: number of heads and of neurons in each layer, in order; cutting makes them differ.
 
     Raises:
-        UserError: operations on integers without `linear`, which makes the integers that they take.
+        UserError: there are integer operations without `linear`, whose integers they take.
     """
 
     model_type: str
@@ -51,15 +51,15 @@ def from_transformers(
     heads: Sequence[int] | None = None,
     neurons: Sequence[int] | None = None,
 ) -> EncoderConfig:
-    """Read the shape of an encoder of one of `ARCHITECTURES`.
+    """Read the shape of an encoder from the configuration of one of the `ARCHITECTURES`.
 
     Args:
         config: a transformers configuration.
-        integer: which operations shall be integers.
-        heads, neurons: what cutting has left in each layer; all of them if None.
+        integer: operations to run on integers.
+        heads, neurons: numbers left in each layer by cutting; None for all of them.
 
     Raises:
-        UserError: another architecture, or one of its options is not what this encoder computes.
+        UserError: the architecture, or one of its options, is not supported.
     """
     kind = config.model_type
     if kind not in ARCHITECTURES:

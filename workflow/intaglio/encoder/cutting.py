@@ -1,4 +1,4 @@
-"""Heads and neurons cut out of an encoder: its weights become smaller, what it computes is as if they gave zeros."""
+"""Cutting of heads and neurons: the smaller encoder computes what the full one would with their outputs at zero."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from intaglio.encoder.model import Encoder
 
 @dataclass(frozen=True)
 class Kept:
-    """What stays of each layer: indices of its heads and of its neurons, ascending."""
+    """The remaining indices of heads and of neurons in each layer, ascending."""
 
     heads: tuple[tuple[int, ...], ...]
     neurons: tuple[tuple[int, ...], ...]
 
     def shape(self, full: EncoderConfig) -> EncoderConfig:
-        """Return the shape of an encoder that keeps these of the `full` one's."""
+        """Return the shape of what remains of an encoder of shape `full`."""
         heads, neurons = (tuple(len(layer) for layer in kept) for kept in (self.heads, self.neurons))
         return replace(full, heads=heads, neurons=neurons)
 
 
 def multiply_adds(shape: EncoderConfig, length: int) -> int:
-    """Return the multiplications of all layers' matrix products for a text of `length` tokens.
+    """Return the number of multiplications in all layers' matrix products for a text of `length` tokens.
 
-    A layer of h heads of width w and f neurons on hidden states of width d takes, a token, 4dhw for query, key, value
+    A layer of h heads of width w and f neurons on hidden states of width d takes, per token, 4dhw for query, key, value
     and output, 2hw * length for scores and context, and 2df for the feed-forward network.
     """
     d = shape.hidden_size
@@ -39,7 +39,7 @@ def multiply_adds(shape: EncoderConfig, length: int) -> int:
 
 
 def cut_out(encoder: Encoder, kept: Kept) -> Encoder:
-    """Return a copy of a float encoder with only these heads and neurons."""
+    """Return a copy of a float encoder that has only these heads and neurons."""
     small = Encoder(kept.shape(encoder.shape)).to(encoder.head.dense.weight)
     weights = encoder.state_dict()
     for number, (heads, neurons) in enumerate(zip(kept.heads, kept.neurons, strict=True)):
@@ -54,12 +54,12 @@ def cut_out(encoder: Encoder, kept: Kept) -> Encoder:
 
 
 def _features(heads: Sequence[int], width: int) -> list[int]:
-    """Return where the features of these heads lie, all heads side by side."""
+    """Return the indices of these heads' features among those of all heads side by side."""
     return [head * width + feature for head in heads for feature in range(width)]
 
 
 def _take(weights: dict[str, Tensor], layer: str, indices: Sequence[int], inputs: bool) -> None:
-    """Keep these inputs or outputs of a linear layer, whose weight is [out, in]."""
+    """Keep only these inputs or outputs of a linear layer, whose weight is [out, in], in place."""
     weight, bias = f"{layer}.weight", f"{layer}.bias"
     chosen = torch.tensor(indices, device=weights[weight].device)
     weights[weight] = weights[weight].index_select(int(inputs), chosen)

@@ -1,4 +1,4 @@
-"""Encoders from and to folders, safetensors only."""
+"""Reading and writing encoders as folders with safetensors."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from intaglio.arithmetic.operations import Operation
-from intaglio.encoder.architectures import our_name
+from intaglio.encoder.architectures import encoder_name
 from intaglio.encoder.config import from_transformers
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-# Key of config.json under which an encoder's operations and sizes stand.
+# Key of config.json that holds an encoder's operations and sizes.
 SECTION = "intaglio"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the content of a model folder's config.json; what is Intaglio's alone is under the key `SECTION`.
+    """Return the content of a model folder's config.json; the key `SECTION` holds what only Intaglio reads.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no config.json.
     """
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder}: no {CONFIG}; it is not a model's folder")
@@ -45,11 +45,11 @@ def convert(model: Any, integer: frozenset[Operation]) -> Encoder:
     """Build an encoder with the weights of a transformers sequence classification model.
 
     Raises:
-        UserError: the model is of another architecture, or has weights that this encoder has no place for.
+        UserError: the architecture is not supported, or there are weights without a place in the encoder.
     """
     encoder = Encoder(from_transformers(model.config, integer))
     kind = model.config.model_type
-    _fill(encoder, {our_name(kind, name): tensor for name, tensor in model.state_dict().items()})
+    _fill(encoder, {encoder_name(kind, name): tensor for name, tensor in model.state_dict().items()})
     return encoder.train(model.training)
 
 
@@ -65,7 +65,7 @@ def _fill(encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
 
 
 def save_encoder(encoder: Encoder, config: Any, folder: Path) -> None:
-    """Write config.json (of transformers, with a section of Intaglio's) and model.safetensors."""
+    """Write config.json (transformers' with Intaglio's section) and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     shape = encoder.shape
     section = {"integer": sorted(shape.integer), "heads": shape.heads, "neurons": shape.neurons}
@@ -76,16 +76,17 @@ def save_encoder(encoder: Encoder, config: Any, folder: Path) -> None:
 
 
 def read_encoder(folder: Path, integer: frozenset[Operation] | None = None, config: Any = None) -> Encoder:
-    """Read an encoder, or a transformers classifier of a known architecture as one, in evaluation mode.
+    """Read an encoder, or a transformers classifier of a supported architecture as an encoder, in evaluation mode.
 
     Args:
-        folder: where config.json and the weights are.
-        integer: which operations shall be integers; None is what the folder says, nothing for a transformers one. What
-            has no ranges yet, as it was floating point, must be calibrated.
-        config: a transformers configuration to take for the folder's own, of the same sizes and another dropout.
+        folder: contains config.json and the weights.
+        integer: operations to run on integers; None for those in config.json, which are none for a transformers model.
+            An operation that was in floating point has no range yet and must be calibrated.
+        config: a transformers configuration to use in place of the folder's own, with the same sizes; for another
+            dropout.
 
     Raises:
-        UserError: the folder does not hold such an encoder.
+        UserError: the folder holds no such encoder.
     """
     described = read_config(folder)
     section = described.get(SECTION)
@@ -98,7 +99,7 @@ def read_encoder(folder: Path, integer: frozenset[Operation] | None = None, conf
         )
         return convert(model, integer or frozenset()).eval()
     operations = frozenset(section["integer"]) if integer is None else integer
-    # Encoders that were saved before they could be cut do not name their sizes.
+    # Encoders that were saved before cutting existed do not name their sizes.
     encoder = Encoder(from_transformers(config, operations, section.get("heads"), section.get("neurons")))
     _fill(encoder, load_file(folder / WEIGHTS))
     return encoder.eval()

@@ -1,4 +1,4 @@
-"""Building blocks: each computes in floating point or on integers, and takes either from the block before it."""
+"""Building blocks of the encoder: each takes real values or integers from the block before, and computes on either."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from intaglio.arithmetic import gelu, layernorm, linear, sums
-from intaglio.arithmetic.integers import Integers, dropout, keep, real, requantize, scale_of, shorten
+from intaglio.arithmetic.integers import Integers, dropout, dropout_mask, real, requantize, scale_of, shorten
 
 Value = Tensor | Integers
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """A layer's result: `wide` for the residual sum, and `narrow`, 8 bits of it, for products.
+    """A layer's result: `wide` for the residual sum, and `narrow`, its 8 bits, for products.
 
-    In floating point both are the same real values.
+    In floating point both are the same tensor.
     """
 
     wide: Value
@@ -27,10 +27,10 @@ class Hidden:
 
 
 class Range(nn.Module):
-    """The range of an activation, largest magnitude.
+    """The range (largest magnitude) of an activation.
 
-    While observing, the range follows a moving average of the largest magnitude of each batch, padding left out.
-    Otherwise it stays, so a step knows its scales without looking at the data.
+    While observing, the range follows a moving average of the largest magnitude of each batch, without padding.
+    Otherwise it is constant, so the scales of a step do not depend on its data.
     """
 
     def __init__(self, bits: int = 8, headroom: float = 1.0) -> None:
@@ -44,11 +44,11 @@ class Range(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """Real value of one integer, no dimension."""
+        """Real value of the integer 1, no dimension."""
         return scale_of(self.largest * self.headroom, self.bits)
 
     def observe(self, x: Value, padding: Tensor | None) -> None:
-        """Follow the largest magnitude of `x` [batch, length, width]; `padding` is true where there is no token."""
+        """Update the range with `x` [batch, length, width]; `padding` is true at padded positions."""
         with torch.no_grad():
             magnitude = real(x).detach().abs()
             if padding is not None:
@@ -58,36 +58,36 @@ class Range(nn.Module):
             self.largest.copy_(torch.where(self.largest == 0, new, mixed))
 
     def forward(self, x: Value, padding: Tensor | None = None, inplace: bool = False) -> Integers:
-        """Bring real values or accumulators to 8 bits of this range; `inplace`: as in `requantize`."""
+        """Quantize real values, or requantize accumulators, to 8 bits of this range; `inplace` as in `requantize`."""
         if self.observing:
             self.observe(x, padding)
         return requantize(x, self.scale, inplace)
 
 
 class Linear(nn.Linear):
-    """A linear layer: real values to real values, or 8-bit integers to accumulators."""
+    """A linear layer from real values to real values, or from 8-bit integers to accumulators."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
-        # Weights as integers, kept between calls while nothing trains.
+        # The quantized weights, cached between calls outside of training.
         self.frozen: linear.QuantizedWeight | None = None
         self.frozen_version: tuple[int, int] | None = None
-        # While ranges are observed the input's scale moves from call to call, and the integers with it.
+        # Not cached while ranges are observed: the input's scale, and the integers with it, change from call to call.
         self.unsettled = False
         self.register_load_state_dict_post_hook(_thaw)  # type: ignore[no-untyped-call]
 
     def thaw(self) -> None:
-        """Forget the integers: weights or ranges have changed."""
+        """Drop the cached integers after weights or ranges have changed."""
         self.frozen = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Linear:
-        # The layer moves to another device.
+        # The layer may move to another device.
         self.thaw()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def _writes(self) -> tuple[int, int] | None:
-        """Return what changes whenever the weights are written to in place."""
+        """Return version counters, which change whenever the weights are written to in place."""
         return None if self.weight.is_inference() else (self.weight._version, self.bias._version)
 
     def train(self, mode: bool = True) -> Linear:
@@ -113,7 +113,7 @@ class Linear(nn.Linear):
         return Integers(linear.accumulate(x, quantized), quantized.scale * x.scale)
 
     def term(self, x: Integers, sum_scale: Tensor) -> linear.Term:
-        """Apply the layer to 8-bit integers, for a sum of this scale."""
+        """Apply the layer to 8-bit integers, as a term of a sum of scale `sum_scale`."""
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return linear.linear_term(x, self.weight, self.bias, sum_scale)
         quantized = self._quantized(x, sum_scale)
@@ -122,12 +122,12 @@ class Linear(nn.Linear):
 
 
 def _thaw(layer: Linear, _: Any) -> None:
-    """Be the hook after loading; a function of the module, so that the layer can be pickled."""
+    """Drop cached integers after loading; a module-level function, so that the layer can be pickled."""
     layer.thaw()
 
 
 class Gelu(nn.Module):
-    """GELU and the integers that the next layer takes."""
+    """GELU, followed by quantization for the next layer."""
 
     def __init__(self, integer: bool, quantized: bool) -> None:
         super().__init__()
@@ -146,11 +146,11 @@ class Gelu(nn.Module):
 
 
 class Residual(nn.Module):
-    """A linear layer's result added to what the layer before it left."""
+    """The sum of a linear layer's result and the residual stream."""
 
     def __init__(self, integer: bool, rate: float) -> None:
         super().__init__()
-        # The sum is clipped rarely if its range leaves room: it has bits enough.
+        # The sum has spare bits, so its range gets headroom and clipping stays rare.
         self.sum = Range(sums.BITS, headroom=2.0) if integer else None
         self.rate = rate
 
@@ -164,12 +164,12 @@ class Residual(nn.Module):
         skip = sums.residual_shift(wide.scale, self.sum.scale)
         term = output.term(x, wide.scale * torch.exp2(skip))
         if self.training and self.rate:
-            term = replace(term, kept=keep(term.values, self.rate, 1 / (1 - self.rate)))
+            term = replace(term, kept=dropout_mask(term.values, self.rate, 1 / (1 - self.rate)))
         return sums.residual(wide, skip, replace(term, spent=self.training))
 
 
 class Norm(nn.LayerNorm):
-    """LayerNorm of real values or integers, whole and as the 8 bits that products take."""
+    """LayerNorm of real values or integers, with its full result and the 8 bits for products."""
 
     def __init__(self, width: int, epsilon: float, integer: bool, quantized: bool) -> None:
         super().__init__(width, eps=epsilon)
@@ -177,7 +177,7 @@ class Norm(nn.LayerNorm):
         self.output = Range() if quantized else None
 
     def forward(self, x: Any, padding: Tensor | None = None, rate: float = 0.0) -> Any:
-        """Normalize [batch, length, width], then drop values at this rate while training."""
+        """Normalize [batch, length, width], then apply dropout at this rate in training."""
         if not self.integer:
             y = functional.dropout(super().forward(real(x)), rate, self.training)
             return Hidden(y, y if self.output is None else self.output(y, padding))

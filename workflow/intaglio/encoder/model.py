@@ -21,23 +21,23 @@ from intaglio.errors import UserError
 
 
 class Table(nn.Embedding):
-    """An embedding table, and the range of its values."""
+    """An embedding table with the range of its values."""
 
     def __init__(self, rows: int, width: int, integer: bool) -> None:
         super().__init__(rows, width)
         self.values = Range() if integer else None
 
     def range(self) -> Tensor:
-        """Return the largest magnitude of the table, as last observed."""
+        """Return the largest magnitude of the table when last observed."""
         assert self.values is not None
         if self.values.observing:
-            # RoBERTa's type embeddings are zero until it is fine-tuned; a range is positive once it was observed
+            # RoBERTa's type embeddings are zero before fine-tuning; an observed range has to be positive
             self.values.largest.copy_(self.weight.detach().abs().amax().clamp_min(SMALLEST))
         return self.values.largest
 
 
 class Embeddings(nn.Module):
-    """Word, position and type embeddings, their sum normalized."""
+    """Sum of word, position and type embeddings, normalized."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Embeddings(nn.Module):
 
 
 class Projection(nn.Module):
-    """From narrow embeddings to the hidden size (ELECTRA)."""
+    """Linear layer from narrow embeddings to the hidden size (ELECTRA)."""
 
     def __init__(self, width: int, hidden_size: int, quantized: bool, integer: bool) -> None:
         super().__init__()
@@ -123,7 +123,8 @@ class Attention(nn.Module):
 
     def _float(self, x: Tensor, masked: Tensor | None) -> Tensor:
         q, k, v = (self._heads(layer(x)) for layer in (self.query, self.key, self.value))
-        # As many rows as there are queries: ONNX exporters would take them from the queries, which then do not fuse.
+        # The mask is expanded to one row per query: ONNX exporters would otherwise take the number from the queries,
+        # which prevents fusion.
         mask = None if masked is None else (~masked).expand(-1, -1, x.shape[1], -1)
         rate = self.dropout if self.training else 0.0
         context = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, scale=self.factor)
@@ -152,15 +153,16 @@ class Attention(nn.Module):
         return result
 
     def forward(self, x: Value, masked: Tensor | None, padding: Tensor | None) -> Value:
-        """Return the context of [batch, length, width]; `masked` [batch, 1, 1, length] is true where there is no token.
+        """Return the context vectors of [batch, length, width]; `masked` [batch, 1, 1, length] is true at padded
+        positions.
 
-        What is missing is the output layer, whose result is a term of the residual sum.
+        The output layer is not included: its result is a term of the residual sum.
         """
         return self._integers(x, masked, padding) if isinstance(x, Integers) else self._float(x, masked)
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward network, each followed by the normalized residual sum."""
+    """Attention and feed-forward network, each followed by a normalized residual sum."""
 
     def __init__(self, config: EncoderConfig, number: int) -> None:
         super().__init__()
@@ -175,11 +177,11 @@ class Layer(nn.Module):
         self.gelu = Gelu("gelu" in config.integer, quantized)
         self.output = Linear(neurons, width)
         self.output_residual = Residual(integer_norm, config.dropout)
-        # Nobody takes 8 bits of the last layer: the classification head is floating point.
+        # The last layer's result is not quantized: the classification head is floating point.
         self.output_norm = Norm(width, config.epsilon, integer_norm, quantized and not last)
 
     def forward(self, x: Hidden, masked: Tensor | None, padding: Tensor | None) -> Hidden:
-        """Map [batch, length, width] to the same shape."""
+        """Map [batch, length, width] to [batch, length, width]."""
         y = self.attention(x.narrow, masked, padding)
         x = self.attention_norm(self.attention_residual(x.wide, self.attention.output, y, padding), padding)
         y = self.gelu(self.intermediate(x.narrow), padding)
@@ -214,7 +216,7 @@ def _first(x: Value) -> Value:
 
 
 class Encoder(nn.Module):
-    """Encoder and classification head over the arithmetic that `shape.integer` names."""
+    """Encoder and classification head; `shape.integer` names the operations on integers."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -235,14 +237,14 @@ class Encoder(nn.Module):
 
         Args:
             input_ids, attention_mask, token_type_ids: int64, [batch, length].
-            labels: int64, [batch]; with them the result carries the cross-entropy loss.
+            labels: int64, [batch]; if given, the result includes the cross-entropy loss.
 
         Raises:
-            UserError: it computes on integers and no range has been calibrated.
+            UserError: the encoder computes on integers and its ranges are not calibrated.
         """
         if not self.calibrated:
             raise UserError("the integer encoder has no activation ranges yet: calibrate it on training data first")
-        # The integers are carried exactly by float32 and by nothing narrower.
+        # Autocast is off for integers: only float32 carries them exactly.
         narrow = self.shape.integer and torch.is_autocast_enabled(input_ids.device.type)
         with torch.autocast(input_ids.device.type, enabled=False) if narrow else nullcontext():
             logits = self._classify(input_ids, attention_mask, token_type_ids)
@@ -262,7 +264,7 @@ class Encoder(nn.Module):
 
     @contextmanager
     def calibrating(self, momentum: float) -> Iterator[None]:
-        """Within this context, forward passes set the activation ranges; dropout is off, no gradient is kept."""
+        """Within this context, forward passes update the activation ranges, without dropout and gradients."""
         training = self.training
         self.eval()
         self.calibrated = True
@@ -276,7 +278,7 @@ class Encoder(nn.Module):
             self.train(training)
 
     def has_ranges(self) -> bool:
-        """Tell whether every range was observed (waits for the device)."""
+        """Return whether every range was observed (synchronizes with the device)."""
         ranges = [module.largest for module in self.modules() if isinstance(module, Range)]
         return not ranges or bool((torch.stack(ranges) > 0).all())
 

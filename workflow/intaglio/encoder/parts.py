@@ -1,4 +1,4 @@
-"""The parts of an encoder's layers by one set of names, in transformers' models and in ours."""
+"""The parts of encoder layers under common names, in transformers' models and in Intaglio's encoder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from intaglio.errors import UserError
 class LayerParts:
     """A layer and its six linear layers.
 
-    Attributes:
-        block: the whole layer; its output is the next layer's input.
-        query, key, value: from hidden states to all heads side by side.
-        attention_output: from all heads side by side to hidden states.
-        intermediate: from hidden states to neurons.
-        output: from neurons to hidden states.
+    block: the whole layer; its output is the next layer's input.
+    query, key, value: from hidden states to all heads side by side.
+    attention_output: from all heads side by side to hidden states.
+    intermediate: from hidden states to neurons.
+    output: from neurons to hidden states.
     """
 
     block: nn.Module
@@ -41,7 +40,7 @@ class LayerParts:
         return {name: getattr(self, name) for name in names}
 
 
-# Where a layer of ours keeps its linear layers.
+# Paths of the linear layers in a layer of Intaglio's encoder.
 _OURS: tuple[str, ...] = (
     "attention.query",
     "attention.key",
@@ -53,10 +52,10 @@ _OURS: tuple[str, ...] = (
 
 
 def layer_parts(model: Any) -> list[LayerParts]:
-    """Return the layers of a transformers classifier or of our encoder, the first first.
+    """Return the layers of a transformers classifier or of Intaglio's encoder, in order.
 
     Raises:
-        UserError: its architecture is not known here.
+        UserError: the architecture is not supported.
     """
     if isinstance(model, Encoder):
         blocks, names = model.layers, _OURS
@@ -72,9 +71,10 @@ def layer_parts(model: Any) -> list[LayerParts]:
 
 
 def linear_layers(model: Any) -> dict[str, nn.Linear]:
-    """Return the linear layers of an encoder's layers by names as `0.query`, whatever the architecture.
+    """Return the linear layers of an encoder's layers, by names such as `0.query`.
 
-    Where it is not known here, they are all that stand in lists of layers of transformers' base model.
+    For architectures that are not supported, these are all linear layers in lists of layers of transformers' base
+    model.
 
     Raises:
         UserError: there are none.
@@ -97,10 +97,10 @@ def linear_layers(model: Any) -> dict[str, nn.Linear]:
 
 
 def layer_blocks(model: Any) -> list[nn.Module]:
-    """Return the layers of a transformers classifier or of our encoder, in order.
+    """Return the layers of a transformers classifier or of Intaglio's encoder, in order.
 
     Raises:
-        UserError: they are not found, or are not alike, so that none can take another's place.
+        UserError: they are not found, or they differ in structure, so that one cannot replace another.
     """
     if isinstance(model, Encoder) or model.config.model_type in ARCHITECTURES:
         return [parts.block for parts in layer_parts(model)]
@@ -111,7 +111,7 @@ def layer_blocks(model: Any) -> list[nn.Module]:
 
 
 def _lists(model: Any) -> dict[str, nn.ModuleList]:
-    """Return the lists of modules in a base model that are not in another list."""
+    """Return the lists of modules in a base model that are not nested in another list."""
     found: dict[str, nn.ModuleList] = {}
     for name, module in model.base_model.named_modules():
         if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in found):
