@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, half, largest, magnitude
-from intaglio.arithmetic.pieces import fill
 from intaglio.arithmetic.kernels import by_int8
+from intaglio.arithmetic.pieces import fill
 
 BOUND = largest(8)
 BIAS_BOUND = 2**21

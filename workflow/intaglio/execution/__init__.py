@@ -1,5 +1,5 @@
-"""Integers that run: the encoder's program on integers, with every scale resolved to constants.
+"""Execution of the integer encoder: its program runs on integers, with every scale resolved to constants.
 
-`constants` reads them off a trained encoder, `program` is the encoder written once over a set of operations, and
-`on_torch` executes these on int8 and int32 tensors. `intaglio.onnx` writes the same program as an ONNX graph.
+`constants` extracts them from a trained encoder, `program` is the encoder written once over a set of operations, and
+`on_torch` executes the operations on int8 and int32 tensors. `intaglio.onnx` writes the same program as an ONNX graph.
 """

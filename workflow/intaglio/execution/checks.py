@@ -1,4 +1,4 @@
-"""What integers of docs/arithmetic.md cannot hold, refused before anything is computed with it."""
+"""Checks that an encoder fits the integers of docs/arithmetic.md, made before anything is computed with it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LARGEST_HEAD = 512
 
 
 def check_shape(shape: EncoderConfig) -> None:
-    """Refuse sizes for which sums would be wider than the specification says.
+    """Refuse sizes for which sums would exceed the specified widths.
 
     Raises:
-        UserError: in one line, which size and what is possible.
+    +4 UserError: names the size and its limit.
     """
     if not shape.integer:
         raise UserError("this encoder computes in floating point: there are no integers to run")
@@ -38,22 +38,22 @@ def check_shape(shape: EncoderConfig) -> None:
 
 
 def check_state(encoder: Encoder) -> None:
-    """Refuse weights and ranges that are no numbers.
+    """Refuse weights and ranges that are not finite.
 
     Raises:
-        UserError: in one line, which tensor.
+    +4 UserError: names the tensor.
     """
     for name, tensor in encoder.state_dict().items():
-        # extremes propagate NaN, in one pass over the weights
+        # minimum and maximum propagate NaN, in one pass over the weights
         if not torch.isfinite(torch.stack(tensor.aminmax())).all():
             raise UserError(f"{name} holds NaN or infinity: training diverged; train again, with a lower learning rate")
 
 
 def check_widths(constants: Any, where: str = "encoder") -> None:
-    """Refuse constants with which something would overflow, whatever the input.
+    """Refuse constants with which an operation could overflow for some input.
 
     Raises:
-        UserError: in one line, where.
+    +4 UserError: names the place.
     """
     if isinstance(constants, tuple):
         for number, part in enumerate(constants):
@@ -75,7 +75,7 @@ def _overflow(where: str) -> UserError:
 
 
 def _accumulators_fit(layer: Any) -> bool:
-    # int8 has a -128, of which it has no magnitude
+    # int8 includes -128, whose magnitude it cannot represent
     if int(layer.weight.min()) < -linear.BOUND:
         return False
     sizes = 128 * layer.weight.abs().sum(1, dtype=torch.int64) + layer.bias.long().abs()

@@ -1,4 +1,4 @@
-"""Everything that a trained integer encoder consists of, as integers (and scales where floating point is entered)."""
+"""The constants of a trained integer encoder: integers, and scales where floating point begins or ends."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class LinearConstants:
 
     Attributes:
         weight, bias: int8 [out, in]; int32 [out].
-        scale: float32 [out], real value of one in an accumulator.
-        multiplier: int32 [out] of a term of a sum, else None.
-        shift: bits that accumulators lose before it.
+        scale: float32 [out], the real value of 1 in an accumulator.
+        multiplier: int32 [out] for a term of a sum, else None.
+        shift: number of bits by which accumulators are shifted before the multiplication.
     """
 
     weight: Tensor
@@ -39,9 +39,9 @@ class LinearConstants:
 class NormConstants:
     """LayerNorm.
 
-    On integers gamma and beta are int32 [width], `guards` (int64) what epsilon adds to the sum of squares for every
-    shift, and `short_shift` leads from the result to its 8 bits (None if nobody takes them). In floating point they are
-    float32, and `inverse` is 1 / scale of the 8 bits.
+    On integers, gamma and beta are int32 [width], `guards` (int64) is the share of epsilon in the sum of squares for
+    every shift, and `short_shift` shifts the result to its 8 bits (None if no layer takes 8 bits). In floating point,
+    gamma and beta are float32, and `inverse` is 1 / scale of the 8 bits.
     """
 
     gamma: Tensor
@@ -55,10 +55,10 @@ class NormConstants:
 
 @dataclass(frozen=True)
 class GeluConstants:
-    """GELU: `multiplier` [out] leads from accumulators to codes, `table` int8 [256] from codes to results.
+    """GELU: `multiplier` [out] maps accumulators to codes, `table` int8 [256] maps codes to results.
 
-    `input_step` leads from codes less the zero point to the polynomial's grid, `output_multiplier` on to results.
-    In floating point `scale` is that of accumulators, [out], and `inverse` 1 / scale of the result.
+    `input_step` maps codes less the zero point to the polynomial's grid, and `output_multiplier` maps the polynomial to
+    results. In floating point, `scale` [out] is that of accumulators, and `inverse` is 1 / scale of the result.
     """
 
     integer: bool
@@ -89,8 +89,8 @@ class SoftmaxConstants:
 class LayerConstants:
     """A layer.
 
-    `*_multiplier` lead from accumulators to 8 bits, float32 [out] or without dimension; `projections` are query, key
-    and value, one above the other; `*_skip` shift LayerNorm's results into residual sums.
+    `*_multiplier` map accumulators to 8 bits, float32 [out] or without dimension; `projections` are query, key and
+    value, concatenated along the outputs; `*_skip` shift LayerNorm's results for residual sums.
     """
 
     projections: LinearConstants
@@ -109,7 +109,7 @@ class LayerConstants:
 
 @dataclass(frozen=True)
 class EmbeddingConstants:
-    """Tables, int8 [rows, width], and their multipliers in the sum, whose scale only floating point needs."""
+    """Tables, int8 [rows, width], and their multipliers in the sum; `scale` of the sum, for floating point only."""
 
     tables: tuple[Tensor, ...]
     multipliers: tuple[int, ...]
@@ -124,7 +124,7 @@ class EmbeddingConstants:
 
 @dataclass(frozen=True)
 class Constants:
-    """The whole encoder; `scale` is that of the last layer's result. The head is the encoder's own, floating point."""
+    """The whole encoder; `scale` is that of the last layer's result. `head` is the encoder's own, in floating point."""
 
     shape: EncoderConfig
     embeddings: EmbeddingConstants
@@ -145,7 +145,7 @@ def _plain(layer: Linear, input_scale: Tensor) -> LinearConstants:
 
 
 def _norm(layer: Norm, input_scale: Tensor) -> tuple[NormConstants, Tensor, Tensor]:
-    """Return LayerNorm's constants and the scales of its result and of the 8 bits of it."""
+    """Return LayerNorm's constants and the scales of its result and of its 8 bits."""
     short = layer.output.scale if layer.output else None
     if not layer.integer:
         inverse = None if short is None else 1 / short
@@ -166,7 +166,7 @@ def _norm(layer: Norm, input_scale: Tensor) -> tuple[NormConstants, Tensor, Tens
 
 
 def _residual(sum_: Residual, layer: Linear, wide: Tensor, narrow: Tensor) -> tuple[LinearConstants, int, Tensor]:
-    """Return the linear layer's constants, LayerNorm's shift into the sum and the scale of the sum."""
+    """Return the linear layer's constants, the shift of LayerNorm's result in the sum, and the scale of the sum."""
     if sum_.sum is None:
         return _plain(layer, narrow), 0, wide
     skip = sums.residual_shift(wide, sum_.sum.scale)
@@ -275,7 +275,8 @@ def constants_of(encoder: Encoder) -> Constants:
     """Return the constants of a calibrated integer encoder.
 
     Raises:
-        UserError: it computes in floating point, has no ranges, or a size or state with which integers would overflow.
+        UserError: the encoder computes in floating point, has no ranges, or has sizes, weights or ranges with which
+            integers would overflow.
     """
     check_shape(encoder.shape)
     check_state(encoder)
@@ -284,7 +285,7 @@ def constants_of(encoder: Encoder) -> Constants:
     try:
         constants = _constants(encoder)
     except (OverflowError, ValueError) as error:
-        # Python's own, of infinity or NaN as an integer
+        # raised by Python for the conversion of infinity or NaN to an integer
         raise UserError("weights or ranges so far apart that integers would overflow; calibrate again") from error
     check_widths(constants)
     return constants

@@ -1,7 +1,8 @@
-"""The integer encoder on torch: int8 products, and everything between them on int8, uint8 and int32 tensors.
+"""The integer encoder on torch: int8 products, and all other operations on int8, uint8 and int32 tensors.
 
-Within an operation float32 units do the arithmetic: every integer of the specification is below 2^24, so float32 holds
-it and the results are those of int32, at the speed of float32 vectors. torch.compile makes one loop of an operation.
+Within an operation, float32 does the arithmetic: all integers of the specification are below 2^24, so float32 holds
+them and the results equal those of int32, at the speed of float32 vectors. torch.compile fuses an operation into one
+loop.
 """
 
 from __future__ import annotations
@@ -31,58 +32,59 @@ from intaglio.execution.powers import bits_of, floor_shift, integer_exp2
 from intaglio.execution.products import IntegerProduct, product
 from intaglio.execution.program import run_embeddings, run_layer
 
-# Tokens at a time: what lies between two operations then stays in the caches, and below the size from which the C
-# library gives memory back to the system after every use.
+# Tokens per pass: intermediate results then stay in the caches, and below the size from which the C library returns
+# memory to the system after every use.
 TOKENS = 1024
-# Shapes that the compiler keeps programs for: as many as a grid of measurements may have.
+# Number of shapes that compiled programs are kept for: enough for a grid of measurements.
 COMPILED_SHAPES = 64
-# A float32 so large that adding a score does not change it.
+# A float32 of such magnitude that adding a score does not change it.
 ABSORBING = -(2.0**60)
 
 
 @dataclass(frozen=True)
-class _Prepared(LinearConstants):
-    """A linear layer and the kernel for it."""
+class _LinearWithKernel(LinearConstants):
+    """A linear layer with the kernel of its product."""
 
     product: IntegerProduct | None = None
 
 
-def _prepare(constants: Any, device: torch.device) -> Any:
+def _with_kernels(constants: Any, device: torch.device) -> Any:
     """Return a layer's constants with a kernel for every product, and numbers as tensors.
 
-    So all layers look the same to a compiler, which then compiles one for all of them.
+    All layers then look the same to a compiler, which compiles one program for all of them.
     """
     if not is_dataclass(constants) or isinstance(constants, type):
         whole = isinstance(constants, int) and not isinstance(constants, bool)
         return torch.tensor(constants, dtype=torch.int32, device=device) if whole else constants
-    parts = {part.name: _prepare(getattr(constants, part.name), device) for part in fields(constants)}
+    parts = {part.name: _with_kernels(getattr(constants, part.name), device) for part in fields(constants)}
     if isinstance(constants, LinearConstants):
-        return _Prepared(**parts, product=product(constants.weight, constants.bias))
+        return _LinearWithKernel(**parts, product=product(constants.weight, constants.bias))
     return replace(constants, **parts)
 
 
-def _prepare_embeddings(constants: EmbeddingConstants, device: torch.device) -> EmbeddingConstants:
-    """Return the constants of the embeddings with what `_prepare` does to their parts."""
+def _embeddings_with_kernels(constants: EmbeddingConstants, device: torch.device) -> EmbeddingConstants:
+    """Return the constants of the embeddings, their parts converted as by `_with_kernels`."""
     parts = {
-        name: _prepare(getattr(constants, name), device) for name in ("norm", "projection", "projection_short_shift")
+        name: _with_kernels(getattr(constants, name), device)
+        for name in ("norm", "projection", "projection_short_shift")
     }
     return replace(constants, **parts)
 
 
 class TorchOperations:
-    """The operations on tensors, for one batch."""
+    """The operations on tensors of one batch."""
 
     def __init__(self, inputs: dict[str, Tensor], head_width: int) -> None:
         self.inputs = inputs
         self.head_width = head_width
         mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
-        # Added to scores: far below them all where there is no token. Where the whole row has none, scores vanish in
-        # it, so that all positions are equal.
+        # Added to scores: it makes those of padding far smaller than all others. In a row of padding alone it absorbs
+        # the scores, so that all positions are equal.
         lowest = torch.where(mask.any(-1, keepdim=True), float(softmax.MASKED), ABSORBING)
         self.padding = ((mask == 0) * lowest)[:, None, None, :]
 
     def token_indices(self, constants: EmbeddingConstants) -> list[Tensor]:
-        """See Operations."""
+        """See `Operations`."""
         ids = self.inputs["input_ids"]
         if constants.positions_from_padding:
             token = ids.ne(constants.padding_index).long()
@@ -93,7 +95,7 @@ class TorchOperations:
         return [ids, positions, torch.zeros_like(ids) if types is None else types][: len(constants.tables)]
 
     def embed(self, constants: EmbeddingConstants, indices: list[Tensor]) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         parts = [
             functional.embedding(index, table).int() * multiplier
             for table, index, multiplier in zip(constants.tables, indices, constants.multipliers, strict=True)
@@ -102,22 +104,22 @@ class TorchOperations:
         return total
 
     def linear(self, x8: Tensor, constants: LinearConstants) -> Tensor:
-        """See Operations."""
-        assert isinstance(constants, _Prepared) and constants.product is not None
+        """See `Operations`."""
+        assert isinstance(constants, _LinearWithKernel) and constants.product is not None
         rows: Tensor = constants.product(x8.flatten(0, -2))
         return rows.view(*x8.shape[:-1], -1)
 
     def linear_short(self, x8: Tensor, constants: LinearConstants, multiplier: Tensor) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         return (self.linear(x8, constants).float() * multiplier).round().clamp(LOW, HIGH).to(torch.int8)
 
     def split(self, x8: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """See Operations."""
+        """See `Operations`."""
         query, key, value = x8.chunk(3, -1)
         return query, key, value
 
     def linear_gelu(self, x8: Tensor, constants: LinearConstants, gelu_: GeluConstants) -> Tensor:
-        """See Operations: the polynomial, which is faster than a table here."""
+        """See `Operations`. Uses the polynomial, which is faster than a table here."""
         assert gelu_.multiplier is not None and gelu_.input_step is not None and gelu_.output_multiplier is not None
         lowest = -gelu_.zero_point
         codes = (self.linear(x8, constants).float() * gelu_.multiplier).round()
@@ -130,21 +132,21 @@ class TorchOperations:
         return (result * gelu_.output_multiplier).round().clamp(LOW, HIGH).to(torch.int8)
 
     def linear_term(self, x8: Tensor, constants: LinearConstants) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         assert constants.multiplier is not None
         short = floor_shift(self.linear(x8, constants).float(), constants.shift)
         return (short.clamp(-sums.TERM_BOUND, sums.TERM_BOUND) * constants.multiplier).int()
 
     def clip_sum(self, term: Tensor) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         return term.clamp(-sums.BOUND, sums.BOUND)
 
     def residual(self, wide: Tensor, skip: Any, term: Tensor) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         return torch.clamp((wide >> skip) + term, -sums.BOUND, sums.BOUND)
 
     def norm(self, x: Tensor, constants: NormConstants) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         assert constants.guards is not None
         width = x.shape[-1]
         mean = torch.div(x.sum(-1, keepdim=True) + width // 2, width, rounding_mode="floor")
@@ -157,7 +159,7 @@ class TorchOperations:
         return (normalized * constants.gamma + constants.beta).int()
 
     def shorten(self, x: Tensor, shift: Any) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         return torch.floor(x.float() * integer_exp2(-shift) + 0.5).clamp(LOW, HIGH).to(torch.int8)
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -165,13 +167,13 @@ class TorchOperations:
         return split.transpose(1, 2)
 
     def scores(self, query: Tensor, key: Tensor) -> Tensor:
-        """See Operations. torch has no batched product of int8; float32's is exact here."""
+        """See `Operations`. torch has no batched int8 product; float32's is exact here."""
         return self._heads(query.float()) @ self._heads(key.float()).transpose(-1, -2)
 
     def softmax(self, scores: Tensor, constants: SoftmaxConstants) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         scores = scores + self.padding
-        # What is not negative is rounded down by its conversion to integers.
+        # The conversion to integers rounds non-negative numbers down.
         short = (
             ((scores.amax(-1, keepdim=True) - scores) * integer_exp2(-constants.down)).int().clamp(max=constants.top)
         )
@@ -182,40 +184,41 @@ class TorchOperations:
         total = e.sum(-1, keepdim=True)
         bits = bits_of(total) - softmax.EXPONENTIAL_BITS
         normal = torch.floor(total * integer_exp2(-bits))
-        # The quotient is below 2^11 and the operands below 2^24: float64's, rounded down, is the integer one.
+        # The quotient is below 2^11 and the operands below 2^24: float64's quotient rounded down is the integer
+        # quotient.
         dividend = (softmax.LEVELS << softmax.RECIPROCAL_SHIFT) + torch.floor(normal * 0.5).double()
         reciprocal = torch.floor(dividend / normal.double()).float()
         multiplier = reciprocal * integer_exp2(-softmax.RECIPROCAL_SHIFT - bits)
         return (e * multiplier + 0.5).to(torch.uint8)
 
     def context(self, probabilities: Tensor, value: Tensor, multiplier: Tensor) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         products = probabilities.float() @ self._heads(value.float())
         short = (products * multiplier).round().clamp(LOW, HIGH).to(torch.int8)
         return short.transpose(1, 2).flatten(2)
 
     def dequantize(self, x: Tensor, scale: Tensor) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         return x.float() * scale
 
     def quantize(self, x: Tensor, inverse: Tensor) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         return (x * inverse).round().clamp(LOW, HIGH).to(torch.int8)
 
     def add_real(self, x: Tensor, y: Tensor) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         return x + y
 
     def gelu_real(self, x: Tensor) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         return functional.gelu(x)
 
     def norm_real(self, x: Tensor, constants: NormConstants) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         return functional.layer_norm(x, x.shape[-1:], constants.gamma, constants.beta, constants.epsilon)
 
     def softmax_real(self, scores: Tensor, constants: SoftmaxConstants) -> Tensor:
-        """See Operations."""
+        """See `Operations`."""
         assert constants.scale is not None
         real = (scores * constants.scale * constants.factor).masked_fill(self.padding < 0, float("-inf"))
         return (real.softmax(-1) * softmax.LEVELS).round().to(torch.uint8)
@@ -224,7 +227,7 @@ class TorchOperations:
 class IntegerModel(nn.Module):
     """A classifier whose encoder runs on integers; its head is floating point.
 
-    It is called as transformers' models are. It holds no parameters to train: `intaglio.encoder` does that.
+    It is called like a transformers model. It has no trainable parameters; `intaglio.encoder` is for training.
     """
 
     def __init__(self, constants: Constants) -> None:
@@ -233,8 +236,8 @@ class IntegerModel(nn.Module):
         self.shape = constants.shape
         self.scale = constants.scale
         self.integer = "layernorm" in constants.shape.integer
-        self.embeddings = _prepare_embeddings(constants.embeddings, device)
-        self.layers = [_prepare(layer, device) for layer in constants.layers]
+        self.embeddings = _embeddings_with_kernels(constants.embeddings, device)
+        self.layers = [_with_kernels(layer, device) for layer in constants.layers]
         self.head = deepcopy(constants.head).eval()
         self.run_embeddings, self.run_layer = run_embeddings, run_layer
 
@@ -244,12 +247,12 @@ class IntegerModel(nn.Module):
             part.product
             for layer in self.layers
             for part in vars(layer).values()
-            if isinstance(part, _Prepared) and part.product is not None
+            if isinstance(part, _LinearWithKernel) and part.product is not None
         )
         return sorted({found.name for found in products})
 
     def compile(self, *_: Any, **__: Any) -> None:
-        """Compile the model in place: one layer for all of the same sizes, for each shape that it meets."""
+        """Compile the model in place: one program for all layers of the same sizes, per shape of the inputs."""
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_SHAPES)
         self.run_embeddings, self.run_layer = (
             torch.compile(function, dynamic=False) for function in (run_embeddings, run_layer)
@@ -275,15 +278,15 @@ class IntegerModel(nn.Module):
             self._encode({name: tensor[start : start + size] for name, tensor in inputs.items()})
             for start in range(0, len(input_ids), size)
         ]
-        # The head sees the whole batch: in parts, its floating point would sum in another order.
+        # The head takes the whole batch at once: in parts, its floating point sums would differ in rounding.
         return SequenceClassifierOutput(logits=self.head(torch.cat(parts)))
 
 
 def integer_model(encoder: Encoder) -> IntegerModel:
-    """Return what runs a calibrated encoder on integers, to the bit as the encoder simulates it.
+    """Return a model that runs a calibrated encoder on integers, bit for bit as the encoder simulates it.
 
     Raises:
-        UserError: the encoder computes in floating point, or was not calibrated.
+        UserError: the encoder computes in floating point or is not calibrated.
     """
     with torch.no_grad():
         return IntegerModel(constants_of(encoder)).eval()

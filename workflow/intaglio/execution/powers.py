@@ -1,4 +1,4 @@
-"""Powers of two and bit counts of integers that floating point carries, in forms that compilers vectorize."""
+"""Powers of two and bit counts of float32-carried integers, in forms that compilers vectorize."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 
-# frexp and exp2 would do the same, several times as slowly.
+# frexp and exp2 would do the same, but several times as slowly.
 def bits_of(x: Tensor) -> Tensor:
-    """Return of non-negative float32 integers how many bits they have, int32 (far below 0 for 0)."""
+    """Return the bit counts of non-negative float32 integers, int32 (very negative for 0)."""
     return (x.view(torch.int32) >> 23) - 126
 
 
@@ -21,5 +21,5 @@ def integer_exp2(exponent: Any) -> Tensor:
 
 
 def floor_shift(x: Tensor, shift: Any) -> Tensor:
-    """Return float32 integers shifted to the right, float32."""
+    """Shift float32 integers to the right, rounding down; returns float32."""
     return torch.floor(x * integer_exp2(-shift))

@@ -1,4 +1,4 @@
-"""Products of int8 rows with int8 weights: the fastest exact kernel that torch has on this device."""
+"""Products of int8 rows with int8 weights, by the fastest exact kernel that torch has on the device."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from intaglio.arithmetic.kernels import fastest
 
-# _int_mm on CUDA takes no fewer rows.
+# _int_mm on CUDA needs at least this number of rows.
 _FEWEST_ROWS = 17
-# torch._int_mm takes sizes that this divides.
+# torch._int_mm takes sizes that are multiples of this.
 _ALIGNED = 8
 
 
-# An operator of its own: torch.compile would want to freeze the packed weight. Defined by a Library, since custom_op's
-# wrappers take longer than a small product.
+# A custom operator, since torch.compile would try to freeze the packed weight. It is defined by a Library, as
+# custom_op's wrappers take longer than a small product.
 _LIBRARY = torch.library.Library("intaglio", "DEF")
 _LIBRARY.define("int8_product(Tensor x, Tensor weight, Tensor scales, Tensor zero_points, Tensor bias) -> Tensor")
 
@@ -41,10 +41,11 @@ torch.library.register_fake("intaglio::int8_product", _int8_shape, lib=_LIBRARY)
 class IntegerProduct:
     """A product with an int8 weight [out, in] and an int32 bias [out].
 
-    It is called with int8 [rows, in] and returns accumulators with bias, [rows, out], integers in int32 or float32.
+    It is called with int8 [rows, in] and returns accumulators including the bias, [rows, out], integers in int32 or
+    float32.
 
     Attributes:
-        name: of the kernel, as the tables have it.
+    +4 name: of the kernel, for the tables.
     """
 
     name: ClassVar[str]
@@ -69,7 +70,7 @@ class OneDnnProduct(IntegerProduct):
         self.zero_points = torch.zeros(len(weight), dtype=torch.int32)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """See IntegerProduct."""
+        """See `IntegerProduct`."""
         result: Tensor = torch.ops.intaglio.int8_product(x, self.weight, self.scales, self.zero_points, self.bias)
         return result
 
@@ -84,7 +85,7 @@ class IntProduct(IntegerProduct):
         self.bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        """See IntegerProduct."""
+        """See `IntegerProduct`."""
         rows = len(x)
         if x.is_cuda and rows < _FEWEST_ROWS:
             x = torch.nn.functional.pad(x, (0, 0, 0, _FEWEST_ROWS - rows))
@@ -92,7 +93,7 @@ class IntProduct(IntegerProduct):
 
 
 class FloatProduct(IntegerProduct):
-    """float32 products of the integers, which are exact: for CPUs whose int8 instructions saturate or are missing."""
+    """Exact float32 products of the integers, for CPUs whose int8 instructions saturate or are missing."""
 
     name = "float32 of integers"
 
@@ -101,12 +102,12 @@ class FloatProduct(IntegerProduct):
         self.bias = bias.float()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """See IntegerProduct."""
+        """See `IntegerProduct`."""
         return torch.addmm(self.bias, x.float(), self.weight)
 
 
 def product(weight: Tensor, bias: Tensor) -> IntegerProduct:
-    """Return the product with int8 `weight` [out, in] and int32 `bias` [out] that is fastest where they are."""
+    """Return the fastest product with int8 `weight` [out, in] and int32 `bias` [out] on their device."""
     kind = IntProduct if weight.is_cuda else fastest_on_cpu()
     if kind is IntProduct and any(size % _ALIGNED for size in weight.shape):
         kind = FloatProduct
@@ -115,7 +116,7 @@ def product(weight: Tensor, bias: Tensor) -> IntegerProduct:
 
 @cache
 def fastest_on_cpu() -> type[IntegerProduct]:
-    """Return the kind of product that is fastest on this CPU, of those that are exact on it."""
+    """Return the fastest kind of product on this CPU among the exact ones."""
     kinds: list[type[IntegerProduct]] = [FloatProduct, OneDnnProduct, IntProduct]
     makers = {kind: _without_bias(kind) for kind in kinds}
     taken = fastest(list(makers.values()))

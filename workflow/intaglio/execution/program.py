@@ -1,7 +1,7 @@
-"""The integer encoder, written once over a set of operations: they execute (`on_torch`) or write a graph (ONNX).
+"""The integer encoder, written once over a set of operations, which execute it (`on_torch`) or write a graph (ONNX).
 
-Between two operations there are integers: 8 bits into products, 25 into and out of LayerNorm and sums. Where a variant
-leaves an operation in floating point, its integers are dequantized before and quantized after.
+Operations exchange integers: 8 bits into products, 25 into and out of LayerNorm and sums. If a variant keeps an
+operation in floating point, its inputs are dequantized and its results quantized.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from intaglio.execution.constants import (
     SoftmaxConstants,
 )
 
-# A tensor of whoever executes.
+# A value of the executor: a tensor, or a name in a graph.
 _Value = Any
 
 
 class Operations(Protocol):
-    """What the encoder consists of. `x8` are int8, other integers int32, all of shape [batch, length, width]."""
+    """Operations of the encoder. `x8` are int8, other integers int32, all of shape [batch, length, width]."""
 
     def token_indices(self, constants: EmbeddingConstants) -> list[_Value]:
         """Return the index tensors into the tables, [batch, length] each."""
@@ -38,7 +38,7 @@ class Operations(Protocol):
         """Return accumulators requantized to 8 bits."""
 
     def split(self, x8: _Value) -> tuple[_Value, _Value, _Value]:
-        """Return the thirds of every row."""
+        """Split every row into thirds."""
 
     def linear_gelu(self, x8: _Value, constants: LinearConstants, gelu: GeluConstants) -> _Value:
         """Return GELU of accumulators, 8 bits."""
@@ -47,22 +47,22 @@ class Operations(Protocol):
         """Return `clip(accumulators >> shift) * multiplier`."""
 
     def clip_sum(self, term: _Value) -> _Value:
-        """Return a term of a sum within 22 bits."""
+        """Clip a term of a sum to 22 bits."""
 
     def residual(self, wide: _Value, skip: int, term: _Value) -> _Value:
-        """Return `(wide >> skip) + term` within 22 bits."""
+        """Return `(wide >> skip) + term`, clipped to 22 bits."""
 
     def norm(self, x: _Value, constants: NormConstants) -> _Value:
         """Return LayerNorm of a sum."""
 
     def shorten(self, x: _Value, shift: int) -> _Value:
-        """Return `x >> shift`, rounded, 8 bits."""
+        """Return `x >> shift`, rounded and clipped to 8 bits."""
 
     def scores(self, query: _Value, key: _Value) -> _Value:
-        """Return the products of all queries and keys, a head, [batch, heads, length, length]."""
+        """Return the products of queries and keys of every head, [batch, heads, length, length]."""
 
     def softmax(self, scores: _Value, constants: SoftmaxConstants) -> _Value:
-        """Return uint8 probabilities, padded positions at zero."""
+        """Return uint8 probabilities, zero at padding."""
 
     def context(self, probabilities: _Value, value: _Value, multiplier: Any) -> _Value:
         """Return probabilities times values, heads side by side, requantized to 8 bits."""
@@ -71,10 +71,10 @@ class Operations(Protocol):
         """Return real values."""
 
     def quantize(self, x: _Value, inverse: Any) -> _Value:
-        """Return real values as 8 bits."""
+        """Quantize real values to 8 bits."""
 
     def add_real(self, x: _Value, y: _Value) -> _Value:
-        """Return a sum of real values."""
+        """Add real values."""
 
     def gelu_real(self, x: _Value) -> _Value:
         """Return GELU of real values."""
@@ -83,11 +83,11 @@ class Operations(Protocol):
         """Return LayerNorm of real values."""
 
     def softmax_real(self, scores: _Value, constants: SoftmaxConstants) -> _Value:
-        """Return softmax of dequantized scores as uint8 probabilities."""
+        """Return softmax of dequantized scores, quantized to uint8."""
 
 
 def _normalized(on: Operations, x: _Value, constants: NormConstants) -> tuple[_Value, _Value]:
-    """Return LayerNorm's result and the 8 bits of it (itself where nobody takes them)."""
+    """Return LayerNorm's result and its 8 bits (the result itself if no layer takes 8 bits)."""
     if constants.integer:
         wide = on.norm(x, constants)
         return wide, wide if constants.short_shift is None else on.shorten(wide, constants.short_shift)
@@ -96,7 +96,7 @@ def _normalized(on: Operations, x: _Value, constants: NormConstants) -> tuple[_V
 
 
 def run_embeddings(on: Operations, constants: EmbeddingConstants, integer: bool) -> tuple[_Value, _Value]:
-    """Return the embeddings, whole and their 8 bits; `integer` tells whether LayerNorm is."""
+    """Return the result of the embeddings and its 8 bits; `integer`: whether LayerNorm runs on integers."""
     total = on.embed(constants, on.token_indices(constants))
     x = total if integer else on.dequantize(total, constants.scale)
     wide, short = _normalized(on, x, constants.norm)
@@ -130,7 +130,7 @@ def _activated(on: Operations, x8: _Value, layer: LayerConstants) -> _Value:
 
 
 def run_layer(on: Operations, wide: _Value, short: _Value, layer: LayerConstants) -> tuple[_Value, _Value]:
-    """Return a layer's result, whole and its 8 bits, from those of the layer before."""
+    """Return a layer's result and its 8 bits, from those of the layer before."""
     context = _attended(on, short, layer)
     total = _summed(on, wide, layer.attention_skip, context, layer.attention_output)
     wide, short = _normalized(on, total, layer.attention_norm)
@@ -139,7 +139,7 @@ def run_layer(on: Operations, wide: _Value, short: _Value, layer: LayerConstants
 
 
 def run(on: Operations, constants: Constants) -> _Value:
-    """Return the last layer's result [batch, length, width], integers (of scale `constants.scale`) or real values."""
+    """Return the last layer's result [batch, length, width]: integers of scale `constants.scale`, or real values."""
     wide, short = run_embeddings(on, constants.embeddings, "layernorm" in constants.shape.integer)
     for layer in constants.layers:
         wide, short = run_layer(on, wide, short, layer)

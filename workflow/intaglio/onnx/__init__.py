@@ -1,1 +1,1 @@
-"""Models as ONNX graphs: how they are written, quantized to 8 bits, stored, and opened in ONNX Runtime."""
+"""Models as ONNX graphs: writing, quantization to 8 bits, storage, and ONNX Runtime sessions."""

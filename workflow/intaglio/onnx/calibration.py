@@ -1,4 +1,4 @@
-"""Ranges of activations, from the values in a graph: of all of them, of a share, or with the least squared error."""
+"""Ranges of activations from the values in a graph: of all values, of a percentile, or with the least squared error."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 Calibration = Literal["min-max", "percentile", "mse"]
 _Floats = NDArray[np.floating[Any]]
-# Of a histogram from the smallest to the largest value: 32 bins in one step of the widest range.
+# Bins of a histogram from the smallest to the largest value: 32 bins per step of the widest range.
 BINS = 32 * RANGE_STEPS
-# Ends of a range that are tried on each side of zero, evenly spaced up to the extreme value.
+# Candidate ends of a range on each side of zero, evenly spaced up to the extreme value.
 PARTS = 64
 
 
 @dataclass
 class Histogram:
-    """Values of an activation: `counts` of equal bins from `low` to `high`."""
+    """Histogram of an activation: `counts` of equal bins from `low` to `high`."""
 
     low: float
     high: float
@@ -35,7 +35,7 @@ class Histogram:
 
     @property
     def edges(self) -> _Floats:
-        """Limits of the bins."""
+        """Edges of the bins."""
         return np.linspace(self.low, self.high, len(self.counts) + 1)
 
 
@@ -53,11 +53,12 @@ def activation_ranges(
     Args:
         model: the graph.
         names: of the values.
-        batches: inputs of the graph without padding, whose values would count.
+        batches: inputs of the graph without padding, which would be counted.
         calibration: `min-max`, `percentile` or `mse`, as in the study's options.
-        percentile: of `percentile`: the share of the values within, %; as many are left out above as below.
+        percentile: for `percentile`: share of the values inside the range, %; equal shares are left out above and
+            below.
         threads: of ONNX Runtime.
-        work: a folder where the graph can be put.
+        work: a folder for the graph.
     """
     values = _watched(model, names, threads, work / "calibration.onnx")
     extremes = dict.fromkeys(names, (0.0, 0.0))
@@ -79,7 +80,7 @@ def activation_ranges(
 def _watched(
     model: onnx.ModelProto, names: Sequence[str], threads: int, path: Path
 ) -> Callable[[dict[str, NDArray[np.int64]]], dict[str, _Floats]]:
-    """Return the function from inputs of a graph to values in it."""
+    """Return a function from inputs of a graph to values in it."""
     import onnx
 
     shown = onnx.ModelProto()
@@ -99,7 +100,7 @@ def count(histogram: Histogram, values: _Floats) -> None:
 
 
 def percentile_range(histogram: Histogram, percentile: float) -> ActivationRange:
-    """Return the range that holds this share of the values, %, with as many above as below; 0 is always within."""
+    """Return the range that holds this share of the values, %, with equal shares above and below; it includes 0."""
     below = np.concatenate([[0], np.cumsum(histogram.counts)])
     if not below[-1]:
         return ActivationRange(histogram.low, histogram.high)
@@ -109,7 +110,7 @@ def percentile_range(histogram: Histogram, percentile: float) -> ActivationRange
 
 
 def least_error_range(histogram: Histogram) -> ActivationRange:
-    """Return the range that makes the sum of squared errors of 8-bit integers least, of `PARTS` x `PARTS` ranges."""
+    """Return the range with the least squared error of 8-bit integers, among `PARTS` x `PARTS` ranges."""
     used = np.flatnonzero(histogram.counts)
     edges = histogram.edges
     values, weights = ((edges[:-1] + edges[1:]) / 2)[used], histogram.counts[used]
@@ -124,7 +125,7 @@ def least_error_range(histogram: Histogram) -> ActivationRange:
 
 
 def squared_errors(values: _Floats, known: ActivationRange) -> _Floats:
-    """Return the squared error that every value has as an 8-bit integer of this range."""
+    """Return the squared error of every value as an 8-bit integer of this range."""
     zero = int(known.zero_point)
     integers = np.clip(np.rint(values / known.scale) + zero, 0, RANGE_STEPS) - zero
     errors: _Floats = values - integers * known.scale

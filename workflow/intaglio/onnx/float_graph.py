@@ -1,4 +1,4 @@
-"""A floating-point classifier as an ONNX graph, in the operators that ONNX Runtime is fastest with."""
+"""A floating-point classifier as an ONNX graph, in the operators that are fastest in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 OPSET = 20
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 LOGITS = "logits"
-# What the graph is traced with; both sizes stay dynamic. Neither is 1, which tracing would take for a constant.
+# Size of the traced inputs; both dimensions stay dynamic. Neither is 1, which tracing would take for a constant.
 _EXAMPLE = (2, 5)
 
 
 class _Logits(nn.Module):
-    """The model as a function of tensors in the order of the graph's inputs."""
+    """The model as a function of tensors, in the order of the graph's inputs."""
 
     def __init__(self, model: nn.Module, inputs: Sequence[str]) -> None:
         super().__init__()
@@ -57,15 +57,15 @@ def float_graph(checkpoint: Path, model: Any, inputs: Sequence[str]) -> onnx.Mod
 
 
 def graph_inputs(tokenizer: Any) -> list[str]:
-    """Return the names of the inputs that a graph of a model with this tokenizer has."""
+    """Return the names of the inputs of a graph of a model with this tokenizer."""
     return [name for name in INPUTS if name in tokenizer.model_input_names]
 
 
 def float_onnx(model: Any, inputs: Sequence[str]) -> onnx.ModelProto:
-    """Return a sequence classification model of floating point as an ONNX graph.
+    """Convert a sequence classification model in floating point to an ONNX graph.
 
-    Constants are folded; attention, the residual sums with LayerNorm, and GELU with its bias are fused into ONNX
-    Runtime's operators of domain com.microsoft, which every build of it has. They compute the same but for the order of
+    Constants are folded. Attention, residual sums with LayerNorm, and GELU with its bias are fused into ONNX Runtime's
+    operators of the domain com.microsoft, which every build has. They compute the same except for the order of
     summation.
 
     Args:
@@ -78,7 +78,7 @@ def float_onnx(model: Any, inputs: Sequence[str]) -> onnx.ModelProto:
     import onnx_ir
     from onnxscript.rewriter.ort_fusions import optimize_for_ort
 
-    # Ones: a token, a mask without padding, and types that every model with types has.
+    # All ones: a token id, a mask without padding, and a type that every model with types has.
     example = tuple(torch.ones(_EXAMPLE, dtype=torch.int64) for _ in inputs)
     dynamic = tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in inputs)
     with _quiet(), torch.no_grad():
@@ -94,14 +94,14 @@ def float_onnx(model: Any, inputs: Sequence[str]) -> onnx.ModelProto:
             verbose=False,
         )
         assert program is not None
-        # The metadata would hold the paths of this machine's Python files.
+        # The metadata contains paths of this machine's Python files.
         fused, _ = optimize_for_ort(program.model, clear_metadata=True)
     return onnx_ir.to_proto(fused)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Spare the log what the exporter says of libraries that are not there, and of its own deprecations."""
+    """Suppress the exporter's log messages on missing libraries and on its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs: nodes with generated names, constants as initializers, each stored once; and files."""
+"""A small writer of ONNX graphs with generated node names and deduplicated constants; reading and writing of files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 OPSET = 21
 MICROSOFT = "com.microsoft"
-# A protobuf message can hold no more.
+# Size limit of a protobuf message.
 _LARGEST_FILE = 2**31 - 2**20
 
 
 class Graph:
-    """Nodes and initializers on their way to a model. A value is its name."""
+    """Nodes and initializers of a model under construction. A value is represented by its name."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -31,7 +31,7 @@ class Graph:
 
         array: NDArray[Any] = np.array(values, dtype=dtype, order="C")
         key = (array.dtype.str, array.shape, array.tobytes())
-        # Scalars repeat. Larger constants are few and rarely equal: they are not compared.
+        # Scalars repeat and are shared. Larger constants are few and rarely equal, so they are not compared.
         if array.size > 1:
             key = (len(self.initializers),)  # type: ignore[assignment]
         if key not in self.initializers:
@@ -39,7 +39,7 @@ class Graph:
         return self.initializers[key].name
 
     def add(self, kind: str, *inputs: str, domain: str = "", output: str | None = None, **attributes: Any) -> str:
-        """Add a node; return the name of its only output."""
+        """Add a node with one output; return the output's name."""
         import onnx
 
         name = output or f"v{len(self.nodes)}"
@@ -47,7 +47,7 @@ class Graph:
         return name
 
     def add_several(self, kind: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
-        """Add a node; return the names of so many outputs."""
+        """Add a node with several outputs; return their names."""
         import onnx
 
         names = [f"v{len(self.nodes)}_{index}" for index in range(outputs)]
@@ -78,7 +78,7 @@ class Graph:
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write one file, or the weights beside it where they are beyond what one can hold."""
+    """Write a model as one file, with the weights in a second file if it exceeds the size limit."""
     import onnx
 
     large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_FILE
@@ -86,13 +86,13 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
 
 def model_files(path: Path, graph: onnx.GraphProto) -> list[Path]:
-    """Return a model's file and those beside it that hold its weights, from its graph read without these."""
+    """Return a model's file and the files of its external weights, from its graph loaded without them."""
     outside = {entry.value for tensor in tensors(graph) for entry in tensor.external_data if entry.key == "location"}
     return [path, *(path.parent / name for name in sorted(outside))]
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Yield the tensors of a graph and of those within its nodes: initializers, and constants of nodes."""
+    """Yield the tensors of a graph and of its subgraphs: initializers and constants."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:

@@ -1,9 +1,9 @@
-"""Post-training quantization of a float graph: 8-bit weights, in the operators that ONNX Runtime is fastest with.
+"""Post-training quantization of a float graph to 8-bit weights, in the operators that are fastest in ONNX Runtime.
 
-Weights are symmetric, uint8 with zero point 128: a zero stays a zero, and products with uint8 activations are exact on
+Weights are symmetric, uint8 with zero point 128: zeros stay zeros, and products with uint8 activations are exact on
 every CPU (`intaglio.onnx.signed`). ONNX Runtime's own quantizers are not used: `quantize_dynamic` leaves fused
-attention, a quarter of all products, in floating point, and the graph of `quantize_static` runs as products of blocks
-of weights in floating point, slower than the float graph.
+attention, a quarter of all products, in floating point, and the graph of `quantize_static` runs as blockwise products
+in floating point, slower than the float graph.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ if TYPE_CHECKING:
 
 Method = Literal["dynamic", "static", "weights"]
 _Array = NDArray[Any]
-# Weights take the integers within this; 0 is stored as ZERO_POINT.
+# Bound of a weight's integers; 0 is stored as ZERO_POINT.
 LARGEST, ZERO_POINT = 127, 128
-# Steps of an activation's range.
+# Number of steps in an activation's range.
 RANGE_STEPS = 255
 
 
 @dataclass(frozen=True)
 class ActivationRange:
-    """The values that an activation is clipped to; 0 is within."""
+    """The values that an activation is clipped to; includes 0."""
 
     low: float
     high: float
 
     @property
     def scale(self) -> np.float32:
-        """The step of its 8-bit integers."""
+        """Step between its 8-bit integers."""
         return np.float32((self.high - self.low) / RANGE_STEPS) or np.float32(1)
 
     @property
     def zero_point(self) -> np.uint8:
-        """The integer of 0."""
+        """The integer that represents 0."""
         return np.uint8(np.rint(-self.low / self.scale))
 
 
 def quantized_weight(weight: _Array, per_channel: bool) -> tuple[_Array, _Array]:
-    """Return a weight in 8 bits.
+    """Quantize a weight to 8 bits.
 
     Args:
         weight: float32 [in, out].
-        per_channel: whether each output channel has a scale of its own.
+        per_channel: whether each output channel has its own scale.
 
-    Returns:
-        uint8 [in, out], 128 more than the integers; the float32 scales [out], or one scale [].
+        Returns:
+            uint8 [in, out], the integers plus 128; the float32 scales [out], or one scale [].
     """
     largest = np.abs(weight).max(axis=0 if per_channel else None)
-    # Where all is zero, any scale does.
+    # For zeros alone, any scale will do.
     scale = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
     integers = np.rint(weight / scale).clip(-LARGEST, LARGEST)
     return np.ascontiguousarray(integers + ZERO_POINT).astype(np.uint8), scale
@@ -72,12 +72,11 @@ def quantize_graph(
     Args:
         model: a graph whose attention is separate from its products (`linear.separate_attention`).
         method: `dynamic`, `static` or `weights`, as in the study's options.
-        per_channel: one scale for each output channel of a linear weight, or else one for the whole weight. An
-            embedding has one scale.
-        ranges: for `static`: the range of every input of a linear layer, by the name of the input.
+        per_channel: whether each output channel of a linear weight has its own scale; embeddings always have one scale.
+        ranges: for `static`: the range of every linear layer's input, by the name of the input.
 
     Returns:
-        How many linear layers were quantized.
+        Number of linear layers that were quantized.
     """
     stored = stored_tensors(model)
     writer = _Writer(model, method, per_channel, ranges)
@@ -103,7 +102,7 @@ def _is_embedding(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) 
 
 
 class _Writer:
-    """Nodes and constants of the quantized graph."""
+    """Writes nodes and constants of the quantized graph."""
 
     def __init__(
         self, model: onnx.ModelProto, method: Method, per_channel: bool, ranges: Mapping[str, ActivationRange]
@@ -126,7 +125,7 @@ class _Writer:
         self.nodes.append(helper.make_node(kind, inputs, [output], domain=domain, **attributes))
 
     def weight(self, name: str, weight: _Array, per_channel: bool) -> list[str]:
-        """Store a weight; return the names of its integers, its scales and its zero points."""
+        """Store a weight; return the names of its integers, scales and zero points."""
         integers, scale = quantized_weight(weight, per_channel)
         values = {"int8": integers, "scale": scale, "zero": np.full(scale.shape, ZERO_POINT, np.uint8)}
         return [self.constant(f"{name}.{part}", value) for part, value in values.items()]
@@ -143,13 +142,13 @@ class _Writer:
             inputs = [quantized, integers, step, scale, middle, zero, *bias]
             self.add("MatMulIntegerToFloat", inputs, layer.output, MICROSOFT)
         else:
-            # Once a layer: nodes of the same weight may need it at different times.
+            # Once per layer: nodes of the same weight may need it at different times.
             restored = f"{layer.output}.weight"
             self.add("DequantizeLinear", [integers, scale, zero], restored, axis=1)
             self.add("Gemm" if bias else "MatMul", [layer.source, restored, *bias], layer.output)
 
     def activation(self, name: str) -> tuple[str, str, str]:
-        """Quantize an activation by its range; return the names of its integers, its scale and its zero point."""
+        """Quantize an activation by its range; return the names of its integers, scale and zero point."""
         known = self.ranges[name]
         quantized = f"{name}.quantized"
         step = self.constant(f"{name}.scale", known.scale)
@@ -160,7 +159,7 @@ class _Writer:
         return quantized, step, middle
 
     def embedding(self, node: onnx.NodeProto, table: onnx.TensorProto) -> None:
-        """Write a lookup in a table of 8 bits."""
+        """Write a lookup in an 8-bit table."""
         from onnx import numpy_helper
 
         integers, scale, zero = self.weight(f"{table.name}.table", numpy_helper.to_array(table), False)

@@ -1,8 +1,8 @@
-"""The integer encoder as an ONNX graph: standard operators, and ONNX Runtime's QGemm for a product that ends in 8 bits.
+"""The integer encoder as an ONNX graph, in standard operators and ONNX Runtime's QGemm for products with 8-bit results.
 
-From the embeddings to the input of the classification head every tensor is an integer, unless the variant leaves an
-operation in floating point. ONNX has no shift of signed integers: a division of what an offset has made non-negative is
-one. Products are of uint8 with uint8 (zero points 128), which every CPU computes exactly (`intaglio.onnx.signed`).
+From the embeddings to the input of the classification head every tensor is an integer, unless the variant keeps an
+operation in floating point. ONNX cannot shift signed integers: an offset makes them non-negative, and a division shifts
+them. Products are of uint8 with uint8 (zero points 128), which every CPU computes exactly (`intaglio.onnx.signed`).
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     import onnx
 
 _ZERO = 128
-# LayerNorm's results carry this, so that they are not negative; accumulators do before a shift. Every shift divides it.
+# Added to LayerNorm's results, and to accumulators before a shift, so that they are not negative. It is a multiple of
+# every divisor.
 OFFSET = 2**25
-# Parallel lookups: a table is stored so often, and a tensor split into so many parts.
+# Degree of parallelism of lookups: the number of copies of a table, and of parts of a tensor.
 PARTS = 16
 
 
@@ -74,7 +75,7 @@ class OnnxOperations:
         return self.graph.add("Cast", x, to=TensorProto.DataType.Value(kind))
 
     def token_indices(self, constants: EmbeddingConstants) -> list[str | None]:
-        """See Operations; None stands for type 0 everywhere."""
+        """See `Operations`; None means type 0 for all tokens."""
         graph = self.graph
         if constants.positions_from_padding:
             padding = graph.constant(constants.padding_index, np.int64)
@@ -89,7 +90,7 @@ class OnnxOperations:
         return ["input_ids", positions, types][: len(constants.tables)]
 
     def embed(self, constants: EmbeddingConstants, indices: list[str | None]) -> str:
-        """See Operations."""
+        """See `Operations`."""
         total = ""
         for table, index, multiplier in zip(constants.tables, indices, constants.multipliers, strict=True):
             if index is None:
@@ -111,7 +112,7 @@ class OnnxOperations:
         return self.graph.add("Add", products, self.graph.constant(_array(constants.bias + offset), np.int32))
 
     def linear(self, x8: str, constants: LinearConstants) -> str:
-        """See Operations."""
+        """See `Operations`."""
         return self._accumulated(x8, constants, 0)
 
     def _requantized(self, x8: str, constants: LinearConstants, multiplier: Tensor, zero: int) -> str:
@@ -123,31 +124,31 @@ class OnnxOperations:
         return self.graph.add("QGemm", *inputs, domain=MICROSOFT)
 
     def linear_short(self, x8: str, constants: LinearConstants, multiplier: Tensor) -> str:
-        """See Operations."""
+        """See `Operations`."""
         return self._requantized(x8, constants, multiplier, _ZERO)
 
     def split(self, x8: str) -> tuple[str, str, str]:
-        """See Operations."""
+        """See `Operations`."""
         query, key, value = self.graph.add_several("Split", x8, outputs=3, axis=1, num_outputs=3)
         return query, key, value
 
     def lookup(self, index: str, table: NDArray[Any], width: int, back: str) -> str:
-        """Return the table's entries at uint8 or int32 indices, whose last size is `width`, in the shape `back`."""
+        """Look up uint8 or int32 indices, whose last dimension is `width`; the result is reshaped to `back`."""
         parts = gcd(width, PARTS)
-        # GatherElements on a few long rows takes a third of the time of Gather.
+        # GatherElements on a few long rows takes a third of Gather's time.
         split = self.graph.add("Reshape", self._cast(index, "INT32"), self._shape(parts, -1))
         rows = self.graph.constant(np.tile(table, (parts, 1)), table.dtype)
         return self.graph.add("Reshape", self.graph.add("GatherElements", rows, split, axis=1), back)
 
     def linear_gelu(self, x8: str, constants: LinearConstants, gelu: GeluConstants) -> str:
-        """See Operations."""
+        """See `Operations`."""
         assert gelu.multiplier is not None and gelu.table is not None
         codes = self._requantized(x8, constants, gelu.multiplier, gelu.zero_point)
         width = len(constants.weight)
         return self.lookup(codes, _array(gelu.table.int() + _ZERO).astype(np.uint8), width, self._shape(-1, width))
 
     def linear_term(self, x8: str, constants: LinearConstants) -> str:
-        """See Operations."""
+        """See `Operations`."""
         assert constants.multiplier is not None
         products = self._accumulated(x8, constants, OFFSET)
         shifted = self.graph.add("Div", products, self._int(2**constants.shift))
@@ -156,23 +157,23 @@ class OnnxOperations:
         return self.graph.add("Mul", clipped, self.graph.constant(_array(constants.multiplier), np.int32))
 
     def clip_sum(self, term: str) -> str:
-        """See Operations."""
+        """See `Operations`."""
         return self.graph.add("Add", self._clip(term, -sums.BOUND, sums.BOUND), self._int(OFFSET))
 
     def residual(self, wide: str, skip: int, term: str) -> str:
-        """See Operations."""
+        """See `Operations`."""
         shifted = self.graph.add("Div", wide, self._int(2**skip))
         total = self.graph.add("Add", self.graph.add("Sub", shifted, self._int(OFFSET >> skip)), term)
         return self._clip(total, -sums.BOUND, sums.BOUND)
 
     def norm(self, x: str, constants: NormConstants) -> str:
-        """See Operations."""
+        """See `Operations`."""
         normalized = norm_rows(self.graph, x, constants)
         scaled = self.graph.add("Mul", normalized, self.graph.constant(_array(constants.gamma), np.int32))
         return self.graph.add("Add", scaled, self.graph.constant(_array(constants.beta + OFFSET), np.int32))
 
     def shorten(self, x: str, shift: int) -> str:
-        """See Operations."""
+        """See `Operations`."""
         rounded = self.graph.add("Add", x, self._int(2 ** (shift - 1)))
         low = (OFFSET >> shift) - _ZERO
         clipped = self._clip(self.graph.add("Div", rounded, self._int(2**shift)), low, low + 255)
@@ -183,12 +184,12 @@ class OnnxOperations:
         return self.graph.add("Transpose", self.graph.add("Reshape", x8, sizes), perm=order)
 
     def scores(self, query: str, key: str) -> str:
-        """See Operations."""
+        """See `Operations`."""
         queries, keys = self._heads(query, [0, 2, 1, 3]), self._heads(key, [0, 2, 3, 1])
         return self.graph.add("MatMulInteger", queries, keys, self._zero(), self._zero())
 
     def softmax(self, scores: str, constants: SoftmaxConstants) -> str:
-        """See Operations."""
+        """See `Operations`."""
         graph = self.graph
         present = graph.add("Where", self.masked, self._int(softmax.MASKED), scores)
         top = graph.add("ReduceMax", present, self._shape(-1), keepdims=1)
@@ -200,7 +201,7 @@ class OnnxOperations:
         return self._cast(softmax_rows(graph, e), "UINT8")
 
     def context(self, probabilities: str, value: str, multiplier: Tensor) -> str:
-        """See Operations."""
+        """See `Operations`."""
         one, scale = self._float(1.0), self._float(float(multiplier))
         values = self._heads(value, [0, 2, 1, 3])
         inputs = (probabilities, one, self._zero(0), values, scale, self._zero(), one, self._zero())
@@ -213,30 +214,30 @@ class OnnxOperations:
         return self.graph.add("Shape", x, start=1)
 
     def dequantize(self, x: str, scale: Tensor) -> str:
-        """See Operations."""
+        """See `Operations`."""
         return self.graph.add("Mul", self._cast(x, "FLOAT"), self.graph.constant(_array(scale), np.float32))
 
     def quantize(self, x: str, inverse: Tensor) -> str:
-        """See Operations."""
+        """See `Operations`."""
         scaled = self.graph.add("Mul", x, self.graph.constant(_array(inverse), np.float32))
         clipped = self.graph.add("Clip", self.graph.add("Round", scaled), self._float(-_ZERO), self._float(_ZERO - 1))
         return self._cast(self.graph.add("Add", clipped, self._float(_ZERO)), "UINT8")
 
     def add_real(self, x: str, y: str) -> str:
-        """See Operations."""
+        """See `Operations`."""
         return self.graph.add("Add", x, y)
 
     def gelu_real(self, x: str) -> str:
-        """See Operations."""
+        """See `Operations`."""
         return self.graph.add("Gelu", x)
 
     def norm_real(self, x: str, constants: NormConstants) -> str:
-        """See Operations."""
+        """See `Operations`."""
         gamma, beta = (self.graph.constant(_array(x), np.float32) for x in (constants.gamma, constants.beta))
         return self.graph.add("LayerNormalization", x, gamma, beta, axis=-1, epsilon=constants.epsilon)
 
     def softmax_real(self, scores: str, constants: SoftmaxConstants) -> str:
-        """See Operations."""
+        """See `Operations`."""
         assert constants.scale is not None
         real = self.graph.add("Mul", self.dequantize(scores, constants.scale), self._float(constants.factor))
         present = self.graph.add("Where", self.masked, self._float(-np.inf), real)
@@ -245,7 +246,7 @@ class OnnxOperations:
 
 
 def _classify(operations: OnnxOperations, constants: Constants, wide: str) -> None:
-    """Add the head: from the last layer's result to `hidden`, [batch, width], and `logits`."""
+    """Add the head, from the last layer's result to `hidden`, [batch, width], and `logits`."""
     graph = operations.graph
     width = constants.shape.hidden_size
     sizes = graph.add("Concat", operations.tokens, graph.constant([width], np.int64), axis=0)
@@ -268,11 +269,11 @@ def _gemm(graph: Graph, x: str, layer: torch.nn.Linear, output: str | None = Non
 
 
 def integer_onnx(encoder: Encoder, token_types: bool) -> onnx.ModelProto:
-    """Return a calibrated integer encoder as an ONNX graph.
+    """Convert a calibrated integer encoder to an ONNX graph.
 
     Args:
-        encoder: at any point of the lattice that has integers.
-        token_types: whether the graph has an input token_type_ids; without it all tokens are of type 0.
+        encoder: of any variant with integer operations.
+        token_types: whether the graph has an input token_type_ids; without it, all tokens are of type 0.
 
     Returns:
         A graph from input_ids, attention_mask(, token_type_ids), int64 [batch, length], to logits, float32

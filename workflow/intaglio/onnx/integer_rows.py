@@ -1,6 +1,6 @@
-"""Integer LayerNorm and softmax: their arithmetic on the numbers of a row, as nodes of a graph.
+"""Arithmetic on one number per row, for integer LayerNorm and softmax, as nodes of a graph.
 
-There are few such numbers (one for each row), so 64 bits and comparisons with powers of two cost little.
+Rows are few, so 64-bit integers and comparisons with powers of two cost little.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from intaglio.arithmetic.sqrt import HIGH_BITS, ITERATIONS
 from intaglio.execution.constants import NormConstants
 from intaglio.onnx.graph import Graph
 
-# Squares of deviations are at most 2^24: so many sum to less than 2^31.
+# Squares of deviations are at most 2^24: the sum of this many is below 2^31.
 SQUARES = 64
-# u * r is at least minus this, and every shift of it divides this.
+# Lower bound of -(u * r), and a multiple of every divisor.
 OFFSET = 2**24
 GUARDED_BITS = 42
 
 
 def exponential_table() -> NDArray[Any]:
-    """Return integer exponentials of all distances, int32 [4096]."""
+    """Return the integer exponentials of all distances, int32 [4096]."""
     distance = np.arange(softmax.FARTHEST + 1)
     polynomial = (softmax.Q_B - (distance & (softmax.STEPS - 1))) ** 2 + softmax.Q_C
     return (polynomial >> (softmax.SHIFT + (distance >> 8))).astype(np.int32)
 
 
 class RowArithmetic:
-    """Integer arithmetic on int64 numbers, one a row."""
+    """Integer arithmetic on int64 numbers, one per row."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -41,33 +41,33 @@ class RowArithmetic:
         return self.graph.constant(value, np.int64)
 
     def do(self, kind: str, x: str, y: str | int) -> str:
-        """Return an arithmetic operation's result; Div is of non-negative numbers."""
+        """Apply an arithmetic operator; Div takes non-negative numbers."""
         return self.graph.add(kind, x, self.number(y) if isinstance(y, int) else y)
 
     def wide(self, x: str) -> str:
-        """Return int32 as int64."""
+        """Cast int32 to int64."""
         from onnx import TensorProto
 
         return self.graph.add("Cast", x, to=TensorProto.INT64)
 
     def narrow(self, x: str) -> str:
-        """Return int64 as int32."""
+        """Cast int64 to int32."""
         from onnx import TensorProto
 
         return self.graph.add("Cast", x, to=TensorProto.INT32)
 
     def count(self, x: str, first: int, last: int) -> str:
-        """Return how many of 2^first ... 2^last are not above x [..., 1]: bits(x) - first where there are so many."""
+        """Return how many of 2^first ... 2^last are at most x [..., 1]: bits(x) - first, clipped to their number."""
         reached = self.graph.add("GreaterOrEqual", x, self.number([2**bit for bit in range(first, last + 1)]))
         return self.graph.add("ReduceSum", self.wide(reached), self.number([-1]), keepdims=1)
 
     def power(self, exponent: str) -> str:
-        """Return 2^exponent, of exponents in [0, 62]."""
+        """Return 2^exponent, for exponents in [0, 62]."""
         return self.graph.add("Gather", self.number([2**bit for bit in range(63)]), exponent)
 
 
 def _root(rows: RowArithmetic, squares: str) -> tuple[str, str]:
-    """Return floor(sqrt(v * 2^(2 half))), which has 15 bits, by Newton's iteration, and half."""
+    """Return floor(sqrt(v * 2^(2 half))) of 15 bits by Newton's iteration, and half."""
     bits = rows.count(squares, 0, GUARDED_BITS - 1)
     half = rows.do("Sub", rows.do("Div", rows.do("Sub", rows.number(HIGH_BITS + 64), bits), 2), 32)
     double = rows.do("Mul", half, 2)
@@ -93,7 +93,7 @@ def norm_rows(graph: Graph, x: str, constants: NormConstants) -> str:
     top = rows.wide(graph.add("ReduceMax", graph.add("Abs", y), rows.number([-1]), keepdims=1))
     shift = rows.count(top, shift_bits, shift_bits + layernorm.SHIFTS - 1)
     step = rows.power(shift)
-    # half a step, and 2^13 steps that make everything positive
+    # half a step, plus 2^13 steps that make all values positive
     added = rows.do("Add", rows.do("Div", step, 2), rows.do("Mul", step, 2 ** (shift_bits + 1)))
     shifted = graph.add("Div", graph.add("Add", y, rows.narrow(added)), rows.narrow(step))
     short = graph.add("Sub", shifted, graph.constant(2 ** (shift_bits + 1), np.int32))
@@ -115,7 +115,7 @@ def norm_rows(graph: Graph, x: str, constants: NormConstants) -> str:
 
 
 def softmax_rows(graph: Graph, e: str) -> str:
-    """Add nodes from exponentials, int32 [..., n], to probabilities of 255 levels, int32."""
+    """Add nodes from exponentials, int32 [..., n], to probabilities in 1/255, int32."""
     rows = RowArithmetic(graph)
     total = rows.wide(graph.add("ReduceSum", e, rows.number([-1]), keepdims=1))
     bits = softmax.EXPONENTIAL_BITS

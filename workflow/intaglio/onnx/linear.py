@@ -1,4 +1,4 @@
-"""The linear layers of a float graph: found, taken out of fused attention, and stored once where they are shared."""
+"""The linear layers of a float graph: found, separated from fused attention, and stored once if shared."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import onnx
 
 _Array = NDArray[Any]
-# Operators that multiply by their second input.
+# Operators whose second input is a factor.
 _PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "Attention")
-# Operators through which a stored weight stays a stored weight.
+# Operators that leave a stored weight a stored weight.
 _PASSED = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose")
 
 
@@ -27,9 +27,9 @@ class LinearNode:
 
     Attributes:
         source: name of its input, [..., in].
-        name: of the weight, equal for nodes of equal weight.
+        name: of the weight; the same for nodes with equal weights.
         weight: float32 [in, out].
-        bias: name of what the node adds, if it adds something.
+        bias: name of the bias, if there is one.
         output: name of its output, [..., out].
     """
 
@@ -53,7 +53,7 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 
 def as_linear(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> LinearNode | None:
-    """Return the linear layer that a node computes; None where it is something else."""
+    """Return a node as a linear layer; None if it is not one."""
     from onnx import TensorProto, numpy_helper
 
     if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in stored:
@@ -65,21 +65,21 @@ def as_linear(node: onnx.NodeProto, stored: dict[str, onnx.TensorProto]) -> Line
         return None
     weight, name = numpy_helper.to_array(tensor), tensor.name
     if given.get("transB", 0):
-        # One stored tensor may be used both ways.
+        # A stored tensor may be used both transposed and as it is.
         weight, name = weight.T, f"{name}.transposed"
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
     return LinearNode(node.input[0], name, weight, bias, node.output[0])
 
 
 def linear_inputs(model: onnx.ModelProto) -> list[str]:
-    """Return the names of what enters the linear layers of a graph, each once."""
+    """Return the names of the inputs of a graph's linear layers, without repetition."""
     stored = stored_tensors(model)
     found = (as_linear(node, stored) for node in model.graph.node)
     return list(dict.fromkeys(layer.source for layer in found if layer is not None))
 
 
 def floating_products(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the results of all products with a stored matrix in floating point, of whatever precision."""
+    """Return the names of the results of products with a stored matrix in floating point, of any precision."""
     from onnx import TensorProto
 
     floating = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
@@ -94,7 +94,7 @@ def floating_products(model: onnx.ModelProto) -> list[str]:
 
 
 def share_weights(model: onnx.ModelProto) -> None:
-    """Store equal tensors once, in place: layers that share a weight have copies of it after constant folding."""
+    """Store equal tensors once, in place: constant folding copies the weights that layers share."""
     first: dict[tuple[Any, ...], str] = {}
     shared = {}
     for tensor in model.graph.initializer:
@@ -107,9 +107,9 @@ def share_weights(model: onnx.ModelProto) -> None:
 
 
 def separate_attention(model: onnx.ModelProto) -> None:
-    """Make of every fused Attention a product with its three weights side by side and the attention itself, in place.
+    """Replace every fused Attention by one product with its three weights side by side and an attention node, in place.
 
-    ONNX Runtime's Attention has no form in 8 bits that takes a mask as torch's exporter writes it.
+    ONNX Runtime's Attention has no 8-bit form for masks as torch's exporter writes them.
     """
     from onnx import helper
 
@@ -139,11 +139,11 @@ def separate_attention(model: onnx.ModelProto) -> None:
 def _attention_weights(
     node: onnx.NodeProto, stored: dict[str, onnx.TensorProto], makers: dict[str, onnx.NodeProto]
 ) -> list[_Array] | None:
-    """Return the weights [in, out] of query, key and value; None where it is no attention that can be taken apart."""
+    """Return the weights [in, out] of query, key and value; None if the node is not a separable attention."""
     from onnx import numpy_helper
 
     given = attributes(node)
-    # Other masks than an additive one, and keys of earlier calls.
+    # Only additive masks, and no keys of earlier calls.
     if node.op_type != "Attention" or any(node.input[3:5]) or len(node.output) > 1 or given.get("unidirectional", 0):
         return None
     maker = makers.get(node.input[1])
@@ -162,7 +162,7 @@ def _store(model: onnx.ModelProto, name: str, values: _Array) -> None:
 
 
 def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    """Give a graph these nodes, in place, and remove what none of them and no output needs any more."""
+    """Set the nodes of a graph, in place, and remove initializers that are no longer used."""
     wanted = {output.name for output in model.graph.output}
     kept = []
     for node in reversed(nodes):
@@ -174,5 +174,5 @@ def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
         content = list(content)
         del field[:]
         field.extend(content)
-    # Shapes of values that may be gone; ONNX Runtime infers them.
+    # Recorded shapes may belong to removed values; ONNX Runtime infers them again.
     del model.graph.value_info[:]

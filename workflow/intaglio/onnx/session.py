@@ -1,6 +1,6 @@
-"""ONNX files opened in ONNX Runtime, all in one way.
+"""ONNX Runtime sessions, all opened in the same way.
 
-Nothing here imports torch: a process that only runs a file then needs no more memory than that takes.
+This module does not import torch: a process that only runs a file does not need the memory.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def open_session(where: Path, threads: int, as_stored: bool = False) -> onnxrunt
 
     Args:
         where: an [export] artifact, or an ONNX file.
-        threads: that one operator may use.
-        as_stored: leave weights as the file has them, also where this CPU has a faster way to the same results.
+        threads: number of threads within an operator.
+        as_stored: keep weights as stored, even if this CPU has a faster way to the same results.
 
     Raises:
         UserError: the artifact or the file is damaged, or ONNX Runtime is not installed.
@@ -44,13 +44,13 @@ def open_session(where: Path, threads: int, as_stored: bool = False) -> onnxrunt
         model = str(path) if as_stored else _fast_on_this_cpu(path)
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        # ONNX Runtime and protobuf raise what they have; all it can mean here is a file that is no model.
+        # ONNX Runtime and protobuf raise errors of many kinds; here they all mean that the file is not a model.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not an ONNX model that ONNX Runtime can run ({reason}); export again") from error
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Return the options of every session: all graph optimizations, one operator at a time on so many threads."""
+    """Return the options of every session: all graph optimizations, one operator at a time, with this many threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -59,17 +59,17 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Its threads wait for work by spinning, which is fast; without this they would still spin when the call is over,
-    # and take the cores from whatever is measured next.
+    # Threads wait for work by spinning, which is fast. Without this option they would keep spinning after the call and
+    # take the cores from the next measurement.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Weights that are stored in 8 bits for products in floating point become floating point at opening. Left to itself,
-    # ONNX Runtime quantizes what they are multiplied with.
+    # 8-bit weights of floating-point products are dequantized when the model is opened. Otherwise ONNX Runtime would
+    # quantize the other factor.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 
 def _fast_on_this_cpu(path: Path) -> str | bytes:
-    """Return the path, or the content with signed weights where these are exact, too."""
+    """Return the path, or the content with signed weights if these are exact on this CPU."""
     if _is_float(path) or not signed_is_exact():
         return str(path)
     import onnx
@@ -82,7 +82,7 @@ def _fast_on_this_cpu(path: Path) -> str | bytes:
 
 
 def _is_float(path: Path) -> bool:
-    """Tell whether the record beside the file says that no product in it is of integers."""
+    """Return whether the record beside the file says that all its products are in floating point."""
     record = path.with_name(RECORD)
     if not record.is_file():
         return False

@@ -1,8 +1,8 @@
-"""Weights as the CPU at hand multiplies them fastest, with the same results.
+"""Conversion of weights to the form that the CPU multiplies fastest, with the same results.
 
 Exported integer models hold weights as uint8 with zero point 128: ONNX Runtime's uint8 x uint8 products are exact on
-every CPU. Its uint8 x int8 products are much faster on CPUs with VNNI or AMX, and exact there; without these they add
-pairs of products in 16 bits, which saturate, and results are silently wrong.
+every CPU. Its uint8 x int8 products are much faster on CPUs with VNNI or AMX, and exact there. Without these
+instructions they sum pairs of products in 16 bits, which saturate, so that results are silently wrong.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import onnx
 
 CPUINFO = Path("/proc/cpuinfo")
-# Any of these multiplies bytes and adds them up in 32 bits.
+# Flags of instructions that multiply bytes and accumulate in 32 bits.
 _DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8"}
-# Operator: the places of its second factor and of that factor's zero point among its inputs.
+# By operator: positions of its second factor and of that factor's zero point among its inputs.
 PRODUCTS = {
     "MatMulInteger": (1, 3),
     "QLinearMatMul": (3, 5),
@@ -29,24 +29,24 @@ PRODUCTS = {
     "DynamicQuantizeMatMul": (1, 3),
     "MatMulIntegerToFloat": (1, 5),
 }
-# Rows, depth and columns of the check: what a matrix-vector kernel takes, and what tiled kernels take.
+# Rows, depth and columns of the check, for matrix-vector kernels and for tiled kernels.
 _CHECKED = ((1, 96, 48), (5, 67, 33), (64, 256, 64))
 
 
 @cache
 def signed_is_exact() -> bool:
-    """Tell whether uint8 x int8 products are fast and exact here: the CPU says so, and a check of its kernels holds."""
+    """Return whether uint8 x int8 products are fast and exact here, by the CPU's flags and a check of the kernels."""
     return has_dot_products() and not saturates()
 
 
 def has_dot_products() -> bool:
-    """Tell whether Linux lists the instructions of this CPU that multiply bytes and add in 32 bits."""
+    """Return whether Linux lists CPU instructions that multiply bytes and accumulate in 32 bits."""
     found = re.search(r"^flags\s*:(.*)$", CPUINFO.read_text(), re.MULTILINE) if CPUINFO.is_file() else None
     return found is not None and bool(_DOT_PRODUCTS & set(found[1].split()))
 
 
 def saturates() -> bool:
-    """Tell whether ONNX Runtime's uint8 x int8 product of the largest numbers is wrong on this CPU."""
+    """Return whether ONNX Runtime's uint8 x int8 product of extreme values is wrong on this CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -75,12 +75,12 @@ def _product(right: np.ndarray[Any, np.dtype[np.int8]]) -> bytes:
 
 
 def with_signed_weights(model: onnx.ModelProto) -> int:
-    """Make int8 with zero point 0 of every weight that is uint8 with zero point 128, in place; the values are the same.
+    """Replace weights of uint8 with zero point 128 by int8 with zero point 0, in place; their values stay the same.
 
-    A weight is a stored tensor that products of integers take as their second factor, and nothing else does.
+    A weight is a stored tensor whose only use is as the second factor of integer products.
 
     Returns:
-        How many weights were changed.
+    +4 Number of weights that were changed.
     """
     from onnx import numpy_helper
 
@@ -99,7 +99,7 @@ def with_signed_weights(model: onnx.ModelProto) -> int:
 
 
 def _is_unsigned(node: onnx.NodeProto, factor: int, zero: int, stored: dict[str, onnx.TensorProto]) -> bool:
-    """Tell whether the second factor of a product is stored as uint8 with zero point 128."""
+    """Return whether the second factor of a product is stored as uint8 with zero point 128."""
     from onnx import TensorProto, numpy_helper
 
     tensors = [stored.get(node.input[place]) for place in (factor, zero) if place < len(node.input)]
@@ -108,7 +108,7 @@ def _is_unsigned(node: onnx.NodeProto, factor: int, zero: int, stored: dict[str,
 
 
 def _signed_zero(name: str, stored: dict[str, onnx.TensorProto], graph: onnx.GraphProto) -> str:
-    """Return the name of a zero point of int8 zeros, of the shape that the zero point `name` has."""
+    """Return the name of an int8 zero point of zeros, with the shape of the zero point `name`."""
     from onnx import numpy_helper
 
     signed = f"{name}.signed"
