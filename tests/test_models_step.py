@@ -243,10 +243,10 @@ def test_types_of_tokens_for_a_model_with_one_type(tmp_path):
 
 def test_models_that_are_there_already_are_held_against_added_variants(own):
     output = step(own)
-    wanted = {**LENGTHS, "stages": [INT]}
-    check_models([{"model": str(output), "wanted": wanted}])
+    demands = {**LENGTHS, "stages": [INT]}
+    check_models([{"model": str(output), "demands": demands}])
     with pytest.raises(UserError, match=r"layers: 9 in the student, but the model has 2 \(variants distilled\)"):
-        check_models([{"model": str(output), "wanted": {**wanted, "stages": [{**DISTILLED, "layers": 9}]}}])
+        check_models([{"model": str(output), "demands": {**demands, "stages": [{**DISTILLED, "layers": 9}]}}])
 
 
 def test_demands_of_a_study_and_no_part_of_a_key(tmp_path, monkeypatch):
@@ -264,6 +264,6 @@ def test_demands_of_a_study_and_no_part_of_a_key(tmp_path, monkeypatch):
     assert before.jobs["model"].keys() == after.jobs["model"].keys()
     assert before.jobs["finetune"].keys() == after.jobs["finetune"].keys()
     (job,) = after.jobs["model"].values()
-    stages = {entry["stage"]: entry["variants"] for entry in job.options["wanted"]["stages"]}
+    stages = {entry["stage"]: entry["variants"] for entry in job.options["demands"]["stages"]}
     assert stages == {"quantize": ["int"], "distil": ["small"]}
-    assert (job.options["wanted"]["max_length"], job.options["wanted"]["longest_profiled"]) == (128, 128)
+    assert (job.options["demands"]["max_length"], job.options["demands"]["longest_profiled"]) == (128, 128)

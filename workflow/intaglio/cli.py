@@ -64,8 +64,8 @@ def _model(arguments: Arguments) -> None:
 
     _quiet()
     options = dict(arguments.options)
-    wanted = options.pop("wanted", None)
-    prepare_model(Pretrained.model_validate(options), arguments.source, arguments.output, wanted)
+    demands = options.pop("demands", None)
+    prepare_model(Pretrained.model_validate(options), arguments.source, arguments.output, demands)
 
 
 def _check(arguments: Arguments) -> None:

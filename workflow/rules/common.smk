@@ -138,7 +138,7 @@ def unchecked():
     if all(Path(job.output).exists() for job in trained):
         return ""
     models = [
-        {"model": job.output, "wanted": job.options["wanted"]}
+        {"model": job.output, "demands": job.options["demands"]}
         for job in plan_.jobs["model"].values()
         if Path(job.output).exists()
     ]

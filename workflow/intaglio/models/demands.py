@@ -19,43 +19,43 @@ def check_models(entries: Sequence[Mapping[str, Any]]) -> None:
     """Hold [model] artifacts against what a study wants of them: variants may have been added since they were made.
 
     Args:
-        entries: of each, `model`, its folder, and `wanted`, as `planning.demands.demands` returns it.
+        entries: of each, `model`, its folder, and `demands`, as `planning.demands.demands` returns it.
 
     Raises:
         UserError: see `check_demands`.
     """
     for entry in entries:
         config = AutoConfig.from_pretrained(entry["model"], local_files_only=True)
-        check_demands(config, entry["wanted"], entry["model"])
+        check_demands(config, entry["demands"], entry["model"])
 
 
-def check_demands(config: Any, wanted: Mapping[str, Any], name: str) -> None:
+def check_demands(config: Any, demands: Mapping[str, Any], name: str) -> None:
     """Refuse a model that cannot take the study's texts or that a variant cannot be made of.
 
     Args:
         config: of the model, transformers'.
-        wanted: as `planning.demands.demands` returns it.
+        demands: as `planning.demands.demands` returns it.
         name: of the model, in messages.
 
     Raises:
         UserError: one line: the model, the reasons, and the variants concerned.
     """
     longest = longest_input(config.to_dict())
-    for key, length in (("max_length", wanted["max_length"]), ("profile.lengths", wanted["longest_profiled"])):
+    for key, length in (("max_length", demands["max_length"]), ("profile.lengths", demands["longest_profiled"])):
         if longest is not None and length > longest:
             raise UserError(f"{key}: {length} tokens, but {name} takes {longest} at most")
     reasons: dict[str, list[str]] = {}
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config)
-    for demand in wanted["stages"]:
+    for demand in demands["stages"]:
         try:
             _check(model, demand)
         except UserError as error:
             known = reasons.setdefault(str(error), [])
             known.extend(variant for variant in demand["variants"] if variant not in known)
     if reasons:
-        told = "; ".join(f"{reason} (variants {', '.join(variants)})" for reason, variants in reasons.items())
-        raise UserError(f"{name}: {told}; leave these variants out, or take another model for them")
+        found = "; ".join(f"{reason} (variants {', '.join(variants)})" for reason, variants in reasons.items())
+        raise UserError(f"{name}: {found}; leave these variants out, or take another model for them")
 
 
 def _check(model: Any, demand: Mapping[str, Any]) -> None:

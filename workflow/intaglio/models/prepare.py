@@ -23,7 +23,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 def prepare_model(
-    encoder: Pretrained, source: Path | None, output: Path, wanted: Mapping[str, Any] | None = None
+    encoder: Pretrained, source: Path | None, output: Path, demands: Mapping[str, Any] | None = None
 ) -> None:
     """Check a pretrained encoder and leave it as a `model` artifact, a folder that transformers loads.
 
@@ -31,11 +31,11 @@ def prepare_model(
         encoder: the encoder, as the study file has it.
         source: the fetched `source` artifact; None for the user's own folder.
         output: the artifact: config.json, model.safetensors (or its shards) and the tokenizer's files, nothing else.
-        wanted: what the study's variants want of the model (`planning.demands.demands`); None leaves that open.
+        demands: what the study's variants want of the model (`planning.demands.demands`); None leaves that open.
 
     Raises:
         UserError: configuration, weights or tokenizer are missing, damaged, do not fit each other, or cannot give what
-            is wanted.
+            is demands.
     """
     about: dict[str, Any] = {}
     with new_artifact(output, "model", about) as folder:
@@ -43,8 +43,8 @@ def prepare_model(
         given, name = _folder(encoder, source, work)
         about["model_type"] = check_model(given, name)
         config = open_config(given, name)
-        if wanted is not None:
-            check_demands(config, wanted, name)
+        if demands is not None:
+            check_demands(config, demands, name)
         tokenizer = open_model(given, config, name)
         for path in sorted(given.iterdir()):
             if path.is_file() and any(fnmatch(path.name, pattern) for pattern in MODEL_FILES):

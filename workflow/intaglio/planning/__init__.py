@@ -1,1 +1,1 @@
-"""From a study to its plan: jobs, what each depends on, what decides its result, and where it lies."""
+"""From a study to its plan: jobs, their dependencies, the keys of their results, and the paths of these."""

@@ -1,4 +1,4 @@
-"""From recipes to chains of training jobs: what two recipes share is one job."""
+"""From recipes to chains of training jobs; recipes with a common beginning share its jobs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from intaglio.study.schema import StageOptions, Study, Task
 
 
 def resolve(study: Study, task: Task, variant: str) -> list[AnyStage]:
-    """Return the full options of each stage: the defaults, under the study's, the task's and the variant's own.
+    """Return the full options of each stage, merged from the variant, the task, the study and the defaults, in this
+    order.
 
-    A recipe that does not begin with `finetune` begins with it all the same.
+    `finetune` is added to a recipe that does not begin with it.
 
     Raises:
         UserError: the options of a stage do not fit together; names the variant.
@@ -50,7 +51,7 @@ class Chains:
         self._plan, self._task, self._model = plan, task, model
         self._data, self._models = data, models
         self._made: dict[tuple[str, int], list[Job]] = {}
-        # By the output of the job that is taught.
+        # By the output folder of the job that is taught.
         self._teachers: dict[str, Job] = {}
         self._waiting: list[str] = []
 
@@ -60,10 +61,10 @@ class Chains:
         return resolve(study, study.tasks[self._task], variant)
 
     def of(self, variant: str, seed: int) -> list[Job]:
-        """Add the jobs of a variant's stages and of its teachers, and return the former.
+        """Add the jobs of a variant's stages and of its teachers; return those of the stages.
 
         Raises:
-            UserError: it has itself for a teacher, or a teacher that nothing can learn from.
+            UserError: the variant teaches itself, or its teacher is a graph that cannot teach.
         """
         if variant in self._waiting:
             raise UserError(f"variants.{variant}: it teaches itself, by {' and '.join(self._waiting)}")
@@ -91,7 +92,7 @@ class Chains:
         return self._teachers.get(chain[-1].output, chain[0])
 
     def _others(self, variant: str, options: AnyStage, chain: list[Job], seed: int) -> dict[str, Job]:
-        """Return what a stage needs beside its parent: a teacher that is not this, a student."""
+        """Return the other inputs of a stage: a teacher that is not its parent, a student."""
         others = {}
         teacher, student = recipes.teacher_of(options), recipes.student_of(options)
         if teacher is not None:
@@ -116,9 +117,9 @@ class Chains:
 
 
 def _content(options: AnyStage) -> dict[str, Any]:
-    """Return the options that decide what a stage makes.
+    """Return the options that decide a stage's result.
 
-    How often a killed job can resume decides nothing, nor do the names of teacher and student, whose keys count.
+    Options for resuming decide nothing. Teacher and student count by their keys, not by their names.
     """
     content = {
         name: value for name, value in deciding(options).items() if name not in ("checkpoint_minutes", "student")

@@ -1,4 +1,4 @@
-"""What a study wants of its pretrained models: one that cannot give it is refused before anything is trained."""
+"""The demands of a study on its pretrained models, checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from intaglio.study.schema import Study
 
 
 def demands(study: Study, model: str) -> dict[str, Any]:
-    """Return what the variants of a study want of a model, as JSON values.
+    """Return the demands of a study's variants on a model, as JSON values.
 
-    It decides no result, so it is in no key: variants can be added and renamed.
+    Demands decide no result and are in no key, so variants can be added and renamed.
 
     Returns:
-        `max_length`, `longest_profiled` (the largest of the profile's lengths), and `stages`: a list of `stage`, the
-        options by which a model can be unfit for it, and `variants`, the names of those that have it.
+        `max_length`, `longest_profiled` (the largest of the profile's lengths), and `stages`: a list of entries with
+        `stage`, the options that a model may not support, and `variants`, the names of the variants concerned.
     """
-    wanted: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for task in study.tasks.values():
         for variant in study.variants:
             for demand in _of_recipe(resolve(study, task, variant), model, model in study.models):
-                entry = wanted.setdefault(repr(demand), {**demand, "variants": []})
+                entry = found.setdefault(repr(demand), {**demand, "variants": []})
                 if variant not in entry["variants"]:
                     entry["variants"].append(variant)
     longest = max(study.profile.lengths)
-    return {"max_length": study.max_length, "longest_profiled": longest, "stages": list(wanted.values())}
+    return {"max_length": study.max_length, "longest_profiled": longest, "stages": list(found.values())}
 
 
 def _of_recipe(stages: list[AnyStage], model: str, studied: bool) -> list[dict[str, Any]]:
-    """Return what a recipe wants of a model that it starts from, or that it takes as student."""
+    """Return the demands of a recipe on a model that it starts from or takes as a student."""
     found: list[dict[str, Any]] = []
     present = studied
     for options in stages:
@@ -45,7 +45,7 @@ def _of_recipe(stages: list[AnyStage], model: str, studied: bool) -> list[dict[s
 
 
 def _of_stage(options: Any) -> dict[str, Any]:
-    """Return what a stage wants of the model that it changes; nothing if it takes any."""
+    """Return the demands of a stage on the model that it changes; empty if it takes any model."""
     demand: dict[str, Any] = {}
     if options.stage == "quantize":
         demand["integer"] = list(options.integer)

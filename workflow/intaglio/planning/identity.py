@@ -1,4 +1,4 @@
-"""Hashes of what decides a result: JSON values and the user's files."""
+"""Hashes of JSON values and of the user's files, for the keys of results."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ LENGTH = 12
 
 
 def digest(value: Any) -> str:
-    """Return a short hash of what JSON can write."""
+    """Return a short hash of a JSON value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
 
 def folder_digest(path: Path, patterns: Sequence[str]) -> str:
-    """Return a hash of the names and contents of those files in a folder that are read; "absent" if there is none.
+    """Return a hash of the names and contents of a folder's files that are read; "absent" if there is no folder.
 
     Args:
         path: the folder.
-        patterns: names of files that are read, with `*` as in a shell; other files do not count.
+        patterns: names of files that are read, with `*` as in a shell; other files are ignored.
     """
     if not path.is_dir():
         return "absent"
@@ -34,7 +34,7 @@ def folder_digest(path: Path, patterns: Sequence[str]) -> str:
 
 @cache
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file; "absent" if there is none."""
+    """Return the SHA-256 of a file; "absent" if it does not exist."""
     if not path.is_file():
         return "absent"
     with path.open("rb") as file:

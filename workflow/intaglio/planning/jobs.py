@@ -1,8 +1,8 @@
-"""Jobs, and where each result lies.
+"""Jobs and the folders of their results.
 
-A result's folder is named by a hash of what decides it, so equal work is done once, in this study and in the next, and
-what one change touches gets new folders while the rest stays. What stands before the hash is for people, and comes from
-the sources, the stages and the seed: names that a study gives to its tasks and variants can change.
+The folder of a result is named by a hash of what decides it. So equal work is done once, in this study and in the next,
+and a change leads to new folders only for the results that it affects. The part before the hash is for people and
+consists of sources, stages and seed; a study can rename its tasks and variants.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from intaglio.planning.versions import decided_by
 from intaglio.study.schema import Study
 
 STORE = Path("results/store")
-# The undeclared folders that in-training checkpoints survive in.
+# Parent of the work folders, which hold in-training checkpoints. Snakemake does not know it, so it survives a failed
+# job.
 WORK = STORE / "work"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job: the folder it makes, the folders it needs, and its options.
+    """A job: its output folder, its inputs and its options.
 
     Attributes:
         key: hash of what decides the result.
-        name: what people read of it in the folder's name: sources, stages and seed.
-        output: its folder.
+        name: readable part of the folder's name: sources, stages and seed.
+        output: the folder that it makes.
         inputs: folders or files by role (`source`, `data`, `model`, `parent`, `teacher`, `student`, `checkpoint`,
             `export`).
-        options: what is written on the command line, as JSON.
+        options: the value of --options on the command line.
         seed: of a training job.
-        work: where a training job keeps its own checkpoints.
-        gpu: whether it uses a GPU where there is one.
+        work: the work folder of a training job, for its in-training checkpoints.
+        gpu: whether it uses a GPU if there is one.
     """
 
     key: str
@@ -50,12 +51,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Run:
-    """A row of the tables: one variant of one model on one task with one seed.
+    """A row of the tables: a variant of a model on a task, with one seed.
 
     Attributes:
-        profile: None where another seed of the variant is measured.
-        stages: checkpoints of its stages, the last of which is `checkpoint`.
-        teacher: evaluation of the model that taught the last stage, or else of the recipe's fine-tuned model.
+        profile: profile of the variant; None if another seed of it is measured.
+        stages: checkpoints of its stages; the last one is `checkpoint`.
+        teacher: evaluation of the model that taught the last stage; without a teacher, of the recipe's fine-tuned
+            model.
     """
 
     task: str
@@ -75,7 +77,7 @@ class Run:
 
 @dataclass
 class Plan:
-    """All jobs by rule and by folder name, and the runs they make."""
+    """All jobs by rule and folder name, and the runs that they make."""
 
     study: Study
     start: Start
@@ -83,14 +85,14 @@ class Plan:
     runs: list[Run] = field(default_factory=list)
 
     def add(self, rule: str, name: str, content: Any, libraries: Sequence[str] = (), **rest: Any) -> Job:
-        """Add a job unless one that makes the same is there already; its folder is `store/RULE/NAME.KEY`.
+        """Add a job, unless an equal one exists; its folder is `store/RULE/NAME.KEY`.
 
         Args:
             rule: the kind of result.
             name: see `Job`.
-            content: what decides the result, as JSON values, beside the declared version of its kind.
-            libraries: distributions that decide it beside those of its kind.
-            rest: the job's other attributes.
+            content: the JSON values that decide the result, in addition to the declared version of its kind.
+            libraries: distributions that decide it in addition to those of its kind.
+            rest: further attributes of the job.
         """
         key = digest([decided_by(rule, *libraries), content])
         output = STORE / rule / f"{name}.{key}"
@@ -107,10 +109,10 @@ def dump(model: Any) -> dict[str, Any]:
 
 
 def deciding(model: Any) -> dict[str, Any]:
-    """Return a part of the study as JSON values, without those that are the defaults.
+    """Return a part of the study as JSON values, without values that equal their defaults.
 
-    So an option that is added, with a default that leaves results as they were, changes no key. A changed default
-    changes results: it raises a version.
+    So a new option whose default leaves results unchanged changes no key. A changed default changes results and
+    requires a higher version.
     """
     dumped: dict[str, Any] = model.model_dump(mode="json", exclude_defaults=True)
     return dumped

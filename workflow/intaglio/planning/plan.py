@@ -1,4 +1,4 @@
-"""From a study to jobs: what depends on what."""
+"""From a study to its jobs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from intaglio.study import catalogue, recipes
 from intaglio.study.schema import Pretrained, Study, Task
 from intaglio.study.sources import MODEL_FILES, FilesSource, HubSource, PackageSource, data_suffix
 
-# Of a source's name, in the names of folders.
+# Length of a source's name in the names of folders.
 _SHORT = 24
 
 
 def _fetch(plan: Plan, what: str, source: HubSource | PackageSource) -> Job:
-    # Where in an archive the wanted member lies is the reader's business: the archive is fetched once.
+    # The path within an archive is left out, since the archive is fetched once for all its members.
     content = {name: value for name, value in deciding(source).items() if name != "path"}
     name = source.requirement.replace("==", "-") if isinstance(source, PackageSource) else source.repo
     return plan.add(
@@ -39,7 +39,7 @@ def _data(plan: Plan, task: Task) -> Job:
     options = {name: value for name, value in dump(task).items() if name != "stages"}
     if isinstance(source, FilesSource):
         paths = _data_files(source)
-        # The suffix tells how a file is read; the rest of its name decides nothing.
+        # The suffix decides how a file is read; the rest of its name decides nothing.
         files = {split: [data_suffix(path), file_digest(path)] for split, path in paths.items()}
         if len(files) > 1:
             content.pop("test", None)
@@ -59,7 +59,7 @@ def _data_files(source: FilesSource) -> dict[str, Path]:
 
 
 def _model(plan: Plan, name: str, encoder: Pretrained) -> Job:
-    source, options = encoder.source, {**dump(encoder), "wanted": demands(plan.study, name)}
+    source, options = encoder.source, {**dump(encoder), "demands": demands(plan.study, name)}
     if isinstance(source, FilesSource):
         folder = Path(source.path or "").expanduser()
         content = folder_digest(folder, MODEL_FILES)
@@ -71,7 +71,7 @@ def _model(plan: Plan, name: str, encoder: Pretrained) -> Job:
 
 
 def _plain(name: str) -> str:
-    """Return what a file may be called: letters, digits and hyphens, not too many."""
+    """Return a name reduced to letters, digits and hyphens, and shortened."""
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:_SHORT].strip("-")
 
 
@@ -90,21 +90,21 @@ def _evaluation(plan: Plan, checkpoint: Job, data: Job) -> Job:
 
 def _profile(plan: Plan, checkpoint: Job, export: Job) -> Job:
     options = plan.study.profile
-    # What is called by a name is known by it; the versions of what executes count in any case.
+    # If the study names the machine, that name replaces its id; the versions of executing libraries count in any case.
     machine, executing = (plan.start.machine, ()) if options.machine is None else (options.machine, EXECUTING)
     content = {name: value for name, value in deciding(options).items() if name not in ("machine", "seeds")}
     made_of = [export.key, content, machine]
-    # One that runs on CPUs only is measured where the others are.
+    # Models that run on CPUs only are measured on the same machine as the others.
     gpu = "cuda" in options.devices
     inputs = {"checkpoint": checkpoint.output, "export": export.output}
     return plan.add("profile", checkpoint.name, made_of, executing, inputs=inputs, options=dump(options), gpu=gpu)
 
 
 def make_plan(study: Study) -> Plan:
-    """Lay out every job of a study, as of the start of the Snakemake run that this process belongs to.
+    """Plan all jobs of a study, as of the start of the current Snakemake run.
 
     Raises:
-        UserError: options of a stage do not fit together, or a variant has itself for a teacher.
+    +4 UserError: the options of a stage do not fit together, or a variant teaches itself.
     """
     plan = Plan(study, Start.here())
     data = {name: _data(plan, task) for name, task in study.tasks.items()}
@@ -119,7 +119,7 @@ def make_plan(study: Study) -> Plan:
 
 
 def _encoders(study: Study) -> dict[str, Pretrained]:
-    """Return the study's models, and those that are students only."""
+    """Return the study's models, and those that are only students."""
     named = {recipes.student_of(options) for stages in study.variants.values() for options in stages} - {None}
     students = {
         str(name): Pretrained.model_validate(catalogue.KNOWN_MODELS[str(name)]) for name in named - set(study.models)
@@ -156,7 +156,7 @@ def _is_profiled(study: Study, variant: str, seed: int) -> bool:
 
 
 def write_plan(plan: Plan, path: Path) -> None:
-    """Write the study and its runs as JSON, for whoever gathers the results."""
+    """Write the study and its runs as JSON, for the summary."""
     runs = [asdict(run) for run in plan.runs]
     with new_file(path) as draft:
         draft.write_text(json.dumps({"study": dump(plan.study), "runs": runs}, indent=1) + "\n")

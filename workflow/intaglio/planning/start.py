@@ -1,7 +1,7 @@
-"""When and where Snakemake was started: what planning depends on beside the study.
+"""The start of a Snakemake run: the time and the machine that planning depends on in addition to the study.
 
-A job on a cluster plans again, on another machine and later, and must come to the same folders. So the first Snakemake
-hands down in the environment what it went by.
+A job on a cluster plans again, later and on another machine, and must arrive at the same folders. So the first
+Snakemake process passes both on in the environment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from intaglio.machine import machine_id
 from intaglio.store import MANIFEST
 
-# Profiles of one model, at most, while others disturb them.
+# Maximum number of profiles of one model while other processes disturb them.
 PROFILES = 3
 
 
@@ -25,8 +25,8 @@ class Start:
     """The start of a Snakemake run.
 
     Attributes:
-        machine: id of the machine that it was started on (`intaglio.machine`).
-        seconds: when, since the epoch.
+        machine: id of the machine on which it was started (`intaglio.machine`).
+        seconds: time of the start, seconds since the epoch.
     """
 
     machine: str
@@ -34,24 +34,25 @@ class Start:
 
     @classmethod
     def here(cls) -> Start:
-        """Return the start that was handed down to this process, or else here and now."""
+        """Return the start that the environment passes on, or else the present time and machine."""
         return cls(
             machine=os.environ.get("INTAGLIO_MACHINE") or machine_id(),
             seconds=float(os.environ.get("INTAGLIO_STARTED") or time.time()),
         )
 
     def environment(self) -> Mapping[str, str]:
-        """Return the variables that hand it down."""
+        """Return the environment variables that pass it on."""
         return {"INTAGLIO_MACHINE": self.machine, "INTAGLIO_STARTED": repr(self.seconds)}
 
     def profile(self, folder: Path) -> Path:
-        """Return where a profile lies, or shall lie: a disturbed one is measured again, under another name.
+        """Return the folder of a profile: a disturbed profile is measured again, under another name.
 
         Args:
-            folder: of the first measurement; further ones are called `-2`, `-3`.
+            folder: of the first measurement; further ones have the suffixes `-2` and `-3`.
 
         Returns:
-            The first that was absent at the start or not disturbed; where all are disturbed, the one that was least.
+            The first folder that was absent at the start or not disturbed; if all were disturbed, the least disturbed
+        one.
         """
         folders = [folder, *(folder.with_name(f"{folder.name}-{number}") for number in range(2, PROFILES + 1))]
         disturbed = {}
@@ -63,7 +64,7 @@ class Start:
         return min(disturbed, key=lambda path: disturbed[path])
 
     def _disturbed(self, manifest: Path) -> float | None:
-        """Return by how many percent others disturbed a measurement that was finished at the start; else nothing."""
+        """Return the disturbance, in percent, of a measurement complete at the start; None if there is none."""
         try:
             if manifest.stat().st_mtime >= self.seconds:
                 return None

@@ -1,8 +1,8 @@
 """The declared version of every kind of result, and the libraries that decide it.
 
-A result is keyed by what decides it: data, parent, options, seed, this version and these libraries. Raise a version
-when the results of its kind change, and name it in CHANGELOG.md; `tests/test_versions.py` fails where results change
-under the same version. Rewriting code that leaves results as they are raises nothing, and nothing runs again.
+The key of a result is made of its data, parent, options and seed, this version and these libraries. Raise a version
+when results of its kind change, and name it in CHANGELOG.md; `tests/test_versions.py` fails if results change under the
+same version. Code changes that leave results unchanged raise nothing, and no job runs again.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ VERSIONS: Mapping[str, int] = {
 
 _TOKENS = ("tokenizers", "transformers")
 _TRAINING = ("torch", *_TOKENS)
-# Whose major and minor version counts; the patch releases of these libraries mend, and change no results on purpose.
-# Profiles are not here: their key takes in the machine, with the full version of all that executes.
+# The major and minor versions of these libraries count; patch releases are assumed to change no results. Profiles are
+# not listed: their keys contain the machine's id, with the full versions of the libraries that execute models.
 LIBRARIES: Mapping[str, Sequence[str]] = {
     "data": ("scikit-learn",),
     "finetune": _TRAINING,
@@ -47,14 +47,14 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
 
 
 def decided_by(kind: str, *further: str) -> list[str]:
-    """Return the declared version of a kind of result, then its libraries: ["finetune 1", "torch 2.13", ...].
+    """Return the declared version of a kind of result and its libraries: ["finetune 1", "torch 2.13", ...].
 
     Args:
         kind: one of `VERSIONS`.
-        further: distributions that decide this result beside those of its kind.
+        further: distributions that decide the result in addition to those of its kind.
 
     Raises:
-        KeyError: no such kind.
+        KeyError: there is no such kind.
     """
     libraries = dict.fromkeys((*LIBRARIES.get(kind, ()), *further))
     return [f"{kind} {VERSIONS[kind]}", *(f"{name} {_minor(name)}" for name in libraries)]
@@ -62,7 +62,7 @@ def decided_by(kind: str, *further: str) -> list[str]:
 
 @cache
 def _minor(distribution: str) -> str:
-    """Return the major and minor version of a distribution, read without importing it; "absent" if there is none."""
+    """Return a distribution's major and minor version, without importing it; "absent" if it is not installed."""
     try:
         version = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -1,1 +1,1 @@
-"""The study file as typed models, the grid it spans, and the tree of recipes that the DAG is made of."""
+"""The study file as typed models, its known names, and the rules by which stages follow each other."""

@@ -1,4 +1,4 @@
-"""What has a name already: tasks, models and variants that a study file can take as they are."""
+"""Known names: tasks, models and variants that a study file can use without defining them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ GLUE_REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 
 
 def _glue(config: str, text: list[str], labels: list[str], metric: str, tests: dict[str, str]) -> dict[str, Any]:
-    # The labels of GLUE's own test sets are hidden: the official dev set is the test set here, never selected on.
+    # The labels of GLUE's own test sets are hidden: the official dev set serves as test set, and nothing is selected on
+    # it.
     return {
         "source": {"kind": "hub", "repo": "nyu-mll/glue", "revision": GLUE_REVISION, "config": config},
         "text": text,
@@ -29,7 +30,7 @@ _DEV = {"test": "validation"}
 
 
 def _sentiment(member: str) -> dict[str, Any]:
-    # Hutto and Gilbert (ICWSM 2014): mean rating of twenty raters in [-4, 4]; what they could not tell is dropped.
+    # Hutto and Gilbert (ICWSM 2014): mean rating by twenty raters in [-4, 4]; near-neutral ratings are dropped.
     return {
         "source": {
             "kind": "package",
@@ -100,7 +101,7 @@ KNOWN_MODELS: Mapping[str, Mapping[str, Any]] = {
 
 
 def _lattice() -> dict[str, list[dict[str, Any]]]:
-    """Return the nine points of the I-BERT study: float, and linear with every set of the other operations."""
+    """Return the nine variants of the I-BERT study: float, and linear with every subset of the other operations."""
     points: dict[str, list[dict[str, Any]]] = {"float": [], "int": [{"stage": "quantize", "integer": OPERATIONS}]}
     others = OPERATIONS[1:]
     for mask in range(2 ** len(others) - 1):
@@ -111,7 +112,7 @@ def _lattice() -> dict[str, list[dict[str, Any]]]:
 
 
 def _compressions() -> dict[str, list[dict[str, Any]]]:
-    """Return the recipes of pruning, distillation and post-training quantization, each alone."""
+    """Return one recipe for each kind of pruning, distillation and post-training quantization."""
     recipes: dict[str, list[dict[str, Any]]] = {"distilled": [{"stage": "distil"}]}
     for share in (30, 35, 60, 90):
         recipes[f"pruned-{share}"] = [{"stage": "prune", "sparsity": share / 100}]
@@ -133,10 +134,10 @@ def recipe(name: str) -> list[dict[str, Any]]:
 
 
 def complete(where: str, name: str, entry: Any, known: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Lay what a study says of a known task or model over what is known of it.
+    """Merge an entry of a study with the known task or model of the same name; the entry wins.
 
-    A task with a source and columns of its own is the user's, whatever its name; one with a source alone is the known
-    one, brought in from elsewhere. An unknown one must name its source.
+    A task with its own source and columns is the user's, whatever its name. One with only a source is the known task
+    from another place. An entry whose name is unknown must have a source.
     """
     if entry is None:
         entry = {}

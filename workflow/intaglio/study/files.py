@@ -1,6 +1,4 @@
-"""The study file as it is written: keys that stand twice, lines for messages, files that are there, and whose
-results a folder holds.
-"""
+"""The study file as text: duplicate keys, line numbers for messages, and the user's files and results folder."""
 
 from __future__ import annotations
 
@@ -16,25 +14,25 @@ from intaglio.store import new_file
 from intaglio.study.schema import Study
 from intaglio.study.sources import FilesSource
 
-# In results/STUDY: the study file that these results belong to.
+# In results/STUDY: path of the study file that these results belong to.
 _OWNER = "study_file.txt"
 
 
 class StudyFiles:
-    """Where each key of a study stands.
+    """Locations of the keys of a study.
 
     Args:
-        paths: the files, as given to Snakemake; the last that has a key counts.
+        paths: the files, as given to Snakemake; later files override earlier ones.
 
     Raises:
-        UserError: a file is not YAML, or has a key twice; names the file and the line.
+        UserError: a file is not YAML, or has a duplicate key; names the file and the line.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._roots = [(path, _parsed(path)) for path in paths]
 
     def where(self, location: Sequence[Any]) -> str:
-        """Return `FILE, line N: ` for a key, or for the nearest key above it; nothing if no file has either."""
+        """Return `FILE, line N: ` for a key, or for its nearest parent; empty if no file has either."""
         for depth in range(len(location), 0, -1):
             found = self._find(location[:depth])
             if found is not None:
@@ -42,7 +40,7 @@ class StudyFiles:
         return ""
 
     def text(self, location: Sequence[Any]) -> str | None:
-        """Return a plain value as it is written; None if it is none, or no file has it."""
+        """Return a scalar value as written; None if it is not a scalar, or no file has it."""
         found = self._find(location)
         return found[2].value if found is not None and isinstance(found[2], yaml.ScalarNode) else None
 
@@ -92,7 +90,7 @@ def _in_words(problem: str) -> str:
 
 
 def _twice(node: yaml.Node | None) -> Iterator[tuple[str, int, int]]:
-    """Yield keys that stand twice in a mapping, with both lines."""
+    """Yield the duplicate keys of a mapping, with both lines."""
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
             yield from _twice(child)
@@ -108,10 +106,10 @@ def _twice(node: yaml.Node | None) -> Iterator[tuple[str, int, int]]:
 
 
 def check_paths(study: Study, files: Sequence[Path] = ()) -> None:
-    """Check that the user's own files are there.
+    """Check that the user's own files exist.
 
     Raises:
-        UserError: a line for every path that is not there, with its key.
+    +4 UserError: one line for every missing path, with its key.
     """
     written = StudyFiles(files)
     absent = []
@@ -137,17 +135,17 @@ def _paths(source: FilesSource) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def check_owner(study: str, files: Sequence[Path], results: Path) -> None:
-    """Check that a results folder is not that of another study file with the same name.
+    """Check that a results folder does not belong to another study file with the same study name.
 
-    A file that has been moved, or whose study has another name by now, gives the folder up.
+    A study file that was moved, or has a new study name, no longer owns the folder.
 
     Raises:
-        UserError: another study file, which is there, has this name; names both.
+    +4 UserError: an existing study file with this name owns the folder; names both files.
     """
     record = results / _OWNER
     if not files or not record.is_file():
         return
-    # Relative to the results, so that a folder that is copied or moved whole keeps its owner.
+    # Relative to the results, so that copying or moving the whole folder keeps the owner.
     owner = results / record.read_text().strip()
     if not owner.is_file() or owner.resolve() == files[-1].resolve():
         return

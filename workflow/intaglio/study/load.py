@@ -1,4 +1,4 @@
-"""Read a study file into its typed model; what is wrong in it becomes one clear line each."""
+"""Validation of a study file; every mistake in it becomes one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from intaglio.errors import UserError, nearest
 from intaglio.study.files import StudyFiles, check_paths
 from intaglio.study.schema import Study
 
-# What is wanted, in words, where the pattern of a name or of a pin is not met.
+# What a pattern of names or pins requires, in words.
 _WANTED = {
     r"^[A-Za-z0-9][A-Za-z0-9_-]*$": "a name has letters, digits, `-` and `_` only, and begins with a letter or digit",
     r"^(train|test|test_[A-Za-z0-9][A-Za-z0-9_-]*)$": "a split is called `train`, `test` or `test_NAME`",
@@ -45,14 +45,14 @@ def read(path: Path) -> Study:
 
 
 def load(config: Mapping[str, Any], files: Sequence[Path] = ()) -> Study:
-    """Validate a study as YAML or Snakemake gives it.
+    """Validate a study as read from YAML or by Snakemake.
 
     Args:
         config: the content of the study file.
-        files: the files that it was read from, the last of which counts; messages then name the line.
+        files: the files that it was read from, later ones overriding earlier ones; messages then name the line.
 
     Raises:
-        UserError: one line for every mistake: the key, what is wrong with it, the nearest known name.
+        UserError: one line for every mistake: the key, what is wrong, and the nearest known name.
     """
     written = StudyFiles(files)
     try:
@@ -100,7 +100,7 @@ def _kind(value: Any) -> str:
 
 
 def _options(annotation: Any) -> list[Any]:
-    """Return the types that an annotation allows, containers entered."""
+    """Return the types that an annotation allows, including those within containers."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _options(get_args(annotation)[0])
@@ -112,7 +112,7 @@ def _options(annotation: Any) -> list[Any]:
 
 
 def _tag(model: type[BaseModel]) -> str | None:
-    """Return the value by which a discriminated union knows a model."""
+    """Return the value that selects a model in a discriminated union."""
     for name in ("kind", "stage"):
         if name in model.model_fields:
             return str(get_args(model.model_fields[name].annotation)[0])
@@ -120,7 +120,7 @@ def _tag(model: type[BaseModel]) -> str | None:
 
 
 def _walk(location: Sequence[Any]) -> tuple[list[type[BaseModel]], list[Any]]:
-    """Follow an error's location through the models: those it ends in, and the parts that are keys of the file."""
+    """Follow an error's location through the models; return those at its end, and the parts that are keys."""
     models: list[type[BaseModel]] = [Study]
     keys: list[Any] = []
     for part in location:

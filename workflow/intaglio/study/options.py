@@ -1,4 +1,4 @@
-"""The options of every stage: defaults, meanings and bounds in one place."""
+"""The options of every stage, with defaults, descriptions and bounds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from intaglio.study.sources import StudyPart
 
 
 class TrainingOptions(StudyPart):
-    """What every stage that trains has in common."""
+    """Options of every stage that trains."""
 
     learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, decayed linearly after the warm-up.")
     epochs: float = Field(3.0, gt=0, description="Passes over the training data, at most.")
@@ -36,7 +36,7 @@ class TrainingOptions(StudyPart):
 
     @model_validator(mode="after")
     def _batch_divides(self, info: ValidationInfo) -> Self:
-        # A level of the study file may give only one of the two: what counts is the options taken together.
+        # A level of the study file may set only one of the two: the check is for the merged options.
         if (info.context or {}).get("complete") and self.batch_size % self.gradient_accumulation:
             raise ValueError(
                 f"gradient_accumulation: {self.gradient_accumulation} does not divide the batch_size {self.batch_size}"
@@ -131,7 +131,7 @@ class PruneOptions(TrainingOptions):
 
     @property
     def removed(self) -> float:
-        """The share that is removed."""
+        """The share of weights to remove."""
         return DEFAULT_SPARSITY if self.sparsity is None else self.sparsity
 
     @model_validator(mode="before")
@@ -174,7 +174,7 @@ class CutOptions(TrainingOptions):
 
     @property
     def removed(self) -> float:
-        """The share that is removed, where `speedup` does not decide it."""
+        """The share to remove if `speedup` does not determine it."""
         return DEFAULT_SPARSITY if self.sparsity is None else self.sparsity
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Which stages can follow which, and why others cannot."""
+"""The order of stages in a recipe: which can follow which, and why others cannot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from intaglio.study.options import AnyStage, DistilOptions
 
 
 def refusal(recipe: Sequence[AnyStage]) -> str | None:
-    """Return why a recipe cannot be made, in a sentence for the user; None if it can."""
+    """Return why a recipe is not possible, as a sentence for the user; None if it is."""
     before: list[AnyStage] = []
     for options in recipe:
         reason = _after(before, options)
@@ -20,7 +20,7 @@ def refusal(recipe: Sequence[AnyStage]) -> str | None:
 
 
 def _after(before: Sequence[AnyStage], options: Any) -> str | None:
-    """Return why a stage cannot follow these."""
+    """Return why a stage cannot follow these; None if it can."""
     stages = [earlier.stage for earlier in before]
     if options.stage == "finetune":
         return "finetune can only be the first stage; distil, prune and cut train what they leave" if before else None
@@ -52,7 +52,7 @@ def _removal_after(before: Sequence[AnyStage], options: AnyStage) -> str | None:
 
 
 def _since_student(before: Sequence[AnyStage]) -> Sequence[AnyStage]:
-    """Return the stages that made the present model, without those that made the teacher of another one."""
+    """Return the stages that made the present model: those since its student was another pretrained model."""
     for position in range(len(before) - 1, -1, -1):
         if student_of(before[position]) is not None:
             return before[position:]
@@ -60,16 +60,16 @@ def _since_student(before: Sequence[AnyStage]) -> Sequence[AnyStage]:
 
 
 def teacher_of(options: AnyStage) -> str | None:
-    """Return the variant that is named as a stage's teacher."""
+    """Return the name of the variant that teaches in a stage; None if none is named."""
     distillation = getattr(options, "distillation", None)
     return None if distillation is None else distillation.teacher
 
 
 def student_of(options: AnyStage) -> str | None:
-    """Return the name of the pretrained model that a stage takes as student."""
+    """Return the name of the pretrained model that is the student of a stage; None if none is named."""
     return options.student if isinstance(options, DistilOptions) else None
 
 
 def is_taught(options: AnyStage) -> bool:
-    """Tell whether a stage needs a teacher."""
+    """Return whether a stage needs a teacher."""
     return getattr(options, "distillation", None) is not None

@@ -1,4 +1,4 @@
-"""The JSON schema of study files and their reference page, generated from the typed model."""
+"""The JSON schema and the reference page of study files, generated from the typed models."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _type(info: FieldInfo) -> str:
 
 
 def _short(text: str) -> str:
-    """Say in words what the annotation of a constrained type spells out."""
+    """Replace the annotation of a constrained type by words."""
     words = {
         "HubSource": "a source",
         "Task": "tasks by name",

@@ -1,4 +1,4 @@
-"""The study file: every key, its meaning, its default and its bounds.
+"""The study file: every key with its description, default and bounds.
 
 The JSON schema in workflow/schemas and the reference in config/README.md are generated from this module.
 """
@@ -24,7 +24,7 @@ from intaglio.study.options import (
 )
 from intaglio.study.sources import Source, StudyPart
 
-# Names become folders and Snakemake wildcards.
+# Names are used for folders and Snakemake wildcards.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 # Splits become file names: `test` or `test_NAME`.
 Split = Annotated[str, StringConstraints(pattern=r"^(train|test|test_[A-Za-z0-9][A-Za-z0-9_-]*)$")]
@@ -238,7 +238,7 @@ class Study(StudyPart):
     @field_validator("tasks", "models", mode="before")
     @classmethod
     def _complete_known(cls, entries: Any, info: Any) -> Any:
-        """Lay what the study says of a known task or model over what is known of it."""
+        """Merge the study's tasks or models with the known ones of the same names."""
         known = catalogue.KNOWN_TASKS if info.field_name == "tasks" else catalogue.KNOWN_MODELS
         if not isinstance(entries, dict):
             return entries

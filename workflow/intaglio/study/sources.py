@@ -1,4 +1,4 @@
-"""Where data and models come from: the three kinds of source that a study file can name."""
+"""The three kinds of source for data and models in a study file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 TestName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
-# The files of a model's folder that are read; any other one is left alone. VOCABULARIES: each is a vocabulary that
-# transformers can build a tokenizer from (byte-level BPE needs its merges, too).
+# The files that are read from a model's folder; others are ignored. VOCABULARIES: transformers can build a tokenizer
+# from any one of them (byte-level BPE needs its merges, too).
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
@@ -33,7 +33,7 @@ MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX, "model-*-of-*.safetenso
 
 
 class StudyPart(BaseModel):
-    """Base of everything in a study file: a key that is not declared is an error."""
+    """Base of all parts of a study file: an undeclared key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,7 +70,7 @@ class FilesSource(StudyPart):
     @field_validator("path", "train", "test")
     @classmethod
     def _expanded(cls, value: Any) -> Any:
-        """Replace `~` and `$VARIABLE` in paths by what they stand for."""
+        """Expand `~` and `$VARIABLE` in paths."""
         if isinstance(value, dict):
             return {name: _expand(path) for name, path in value.items()}
         return None if value is None else _expand(value)
@@ -84,7 +84,7 @@ def _expand(path: str) -> str:
 
 
 def data_suffix(path: Path) -> str:
-    """Return the suffix that decides how a file of data is read: `.csv`, or `.csv.gz` where it is compressed."""
+    """Return the suffix that decides how a data file is read: `.csv`, or `.csv.gz` if it is compressed."""
     suffix = path.suffix.lower()
     return Path(path.stem).suffix.lower() + suffix if suffix == ".gz" else suffix
 
