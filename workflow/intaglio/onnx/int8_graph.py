@@ -54,8 +54,8 @@ def quantized_weight(weight: _Array, per_channel: bool) -> tuple[_Array, _Array]
         weight: float32 [in, out].
         per_channel: whether each output channel has its own scale.
 
-        Returns:
-            uint8 [in, out], the integers plus 128; the float32 scales [out], or one scale [].
+    Returns:
+        uint8 [in, out], the integers plus 128; the float32 scales [out], or one scale [].
     """
     largest = np.abs(weight).max(axis=0 if per_channel else None)
     # For zeros alone, any scale will do.

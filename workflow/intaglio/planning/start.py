@@ -51,8 +51,8 @@ class Start:
             folder: of the first measurement; further ones have the suffixes `-2` and `-3`.
 
         Returns:
-            The first folder that was absent at the start or not disturbed; if all were disturbed, the least disturbed
-        one.
+            The first folder that was absent at the start or not disturbed; if all were disturbed, the one disturbed
+            least.
         """
         folders = [folder, *(folder.with_name(f"{folder.name}-{number}") for number in range(2, PROFILES + 1))]
         disturbed = {}
