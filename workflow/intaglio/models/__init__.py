@@ -1,1 +1,1 @@
-"""Pretrained encoders: their folders, what a study wants of them, and classifiers that start from them."""
+"""Pretrained encoders: checks of their folders and of the demands on them, and classifiers that start from them."""

@@ -23,20 +23,20 @@ _log = logging.getLogger(__name__)
 
 
 def pretrained_classifier(model: Path, labels: list[str], options: TrainingOptions, seed: int, max_length: int) -> Any:
-    """Return a pretrained encoder in float32 with a head for these labels.
+    """Return a pretrained encoder in float32 with a classification head for these labels.
 
-    The head of a fine-tuned classifier is kept where its labels have the same names; its rows follow the names. Any
-    other head is drawn by the seed.
+    The head of a fine-tuned classifier is kept if its labels have the same names; its rows are reordered by name. Any
+    other head is initialized at random from the seed.
 
     Args:
         model: a [model] artifact, or a folder as transformers saves it.
-        labels: names, in the order of their numbers.
-        options: whose dropout it gets.
-        seed: of the head.
-        max_length: tokens that it must take.
+        labels: names, in the order of their indices.
+        options: options of the stage; its dropout is used.
+        seed: of the head's initialization.
+        max_length: number of tokens that the model has to take.
 
     Raises:
-        UserError: the model is damaged, its weights do not fit its configuration, or it cannot take so many tokens.
+        UserError: the model is damaged, its weights do not fit its configuration, or `max_length` is too long for it.
     """
     config = _config(model, labels, options, max_length)
     set_seed(seed)
@@ -53,14 +53,14 @@ def pretrained_classifier(model: Path, labels: list[str], options: TrainingOptio
 
 
 def _former_labels(model: Path) -> list[str]:
-    """Return the names of the labels that a model was saved with, in the order of their numbers."""
+    """Return the names of the labels that a model was saved with, in the order of their indices."""
     names = AutoConfig.from_pretrained(model, local_files_only=True).id2label
     return [str(names[number]) for number in sorted(names)]
 
 
 @torch.no_grad()
 def _reorder(classifier: Any, rows: Sequence[int]) -> None:
-    """Put the rows of the head's last layer, of which each stands for a label, into another order."""
+    """Reorder the rows of the head's last layer, one per label."""
     head = {key.rpartition(".")[0] for key in head_keys(classifier)}
     layers = [module for name, module in classifier.named_modules() if name in head and isinstance(module, nn.Linear)]
     for parameter in layers[-1].parameters():
@@ -69,7 +69,7 @@ def _reorder(classifier: Any, rows: Sequence[int]) -> None:
 
 @torch.no_grad()
 def _draw_head(classifier: Any, seed: int) -> None:
-    """Draw the whole head as a model without one has it drawn."""
+    """Initialize the whole head at random, as for a model without one."""
     set_seed(seed)
     fresh = AutoModelForSequenceClassification.from_config(classifier.config).state_dict()
     for key in head_keys(classifier):
@@ -80,7 +80,7 @@ def _config(model: Path, labels: list[str], options: TrainingOptions, max_length
     """Return the model's configuration with the task's labels and the options' dropout.
 
     Raises:
-        UserError: there is none, or the model cannot take `max_length` tokens.
+        UserError: there is no configuration, or the model cannot take `max_length` tokens.
     """
     if (model / store.MANIFEST).is_file():
         store.open_artifact(model, "model")

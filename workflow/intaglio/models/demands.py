@@ -1,4 +1,4 @@
-"""Whether a model can give what the variants of a study want of it, from its configuration alone."""
+"""Checks of a model against the demands of a study's variants, by its configuration alone."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from intaglio.execution.checks import check_shape
 
 
 def check_models(entries: Sequence[Mapping[str, Any]]) -> None:
-    """Hold [model] artifacts against what a study wants of them: variants may have been added since they were made.
+    """Check existing [model] artifacts against a study's demands: variants may have been added since they were made.
 
     Args:
-        entries: of each, `model`, its folder, and `demands`, as `planning.demands.demands` returns it.
+        entries: mappings with `model`, the folder, and `demands`, as returned by `planning.demands.demands`.
 
     Raises:
         UserError: see `check_demands`.
@@ -30,12 +30,12 @@ def check_models(entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check_demands(config: Any, demands: Mapping[str, Any], name: str) -> None:
-    """Refuse a model that cannot take the study's texts or that a variant cannot be made of.
+    """Refuse a model that cannot take the study's texts or that a variant cannot start from.
 
     Args:
-        config: of the model, transformers'.
-        demands: as `planning.demands.demands` returns it.
-        name: of the model, in messages.
+        config: the model's transformers configuration.
+        demands: as returned by `planning.demands.demands`.
+        name: name of the model in messages.
 
     Raises:
         UserError: one line: the model, the reasons, and the variants concerned.

@@ -1,4 +1,4 @@
-"""Dropout of a model's configuration."""
+"""Dropout in a model's configuration."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 from intaglio.errors import UserError
 from intaglio.study.options import TrainingOptions
 
-# Names that transformers' encoders give to the two kinds of dropout in their configurations.
+# Names of the two kinds of dropout in the configurations of transformers' encoders.
 _HIDDEN = ("hidden_dropout_prob", "classifier_dropout", "classifier_dropout_prob", "dropout", "seq_classif_dropout")
 _ATTENTION = ("attention_probs_dropout_prob", "attention_dropout")
 
 
 def override_dropout(config: Any, options: TrainingOptions) -> None:
-    """Set the dropout that the options name in a configuration; what is null in them stays as the model has it.
+    """Set the options' dropout in a configuration; options that are null leave the model's own.
 
     Raises:
-        UserError: the architecture has no dropout under a name known here.
+        UserError: the architecture's dropout has no known name.
     """
     wanted = {"dropout": (options.dropout, _HIDDEN), "attention_dropout": (options.attention_dropout, _ATTENTION)}
     for option, (value, names) in wanted.items():

@@ -1,4 +1,4 @@
-"""The files of a pretrained encoder's folder: configuration, weights, tokenizer."""
+"""Checks of the files in a pretrained encoder's folder: configuration, weights, tokenizer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from safetensors import SafetensorError, safe_open
 from intaglio.errors import UserError
 from intaglio.study.sources import CONFIG_FILE, VOCABULARIES, WEIGHTS_FILE, WEIGHTS_INDEX
 
-# What the names of transformers' classes of text classifiers end in.
+# Suffix of the names of transformers' sequence classifiers.
 _CLASSIFIER = "ForSequenceClassification"
 
 
 def check_model(folder: Path, name: str) -> str:
-    """Check that a folder holds an encoder that can be used, and return its `model_type`.
+    """Check that a folder contains a usable encoder, and return its `model_type`.
 
     Raises:
-        UserError: one line that tells which file is missing or wrong, and what to do.
+        UserError: names the missing or invalid file, and what to do.
     """
     if not folder.is_dir():
         raise UserError(
@@ -58,7 +58,7 @@ def _json(path: Path, name: str) -> dict[str, Any]:
 
 
 def _weights(folder: Path, name: str) -> list[Path]:
-    """Return the weights' files, one or the shards that the index lists."""
+    """Return the weights' files: a single one, or the shards that the index lists."""
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
     if (folder / WEIGHTS_INDEX).is_file():

@@ -1,4 +1,4 @@
-"""A model's folder opened once as every job will open it: configuration, tokenizer, weights, and a graph of it."""
+"""A trial of a model's folder before any job uses it: configuration, tokenizer, weights, and export to a graph."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from intaglio.onnx.graph import save
 from intaglio.onnx.runtime import OnnxModel
 from intaglio.onnx.session import MODEL, open_session
 
-# Largest difference of a logit between a model and its graph.
+# Tolerance for the difference of a logit between a model and its graph.
 _TOLERANCE = 1e-3
 
 
 def open_config(folder: Path, name: str) -> Any:
-    """Return the configuration of a model that transformers can make a text classifier of.
+    """Return the configuration of a model that transformers supports as a text classifier.
 
     Raises:
-        UserError: it needs code of its own, is of an unknown type, or of one that has no text classifier.
+        UserError: the model needs code of its own, or its type is unknown or has no text classifier.
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # what a wrong value raises depends on the model's type
+    except Exception as error:  # the kind of error depends on the model's type
         raise UserError(f"{name}: transformers cannot read its config.json ({first_line(error)})") from error
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise UserError(f"{name}: a model of type {config.model_type!r} is no text classifier in transformers")
@@ -38,10 +38,10 @@ def open_config(folder: Path, name: str) -> Any:
 
 
 def open_model(folder: Path, config: Any, name: str) -> Any:
-    """Open tokenizer and weights, run the model on a text, and return the tokenizer.
+    """Load tokenizer and weights, run the model on a text, and return the tokenizer.
 
-    A model of a type that the encoder does not know is also exported and compared with its graph: every run ends in
-    one.
+    A model of a type that Intaglio's encoder does not support is also exported and compared with its graph, since every
+    run includes an export.
 
     Raises:
         UserError: tokenizer or weights do not fit the configuration, or the model cannot be run or exported.
@@ -71,7 +71,7 @@ def _check_graph(model: Any, tokenizer: Any, name: str) -> None:
             save(float_onnx(model, inputs), Path(folder) / MODEL)
             found = OnnxModel(open_session(Path(folder) / MODEL, 1))(**batch).logits
             difference = float((found - expected).abs().max())
-    except Exception as error:  # the exporter's errors, the model's and ONNX Runtime's have no common base
+    except Exception as error:  # errors of the exporter, the model and ONNX Runtime have no common base
         raise UserError(f"{name}: a {kind!r} cannot be exported to ONNX ({first_line(error)}); take another") from error
     if not difference <= _TOLERANCE:
         raise UserError(f"{name}: the ONNX graph of a {kind!r} differs by {difference:.3g} from it; take another model")

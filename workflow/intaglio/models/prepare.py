@@ -1,4 +1,4 @@
-"""The `model` step: a pretrained encoder's folder, checked and reduced to what is needed."""
+"""The `model` step: checks a pretrained encoder's folder and copies the files that are needed."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 def prepare_model(
     encoder: Pretrained, source: Path | None, output: Path, demands: Mapping[str, Any] | None = None
 ) -> None:
-    """Check a pretrained encoder and leave it as a `model` artifact, a folder that transformers loads.
+    """Check a pretrained encoder and write it as a `model` artifact, a folder that transformers loads.
 
     Args:
-        encoder: the encoder, as the study file has it.
+        encoder: the encoder, as in the study file.
         source: the fetched `source` artifact; None for the user's own folder.
-        output: the artifact: config.json, model.safetensors (or its shards) and the tokenizer's files, nothing else.
-        demands: what the study's variants want of the model (`planning.demands.demands`); None leaves that open.
+        output: the artifact: config.json, model.safetensors (or its shards) and the tokenizer's files.
+        demands: of the study's variants (`planning.demands.demands`); None for no check.
 
     Raises:
-        UserError: configuration, weights or tokenizer are missing, damaged, do not fit each other, or cannot give what
-            is demands.
+        UserError: configuration, weights or tokenizer are missing, damaged or inconsistent, or the model does not meet
+            the demands.
     """
     about: dict[str, Any] = {}
     with new_artifact(output, "model", about) as folder:
@@ -55,14 +55,14 @@ def prepare_model(
 
 
 def _leave_types_out(path: Path) -> None:
-    """Keep a tokenizer from numbering the texts of a pair, for a model that has one type of tokens."""
+    """Make a tokenizer omit token_type_ids, for a model that has a single type of tokens."""
     described = json.loads(path.read_text()) if path.is_file() else {}
     described["model_input_names"] = ["input_ids", "attention_mask"]
     path.write_text(json.dumps(described, indent=2) + "\n")
 
 
 def _folder(encoder: Pretrained, source: Path | None, work: Path) -> tuple[Path, str]:
-    """Return the folder with the model's files, and what to call it in messages."""
+    """Return the folder of the model's files, and its name in messages."""
     origin = encoder.source
     if isinstance(origin, FilesSource):
         if origin.path is None:

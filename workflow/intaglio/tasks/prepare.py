@@ -1,4 +1,4 @@
-"""From any source to a `data` artifact: train, validation and test splits in one form."""
+"""From any source to a `data` artifact: train, validation and test splits in one format."""
 
 from __future__ import annotations
 
@@ -27,27 +27,26 @@ _ROW_GROUP = 2_000
 
 
 def prepare_data(task: Task, source: Path | None, output: Path) -> None:
-    """Read a task's data, check it, split it, and leave it as a `data` artifact.
+    """Read a task's data, check it, split it, and write it as a `data` artifact.
 
-    The artifact holds `train.parquet`, `validation.parquet` and `test.parquet` or several `test_NAME.parquet` with
-    the columns id: string (unique over the whole task), text_a: string, text_b: string (pair tasks only) and
-    label: int64 (index into the labels), and `task.json` with labels, metric, test sets (the first is the primary
-    one) and whether texts come in pairs. The manifest counts the examples of every split by label, and whatever was
-    left out: rows without any value, rows that fell into a bin without a label, and what `max_train` and `max_test`
-    cut away. Pairs whose second text is empty are counted, too. Its `warnings`, on stderr too, name what looks wrong
-    in a file and labels that a split lacks, and count the test texts that stand in the training data; evaluations and
-    tables show them.
+    The artifact contains `train.parquet`, `validation.parquet` and `test.parquet` or several `test_NAME.parquet`. Their
+    columns are id: string (unique in the whole task), text_a: string, text_b: string (pair tasks only) and label: int64
+    (index of the label). `task.json` has labels, metric, test sets (the first one is the primary test set) and whether
+    texts come in pairs. The manifest counts the examples of every split by label, the rows that were left out (without
+    any value, or in a bin without a label), the examples that `max_train` and `max_test` left out, and pairs whose
+    second text is empty. Its `warnings`, also printed to stderr, name suspicious places in a file and labels that a
+    split lacks, and count the test texts that are also in the training data. Evaluations and tables show them.
 
-    The same task and source give the same files. A test set that is cut off does not depend on `max_train`; the
-    validation split is cut from the training examples that `max_train` leaves.
+    The same task and source give the same files. A test set that is split off does not depend on `max_train`; the
+    validation split is taken from the training examples that `max_train` leaves.
 
     Args:
-        task: the task, as the study file has it.
+        task: the task, as in the study file.
         source: the fetched `source` artifact; None for the user's own files.
         output: the artifact.
 
     Raises:
-        UserError: anything wrong with the data; names the file, the row and the value.
+        UserError: the data is invalid; names the file, the row and the value.
     """
     about: dict[str, Any] = {}
     with new_artifact(output, "data", about) as folder:
@@ -83,7 +82,7 @@ def prepare_data(task: Task, source: Path | None, output: Path) -> None:
 
 
 def _examples(task: Task, tables: dict[str, RawTable]) -> tuple[dict[str, Examples], dict[str, dict[str, int]]]:
-    """Return examples by split, with ids that are unique over all of them, and the counts of rows dropped."""
+    """Return examples by split, with ids that are unique over all splits, and the counts of dropped rows."""
     parts, dropped = {}, {}
     for name, table in tables.items():
         parts[name], binned = read_examples(task, table)
@@ -96,12 +95,12 @@ def _examples(task: Task, tables: dict[str, RawTable]) -> tuple[dict[str, Exampl
 
 
 def _split(task: Task, parts: dict[str, Examples]) -> tuple[dict[str, Examples], dict[str, int]]:
-    """Cut test (where the source has none) and validation from the training data; count what no split uses."""
+    """Split test (if the source has none) and validation off the training data; count the examples left out."""
     train, tests = parts["train"], {name: part for name, part in parts.items() if name != "train"}
     _check(task, "train", train)
     seed, labels, strata = task.split_seed, task.labels, KINDS[SINGLE_LABEL].strata
     if not tests:
-        # Two of every label are to remain, for training and validation.
+        # Two examples of every label have to remain, for training and validation.
         train, tests["test"] = split_off(train, task.test, seed, labels, "test", strata=strata, keep=2)
     used = at_most(train, task.max_train, seed, labels, "max_train", strata=strata, least=2)
     unused = {"train": len(train) - len(used)}
@@ -123,7 +122,7 @@ def _check(task: Task, name: str, examples: Examples) -> None:
 
 
 def _absent(task: Task, splits: dict[str, Examples]) -> list[str]:
-    """Return a warning for every declared label that a split lacks."""
+    """Return a warning for every declared label that is missing in a split."""
     counts = {name: Counter(examples.labels) for name, examples in splits.items()}
     found = []
     for position, label in enumerate(task.labels):

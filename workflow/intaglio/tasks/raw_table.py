@@ -1,4 +1,4 @@
-"""Rows as they stand in a file, numbered as whoever opens it would count them."""
+"""Rows as they are in a file, with the numbers that an editor or a spreadsheet would show."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from intaglio.errors import UserError
 
 @dataclass(frozen=True)
 class RawTable:
-    """The rows of a data set, column by column, numbered as whoever opens the file would count them.
+    """The rows of a data set by column, with the numbers that an editor or a spreadsheet would show.
 
     Attributes:
-        name: what the table is called in messages, a file's path mostly.
-        unit: what `numbers` count: "line" of a text file (where the row begins) or "row" of a Parquet file, from 1.
-        numbers: one a row, ascending.
-        columns: values by column, in the file's own types; None where a value is missing. Columns without a name are
-            left out, and those whose name stands there twice.
-        blank: rows without any value, which were left out.
-        twice: names of several columns, which say too little to be used.
-        delimiter: of a delimited file whose first line named the columns.
-        warnings: what looks wrong though it can be read.
+        name: name in messages, usually the file's path.
+        unit: unit of `numbers`: "line" of a text file (on which the row begins) or "row" of a Parquet file, from 1.
+        numbers: one per row, ascending.
+        columns: values by column, in the file's own types; None for a missing value. Columns without a name, and those
+            with a duplicate name, are left out.
+        blank: number of rows without any value, which are left out.
+        twice: duplicate column names.
+        delimiter: of a delimited file whose first line names the columns.
+        warnings: suspicious places that can be read nevertheless.
     """
 
     name: str
@@ -39,12 +39,12 @@ class RawTable:
     warnings: tuple[str, ...] = ()
 
     def where(self, row: int) -> str:
-        """Name a row by its position in the table, for a message."""
+        """Return the place of a row, given its position in the table, for a message."""
         return f"{self.name}, {self.unit} {self.numbers[row]}"
 
 
 class TableBuilder:
-    """Collects numbered rows as columns; rows without any value are left out and counted."""
+    """Collects numbered rows as columns; leaves rows without any value out and counts them."""
 
     def __init__(self, name: str, unit: str, names: Sequence[str], delimiter: str | None = None) -> None:
         self._name, self._unit, self._delimiter = name, unit, delimiter
@@ -57,7 +57,7 @@ class TableBuilder:
         self._warnings: dict[str, tuple[int, int]] = {}
 
     def add(self, number: int, row: Sequence[Any]) -> None:
-        """Add a row of as many values as there are names."""
+        """Add a row, with one value per column."""
         if all(missing(value) for value in row):
             self._blank += 1
             return
@@ -66,7 +66,7 @@ class TableBuilder:
             column.append(row[at])
 
     def warn(self, number: int, what: str) -> None:
-        """Warn of a row; the first that a warning holds for is named, the others are counted."""
+        """Add a warning about a row; equal warnings are merged, which name the first row and count the others."""
         first, count = self._warnings.get(what, (number, 0))
         self._warnings[what] = first, count + 1
 
@@ -82,17 +82,17 @@ class TableBuilder:
 
 
 def missing(value: Any) -> bool:
-    """Tell whether a value is absent: null, not a number, or a string of white space only."""
+    """Return whether a value is missing: null, not a number, or a string of white space only."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return True
     return isinstance(value, str) and not value.strip()
 
 
 def open_text(path: Path, name: str) -> IO[str]:
-    """Open a text file in UTF-8, compressed where it ends in `.gz`, after checking that all of it can be read.
+    """Open a text file in UTF-8 (compressed if it ends in `.gz`), after checking that all of it can be decoded.
 
     Raises:
-        UserError: it is not UTF-8, or not gzip.
+        UserError: the file is not UTF-8, or not gzip.
     """
     opener = gzip.open if path.suffix.lower() == ".gz" else open
     line = 1

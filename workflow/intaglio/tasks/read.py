@@ -1,6 +1,6 @@
 """Reading a file of examples as a table: CSV and other delimited text, JSON Lines, Parquet.
 
-Nothing is guessed about values: in a text file every field is a string (`NA` and `null` are words like any other).
+Values are not interpreted: in a text file every field is a string (including `NA` and `null`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = {".jsonl", ".ndjson", ".json"}
 PARQUET = {".parquet", ".pq"}
 _SPREADSHEETS = {".xlsx", ".xls", ".ods"}
-# Half of a pair that stands for one character: JSON can write it alone, and nothing else can.
+# Half of a surrogate pair: JSON can contain one alone, but no encoding of Unicode can.
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
@@ -34,17 +34,17 @@ def read_raw_table(
     delimiter: str | None = None,
     quotes: bool | None = None,
 ) -> RawTable:
-    """Read one file, or the Parquet files that a table was cut into.
+    """Read one file, or the Parquet files of one table.
 
     Args:
         paths: one file of any format, or several Parquet files in order.
-        name: what to call the table in messages.
-        columns: names of the columns of a delimited file that has no header line.
-        delimiter: of a delimited file; without it the suffix tells (.csv, .tsv, .tab, each compressed as .gz, too).
-        quotes: whether double quotes enclose fields; without it they do unless tabs delimit.
+        name: name of the table in messages.
+        columns: names of the columns, for a delimited file without a header line.
+        delimiter: of a delimited file; by default the suffix decides (.csv, .tsv, .tab, or these with .gz).
+        quotes: whether double quotes enclose fields; by default they do unless tabs delimit.
 
     Raises:
-        UserError: no such file, an unknown suffix, or a malformed line, which is named.
+        UserError: there is no such file, its suffix is unknown, or a line is malformed; names the line.
     """
     path = paths[0]
     _check_file(path, name)

@@ -1,4 +1,4 @@
-"""The tables behind a task: which files of a source are which split."""
+"""The tables of a task: which files of a source belong to which split."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from intaglio.tasks.archive import extract
 from intaglio.tasks.raw_table import RawTable
 from intaglio.tasks.read import read_raw_table
 
-# Both layouts of hub repositories: `train-00000-of-00002.parquet` (older ones end in a hash) and `train/0000.parquet`.
+# Both layouts of hub repositories: `train-00000-of-00002.parquet` (some end in a hash) and `train/0000.parquet`.
 _SHARD = re.compile(r"(?P<split>.+?)(-\d+-of-(?P<shards>\d+)(-[0-9a-f]+)?)?\.parquet")
 
 
 def read_source(task: Task, source: Path | None, work: Path) -> dict[str, RawTable]:
-    """Read all the data of a task.
+    """Read all data of a task.
 
     Args:
         task: the task.
-        source: the `source` artifact; None where the task names the user's own files.
-        work: an empty folder for members of archives.
+        source: the `source` artifact; None if the task names the user's own files.
+        work: an empty folder for extracted files.
 
     Returns:
-        Tables by split, `train` first, then the test sets (`test`, or several `test_NAME`) if the source has any.
+        Tables by split, first `train`, then the test sets (`test`, or several `test_NAME`) if the source has any.
 
     Raises:
         UserError: the artifact or a file of it is missing, damaged or malformed, or lacks a split.
@@ -57,7 +57,7 @@ def _own_files(origin: FilesSource) -> dict[str, str]:
 
 
 def archive_of(source: Path) -> Path:
-    """Return the archive in the artifact of a fetched package."""
+    """Return the archive in the `source` artifact of a package."""
     return source / str(open_artifact(source, "source")["archive"])
 
 
@@ -78,7 +78,7 @@ def _read_hub(task: Task, origin: HubSource, source: Path) -> dict[str, RawTable
 
 
 def _shards(origin: HubSource, source: Path, split: str) -> list[Path]:
-    """Return the Parquet files of a split, in order; some of them missing would be data dropped silently."""
+    """Return the Parquet files of a split, in order; incomplete sets are refused, as data would be missing silently."""
     folders = (path for path in sorted(source.rglob(origin.config)) if path.is_dir()) if origin.config else iter(())
     root = next(folders, source)
     found: dict[str, list[Path]] = {}

@@ -1,4 +1,4 @@
-"""Stratified, reproducible splits: which rows train, choose and test."""
+"""Stratified, reproducible splits into training, validation and test examples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 from intaglio.errors import UserError
 from intaglio.tasks.examples import Examples
 
-# From the targets of examples to what splits keep the shares of.
+# Maps the targets of examples to strata, whose shares splits preserve.
 Strata = Callable[[Sequence[int]], Sequence[int]]
 
 
@@ -27,24 +27,24 @@ def split_off(
 ) -> tuple[Examples, Examples]:
     """Split off a part with the same share of every label; both keep the order of the rows.
 
-    Where rounding leaves a label out, examples are exchanged: the part gets `least` of every label and the rest `keep`,
-    as far as there are so many. A label with a single example stays in the rest.
+    If rounding leaves a label out, examples are exchanged: the part gets at least `least` examples of every label and
+    the rest `keep`, if there are enough. A label with a single example stays in the rest.
 
     Args:
-        examples: what to split.
-        size: share of the part (a float) or its number of examples (an int).
+        examples: the examples to split.
+        size: share of the part (float) or its number of examples (int).
         seed: of the draw.
         labels: names of the labels, for messages.
-        name: what the part is, for messages.
-        strata: whose shares are kept.
-        least: examples of a label that the part needs.
-        keep: examples of a label that the rest needs, for the splits that follow.
+        name: name of the part, for messages.
+        strata: maps labels to the strata whose shares are preserved.
+        least: number of examples of each label that the part needs.
+        keep: number of examples of each label that the rest needs for further splits.
 
     Returns:
         The rest and the part.
 
     Raises:
-        UserError: too few examples of a label, or too small a part, to hold every label on both sides.
+        UserError: a label has too few examples, or the part is too small, for both sides to have every label.
     """
     of_row = strata(examples.labels)
     counts = Counter(of_row)
@@ -69,7 +69,7 @@ def split_off(
 
 
 def _exchange(rest: list[int], part: list[int], of_row: Sequence[int], least: int, keep: int) -> None:
-    """Move rows of labels that one side lacks to it, for as many of its most frequent label."""
+    """Exchange rows so that each side has the labels that it lacks, against rows of its most frequent label."""
     for stratum, count in sorted(Counter(of_row).items()):
         if count < 2:
             continue
@@ -79,7 +79,7 @@ def _exchange(rest: list[int], part: list[int], of_row: Sequence[int], least: in
 
 
 def _fill(side: list[int], other: list[int], stratum: int, wanted: int, of_row: Sequence[int]) -> None:
-    """Bring a side to so many rows of a label; neither side changes its size."""
+    """Exchange rows until a side has `wanted` of a label; the sizes of both sides stay the same."""
     counts = Counter(of_row[row] for row in side)
     for _ in range(wanted - counts[stratum]):
         most = max(sorted(counts), key=counts.__getitem__)
@@ -102,10 +102,10 @@ def at_most(
     strata: Strata,
     least: int = 1,
 ) -> Examples:
-    """Return a stratified sample of so many examples, or all where they are no more than that."""
+    """Return a stratified sample of at most this many examples; all of them if there are not more."""
     if count is None or len(examples) <= count:
         return examples
     if len(examples) - count < len(set(strata(examples.labels))):
-        # scikit-learn wants every label among what is left out, too; so near to all, any few will do.
+        # scikit-learn needs every label among the examples left out, too; if only a few are left out, any will do.
         return examples.take(range(count))
     return split_off(examples, count, seed, labels, name, strata=strata, least=least, keep=0)[1]

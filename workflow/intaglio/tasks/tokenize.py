@@ -1,6 +1,6 @@
-"""Texts to tokens, the same for training, evaluation and calibration; nothing is cached outside memory.
+"""Tokenization, the same for training, evaluation and calibration; nothing is cached on disk.
 
-Libraries that only some callers need are imported where they are used: each takes most of a second.
+Libraries that only some callers need are imported inside functions: each import takes most of a second.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import DataCollatorWithPadding
 
-# Tokenizing so many texts at once bounds the memory of a large split.
+# Number of texts tokenized at once, which bounds the memory for a large split.
 _CHUNK = 1000
 
 
 def tokenize(tokenizer: Any, table: pa.Table | pd.DataFrame, max_length: int) -> list[dict[str, list[int]]]:
-    """Return the tokens of every example, in order, cut at `max_length` and not padded.
+    """Return the tokens of every example, in order, truncated at `max_length` and not padded.
 
     Args:
         tokenizer: a transformers tokenizer; its `model_input_names` decide whether there are token_type_ids.
-        table: column text_a, and text_b where the task is of pairs (the longer text of a pair is cut first).
-        max_length: tokens, special ones included.
+        table: with a column text_a, and text_b for pairs (the longer text of a pair is truncated first).
+        max_length: number of tokens, special ones included.
     """
     return list(_tokens(tokenizer, table, max_length))
 
@@ -50,12 +50,12 @@ def _tokens(tokenizer: Any, table: pa.Table | pd.DataFrame, max_length: int) -> 
 def share_cut(
     tokenizer: Any, table: pa.Table | pd.DataFrame, rows: Sequence[dict[str, list[int]]], length: int
 ) -> float:
-    """Return the share of examples that `tokenize` cut.
+    """Return the share of examples that `tokenize` truncated.
 
     Args:
-        tokenizer: the tokenizer that they were given to.
+        tokenizer: the tokenizer that was used.
         table: the examples.
-        rows: what `tokenize` made of them.
+        rows: the result of `tokenize`.
         length: its `max_length`.
     """
     full = [at for at, row in enumerate(rows) if len(row["input_ids"]) >= length]
@@ -69,7 +69,7 @@ def share_cut(
 
 
 def cut_warning(split: str, share: float, length: int) -> list[str]:
-    """Return a warning of texts that were cut, or none where none was."""
+    """Return a list with a warning of truncated texts, empty if there are none."""
     return [f"{split}: {share:.1%} of the texts are cut at max_length {length}"] if share else []
 
 
@@ -78,14 +78,14 @@ def _values(table: pa.Table | pd.DataFrame, name: str) -> list[Any]:
 
 
 def collate(tokenizer: Any) -> DataCollatorWithPadding:
-    """Return what makes a padded batch of examples: tensors of int64, [batch, longest]; label becomes labels."""
+    """Return a collator, which makes padded batches: int64 tensors [batch, longest]; label is renamed to labels."""
     from transformers import DataCollatorWithPadding
 
     return DataCollatorWithPadding(tokenizer, return_tensors="pt")
 
 
 def read_split(data: Path, split: str) -> pa.Table:
-    """Return a split of a [data] artifact as it is stored: id, text_a, (text_b,) label.
+    """Return a split of a [data] artifact as stored: id, text_a, (text_b,) label.
 
     Raises:
         UserError: the artifact is damaged or has no such split.
@@ -98,7 +98,7 @@ def read_split(data: Path, split: str) -> pa.Table:
 
 
 def read_task(data: Path) -> dict[str, Any]:
-    """Return what a [data] artifact says of its task: labels, metric, test_sets, pair."""
+    """Return the content of task.json in a [data] artifact: labels, metric, test_sets, pair."""
     open_artifact(data, "data")
     task: dict[str, Any] = json.loads((data / "task.json").read_text())
     return task
