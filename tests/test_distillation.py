@@ -23,12 +23,12 @@ from intaglio.tasks.tokenize import collate, encode_split
 from intaglio.training import distillation
 from intaglio.training.distillation import (
     DistillationLoss,
-    evenly,
+    distillation_loss,
+    evenly_spaced,
     hidden_distance,
     logit_divergence,
     relation_divergence,
     relation_heads,
-    taught_by,
 )
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.train import train
@@ -85,7 +85,7 @@ def by_relations(teacher, student, lengths, heads):
 def teaching(teacher, student, tokenizer, data, max_length, weights):
     options = QuantizeOptions(distillation=weights)
     job = StageJob(data, data, options, 0, max_length, data, data, teacher)
-    return taught_by(job, student, tokenizer)
+    return distillation_loss(job, student, tokenizer)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
@@ -156,7 +156,7 @@ def test_relation_heads_divide_both_widths(width, other, heads):
     ],
 )
 def test_layers_are_evenly_spaced_and_end_with_the_last(layers, total, expected):
-    assert evenly(layers, total) == expected
+    assert evenly_spaced(layers, total) == expected
 
 
 # Their sum over models

@@ -247,7 +247,7 @@ def test_a_failure_is_left_in_one_line_and_forgotten(tmp_path):
 
 def test_signal_handlers_are_given_back():
     before = [signal.getsignal(number) for number in resume.SIGNALS]
-    with resume.listening() as stop:
+    with resume.stop_requests() as stop:
         assert not stop
         signal.raise_signal(signal.SIGTERM)
         assert stop.signal == "SIGTERM"

@@ -90,7 +90,7 @@ class LayerConstants:
     """A layer.
 
     `*_multiplier` map accumulators to 8 bits, float32 [out] or without dimension; `projections` are query, key and
-    value, concatenated along the outputs; `*_skip` shift LayerNorm's results for residual sums.
+    value, one above the other; `*_skip` shift LayerNorm's results for residual sums.
     """
 
     projections: LinearConstants
@@ -275,8 +275,7 @@ def constants_of(encoder: Encoder) -> Constants:
     """Return the constants of a calibrated integer encoder.
 
     Raises:
-        UserError: the encoder computes in floating point, has no ranges, or has sizes, weights or ranges with which
-            integers would overflow.
+        UserError: the encoder is in floating point or not calibrated, or its integers could overflow.
     """
     check_shape(encoder.shape)
     check_state(encoder)

@@ -1,1 +1,1 @@
-"""Checkpoints as ONNX files that ONNX Runtime runs, checked against the checkpoint that they come from."""
+"""Checkpoints as ONNX files for ONNX Runtime, checked against the checkpoints."""

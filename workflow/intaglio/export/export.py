@@ -1,4 +1,4 @@
-"""From a checkpoint to the [export] artifact: an ONNX file that was seen to compute what the checkpoint does."""
+"""From a checkpoint to the [export] artifact: an ONNX file whose results were compared with the checkpoint's."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ from intaglio.store import new_artifact
 if TYPE_CHECKING:
     import onnx
 
-# The input of the classification head in the graph of an integer encoder, float32 [batch, width].
+# Name of the classification head's input in the graph of an integer encoder, float32 [batch, width].
 HIDDEN = "hidden"
-# Largest difference of a logit. Integers agree to the bit (compared where they enter the head), so that in `int` only
-# the head's floating point remains. Between islands of floating point its last digit can turn an integer by one, which
-# travels through all layers: on random tokens and MiniLM that was 0.06; a wrong graph is further off.
+# Tolerances for the difference of a logit. Integers agree bit for bit (compared at the input of the head), so for `int`
+# only the head's rounding remains. Between floating-point operations in a partly integer model, rounding can change an
+# integer by one, which then passes through all layers: on random tokens and MiniLM the difference was 0.06; a wrong
+# graph differs more.
 INTEGER_TOLERANCE, ISLANDS_TOLERANCE, FLOAT_TOLERANCE = 1e-5, 0.25, 1e-3
 
 
 def export(checkpoint: Path, output: Path) -> None:
-    """Write a checkpoint as an [export]: model.onnx, tokenizer, config.json with the labels' names, and two records.
+    """Write a checkpoint as an [export]: model.onnx, tokenizer, config.json with the names of labels, and two records.
 
-    export.json names operations and inputs of the graph; sizes.parquet is how large file, tensors and checkpoint are.
+    export.json names operations and inputs of the graph; sizes.parquet has the sizes of file, tensors and checkpoint.
 
     Raises:
-        UserError: the checkpoint is damaged or of a kind that ONNX cannot express, or the file computes something else.
+        UserError: the checkpoint is damaged or cannot be expressed in ONNX, or the file computes something else.
     """
     opened = Checkpoint(checkpoint)
     about: dict[str, Any] = {"checkpoint": opened.about}
@@ -75,10 +76,10 @@ def _graph(checkpoint: Path, model: Any, inputs: list[str], integer: Sequence[st
 
 
 def _hand_on(checkpoint: Checkpoint, draft: Path) -> dict[str, Any]:
-    """Copy the graph of a checkpoint that is one already; return the content of export.json.
+    """Copy the graph of a checkpoint that is a graph already; return the content of export.json.
 
     Raises:
-        UserError: the copy is not the same.
+        UserError: the copy differs.
     """
     import onnx
 
@@ -89,7 +90,7 @@ def _hand_on(checkpoint: Checkpoint, draft: Path) -> dict[str, Any]:
             raise UserError(f"{checkpoint}: the copy of {file.name} is another file; check the disk and export again")
     method = checkpoint.described[SECTION]["int8"]["method"]
     record = _record(model, [])
-    # Between linear layers everything is floating point.
+    # Between linear layers, everything is floating point.
     floating = [operation for operation in OPERATIONS if operation != "linear" or method == "weights"]
     return record | {"int8": method, "floating": floating, "difference": 0.0, "tolerance": 0.0}
 
@@ -107,10 +108,10 @@ def _record(graph: onnx.ModelProto, integer: Sequence[str]) -> dict[str, Any]:
 def _check(
     checkpoint: Path, model: Any, file: Path, integer: Sequence[str], batches: list[Batch]
 ) -> tuple[float, float]:
-    """Compare the file with the checkpoint; return the largest difference of a logit, and what is allowed.
+    """Compare the file with the checkpoint; return the largest difference of a logit, and the tolerance.
 
     Raises:
-        UserError: it is more than that, or integers differ.
+        UserError: the difference exceeds the tolerance, or integers differ.
     """
     tolerance = FLOAT_TOLERANCE if not integer else ISLANDS_TOLERANCE
     if len(integer) == len(OPERATIONS):
@@ -126,7 +127,7 @@ def _check(
 
 
 def _check_integers(checkpoint: Path, encoder: Encoder, file: Path, batches: list[Batch]) -> None:
-    """Compare to the bit what the integers have become where they enter the classification head."""
+    """Compare the integers bit for bit, at the input of the classification head."""
     import onnx
 
     graph = onnx.load(file)
@@ -134,7 +135,7 @@ def _check_integers(checkpoint: Path, encoder: Encoder, file: Path, batches: lis
     graph.graph.output.append(onnx.helper.make_tensor_value_info(HIDDEN, onnx.TensorProto.FLOAT, None))
     onnx.save(graph, shown)
     try:
-        # As anyone runs the file, and as it is run here.
+        # With weights as stored, and as this CPU runs them.
         expected = head_input_of(encoder)
         difference = max(largest_difference(expected, shown, HIDDEN, batches, as_stored) for as_stored in (True, False))
     finally:

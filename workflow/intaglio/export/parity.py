@@ -1,4 +1,4 @@
-"""What an exported model computes against the checkpoint that it comes from."""
+"""Comparison of an exported model with its checkpoint."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from intaglio.checkpoint import longest_input
 from intaglio.encoder.model import Encoder
 from intaglio.onnx.session import open_session
 
-# (batch, length): the smallest there is, several lengths in one batch, and longer ones.
+# (batch, length): the smallest possible, several lengths in one batch, and longer ones.
 SHAPES = ((1, 1), (8, 32), (2, 128))
 Batch = dict[str, Tensor]
 
 
 def check_batches(tokenizer: Any, config: Mapping[str, Any], seed: int = 0) -> list[Batch]:
-    """Return random batches that reach what the model can be given: other shapes, padding, the second text of a pair.
+    """Return random batches of several shapes, with padding and with the second text of a pair.
 
     Args:
-        tokenizer: of the checkpoint; its vocabulary and `model_input_names` decide.
+        tokenizer: the checkpoint's; its vocabulary and `model_input_names` define the inputs.
         config: the content of the checkpoint's config.json.
-        seed: of the tokens and lengths.
+        seed: of the random tokens and lengths.
 
     Returns:
         input_ids, attention_mask and, where the tokenizer makes them, token_type_ids: int64, [batch, length].
@@ -52,17 +52,17 @@ def check_batches(tokenizer: Any, config: Mapping[str, Any], seed: int = 0) -> l
 def largest_difference(
     reference: Callable[[Batch], Tensor], file: Path, output: str, batches: list[Batch], as_stored: bool = False
 ) -> float:
-    """Return how far an ONNX file is from what it should compute.
+    """Return the largest difference between the outputs of an ONNX file and their expected values.
 
     Args:
         reference: returns the expected values of a batch.
         file: the ONNX file.
-        output: the output of its graph to compare.
-        batches: to compare on.
-        as_stored: of `open_session`.
+        output: name of the graph's output to compare.
+        batches: batches to compare on.
+        as_stored: see `open_session`.
 
     Returns:
-        The largest magnitude of a difference; infinity where one is not a number.
+        The largest absolute difference; infinity if a value is NaN.
     """
     session = open_session(file, torch.get_num_threads(), as_stored)
     names = [given.name for given in session.get_inputs()]
@@ -86,7 +86,7 @@ def logits_of(model: Any) -> Callable[[Batch], Tensor]:
 
 
 def head_input_of(encoder: Encoder) -> Callable[[Batch], Tensor]:
-    """Return a function from a batch to what enters the encoder's classification head, float32 [batch, width]."""
+    """Return a function from a batch to the input of the encoder's classification head, float32 [batch, width]."""
 
     def head_input(batch: Batch) -> Tensor:
         taken: list[Tensor] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, set_see
 
 from intaglio import store
 from intaglio.checkpoint import longest_input
+from intaglio.encoder.files import read_config
 from intaglio.errors import UserError
 from intaglio.models.dropout import override_dropout
 from intaglio.models.weights import head_keys, read_classifier
@@ -84,9 +84,7 @@ def _config(model: Path, labels: list[str], options: TrainingOptions, max_length
     """
     if (model / store.MANIFEST).is_file():
         store.open_artifact(model, "model")
-    if not (model / "config.json").is_file():
-        raise UserError(f"{model}: no config.json; a model is a folder as transformers saves it")
-    longest = longest_input(json.loads((model / "config.json").read_text()))
+    longest = longest_input(read_config(model))
     if longest is not None and max_length > longest:
         raise UserError(f"max_length: {max_length} tokens, but {model} takes {longest} at most")
     config = AutoConfig.from_pretrained(

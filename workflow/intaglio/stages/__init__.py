@@ -1,4 +1,4 @@
-"""Stages: each takes a parent model and options, and leaves a checkpoint.
+"""Stages: each takes a parent model and options, and makes a checkpoint.
 
-finetune, distil, prune and cut are the stages in floating point; quantize and int8 end in integers.
+finetune, distil, prune and cut work in floating point; quantize and int8 end in integers.
 """

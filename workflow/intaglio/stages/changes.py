@@ -1,4 +1,4 @@
-"""How many predictions a conversion changes, and whether these are surely more than a tolerance allows."""
+"""The number of predictions that a conversion changes, tested against a tolerance."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Changes:
-    """Changed predictions among compared ones.
+    """Number of changed predictions.
 
     Attributes:
-        changed: how many predictions changed.
-        compared: of how many; at least 1.
-        confidence: of the interval.
+        changed: number of changed predictions.
+        compared: number of compared predictions, at least 1.
+        confidence: confidence level of the interval.
     """
 
     changed: int
@@ -59,7 +59,7 @@ class Changes:
         }
 
     def __str__(self) -> str:
-        """Describe them, as in "12 of 200 predictions (6.0%, 95% interval 3.1% to 10.2%)"."""
+        """Describe the changes, as in "12 of 200 predictions (6.0%, 95% interval 3.1% to 10.2%)"."""
         low, high = self.interval
         level = f"{100 * self.confidence:.4g}%"
         return (
@@ -70,16 +70,17 @@ class Changes:
 
 @dataclass(frozen=True)
 class PredictionChanges:
-    """Changed predictions over all examples, and by the class that was predicted before the conversion."""
+    """Changed predictions of all examples, and by the class predicted before the conversion."""
 
     total: Changes
     classes: dict[str, Changes]
 
     def excess(self, tolerance: float) -> str | None:
-        """Describe what surely exceeds a tolerance: the lower bound of its interval is above it. None if nothing does.
+        """Describe what exceeds a tolerance significantly: the lower bound of its interval is above it. None if nothing
+        does.
 
-        The class that exceeds it most is named first. Classes have wider intervals, so that all of them together hold
-        with the confidence of one.
+        The class that exceeds it most is named first. Intervals of classes are wider (corrected for their number), so
+        that together they have the confidence of a single one.
         """
         above = {name: found for name, found in self.classes.items() if found.exceeds(tolerance)}
         if above:
@@ -93,9 +94,9 @@ def prediction_changes(before: NDArray[np.int64], after: NDArray[np.int64], labe
     """Compare predictions before and after a conversion.
 
     Args:
-        before: index of the predicted label of every example, [examples], at least one.
-        after: the same of the converted model.
-        labels: names by index.
+        before: indices of the predicted labels, [examples], at least one example.
+        after: the same for the converted model.
+        labels: names of the labels by index.
     """
     changed = before != after
     present = np.unique(before)

@@ -1,4 +1,4 @@
-"""Structured pruning: attention heads and neurons are cut out, and what is left is trained to recover."""
+"""Structured pruning: cut attention heads and neurons out, and train what is left to recover."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from intaglio.models.dropout import override_dropout
 from intaglio.stages.importance import Units, choose, gated, importance
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import CutOptions
-from intaglio.training.distillation import taught_by
+from intaglio.training.distillation import distillation_loss
 from intaglio.training.examples import drawn_batches
 from intaglio.training.job import Learner, StageJob
 
-# Largest difference of a logit, of the largest logit or of 1: what another order of float32 sums may make.
+# Tolerance for the difference of a logit, relative to the largest logit (or 1), for another order of float32 sums.
 _TOLERANCE = 1e-4
 _KEPT = "kept.json"
 _log = logging.getLogger(__name__)
 
 
 def prepare(job: StageJob[CutOptions]) -> Prepared:
-    """Return an encoder without the least important heads and neurons of the parent.
+    """Return an encoder without the parent's least important heads and neurons.
 
     Raises:
-        UserError: the parent is cut or quantized already, is damaged or of an architecture that has no encoder here;
-            the speed-up cannot be reached; or the cut model computes something else than the masked one.
+        UserError: the parent is cut or quantized already, is damaged or has an architecture without an encoder; the
+            speed-up is not possible; or the cut model differs from the masked one.
     """
     parent, options = job.parent, job.options
     if parent.kind != "transformers":
@@ -58,15 +58,15 @@ def prepare(job: StageJob[CutOptions]) -> Prepared:
         "cut": {"heads": encoder.shape.heads, "neurons": encoder.shape.neurons},
     }
     del model, full
-    learner = Learner(encoder, tokenizer, loss=taught_by(job, encoder, tokenizer))
+    learner = Learner(encoder, tokenizer, loss=distillation_loss(job, encoder, tokenizer))
     return Prepared(learner, partial(save_encoder, encoder, config), lambda: facts)
 
 
 def _kept(job: StageJob[CutOptions], model: Any, shape: EncoderConfig, batches: Sequence[Mapping[str, Tensor]]) -> Kept:
-    """Return what to keep: what an interrupted job has chosen, or else by importance.
+    """Return what to keep: the choice of an interrupted job, or else by importance.
 
-    The choice is kept in a file, for a resumed job may run on a machine that rounds otherwise, and the weights that it
-    goes on with must find their places.
+    The choice is stored in a file: a resumed job may run on a machine with other rounding, and its weights must fit the
+    choice.
     """
     file = job.work / _KEPT
     if file.is_file():
@@ -85,20 +85,20 @@ def _kept(job: StageJob[CutOptions], model: Any, shape: EncoderConfig, batches: 
 def check_against_masked(
     model: Any, shape: EncoderConfig, encoder: Encoder, kept: Kept, batch: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """Compare a cut encoder with the model that it was cut from, where everything else is multiplied by zero.
+    """Compare a cut encoder with the original model whose other heads and neurons are multiplied by zero.
 
     Args:
-        model: in evaluation mode, as the encoder is.
-        shape: of the model.
-        encoder: what was cut out.
-        kept: what is left.
-        batch: inputs, and perhaps labels.
+        model: the original model, in evaluation mode, as is the encoder.
+        shape: shape of the model.
+        encoder: the cut encoder.
+        kept: indices of its heads and neurons.
+        batch: inputs, with or without labels.
 
     Returns:
-        What was compared, and how far it may differ and does: `measure`, `tolerance`, `difference`.
+        The comparison, its tolerance and its result: `measure`, `tolerance`, `difference`.
 
     Raises:
-        UserError: it differs by more.
+        UserError: the difference exceeds the tolerance.
     """
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
     with gated(model, Units.only(kept, shape, model.device)):

@@ -1,4 +1,4 @@
-"""Distillation: a student, of fewer layers or another pretrained model, learns to do what a fine-tuned model does."""
+"""Distillation: a student with fewer layers, or another pretrained model, is trained by a fine-tuned model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from intaglio.models.classifier import pretrained_classifier
 from intaglio.models.dropout import override_dropout
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import DistilOptions
-from intaglio.training.distillation import evenly, taught_by
+from intaglio.training.distillation import distillation_loss, evenly_spaced
 from intaglio.training.job import Learner, StageJob
 
 
 def prepare(job: StageJob[DistilOptions]) -> Prepared:
-    """Return the student, a model of transformers; the parent teaches where no other teacher is named.
+    """Return the student, a transformers model; the parent teaches if no other teacher is given.
 
     Raises:
-        UserError: an artifact is damaged, or student and teacher do not fit.
+        UserError: an artifact is damaged, or student and teacher do not fit each other.
     """
     parent = job.parent
     if job.student is None:
@@ -30,16 +30,16 @@ def prepare(job: StageJob[DistilOptions]) -> Prepared:
     else:
         model = pretrained_classifier(job.student, job.task["labels"], job.options, job.seed, job.max_length)
         tokenizer = AutoTokenizer.from_pretrained(job.student)
-    loss = taught_by(job, model, tokenizer, parent.path)
-    # The loss is computed in float32 whatever the precision of the two models.
+    loss = distillation_loss(job, model, tokenizer, parent.path)
+    # The loss is computed in float32, whatever the precision of the two models.
     return Prepared(Learner(model, tokenizer, precision="auto", loss=loss), model.save_pretrained)
 
 
 def _of_parent(parent: Checkpoint, options: DistilOptions) -> Any:
-    """Return a student of the parent's layers.
+    """Return a student made of the parent's layers.
 
     Raises:
-        UserError: the parent is no model of transformers.
+        UserError: the parent is not a transformers model.
     """
     if parent.kind == "encoder":
         raise UserError(f"{parent}: cut or quantized, so its layers cannot be copied; name a `student`")
@@ -47,14 +47,14 @@ def _of_parent(parent: Checkpoint, options: DistilOptions) -> Any:
 
 
 def with_layers(model: Any, options: DistilOptions) -> Any:
-    """Return a classifier with evenly spaced layers of another, and all else that is beside its layers, as copies.
+    """Return a copy of a classifier with fewer, evenly spaced layers.
 
     Args:
-        model: of transformers.
-        options: how many layers, null for half of them rounded up, and the dropout.
+        model: a transformers classifier.
+        options: number of layers (null for half of them, rounded up), and dropout.
 
     Raises:
-        UserError: there are fewer layers than are asked for, or their place is not known.
+        UserError: there are fewer layers than requested, or the architecture is not supported.
     """
     layers = layer_blocks(model)
     count = -(-len(layers) // 2) if options.layers is None else options.layers
@@ -64,9 +64,9 @@ def with_layers(model: Any, options: DistilOptions) -> Any:
     config.num_hidden_layers = count
     override_dropout(config, options)
     student = AutoModelForSequenceClassification.from_config(config)
-    # All its names are among the model's, whose further layers find no place.
+    # All its names are in the model; the model's additional layers have no place.
     weights = model.state_dict()
     student.load_state_dict({name: weights[name] for name in student.state_dict()})
-    for own, index in zip(layer_blocks(student), evenly(count, len(layers)), strict=True):
+    for own, index in zip(layer_blocks(student), evenly_spaced(count, len(layers)), strict=True):
         own.load_state_dict(layers[index].state_dict())
     return student

@@ -1,4 +1,4 @@
-"""Fine-tuning: from a pretrained encoder to a classifier of the task, in floating point."""
+"""Fine-tuning: from a pretrained encoder to a classifier for the task, in floating point."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from intaglio.training.job import Learner, StageJob
 
 
 def prepare(job: StageJob[FinetuneOptions]) -> Prepared:
-    """Return the pretrained encoder with a head for the task's labels.
+    """Return the pretrained encoder with a classification head for the task's labels.
 
     Raises:
         UserError: the model is damaged, or does not fit the task.

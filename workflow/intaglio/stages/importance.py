@@ -1,7 +1,7 @@
-"""How important the heads and neurons of an encoder are, and which of them to keep.
+"""Importance of an encoder's heads and neurons, and the choice of those to keep.
 
-A unit (head or neuron) is multiplied by a gate of 1. To first order the loss changes by its derivative with respect to
-the gate when the unit is removed: the sum over positions and features of the unit's output times its gradient.
+A unit (head or neuron) is multiplied by a gate of 1. To first order, removing it changes the loss by the derivative
+with respect to the gate, which is the sum over positions and features of the unit's output times its gradient.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
 from intaglio.study.options import CutOptions
 
-# Neurons that stay or go together: products are tiled by so many (two vectors of AVX-512 in float32, one of AVX2 and a
+# Neurons are kept in blocks: kernels tile products by this number (two vectors of AVX-512 in float32, one of AVX2, a
 # tile of the sparse tensor cores in int8), and a remainder would cost as much as a whole tile.
 NEURONS = 32
-# A speed-up is reached by a share that is one of so many.
+# Resolution of the share that reaches a speed-up.
 SHARES = 1000
 
 
 @dataclass(frozen=True)
 class Units:
-    """A number for every head and neuron: for each layer [examples or 1, heads] and [examples or 1, neurons]."""
+    """A number per head and neuron: for each layer, [examples or 1, heads] and [examples or 1, neurons]."""
 
     heads: Sequence[Tensor]
     neurons: Sequence[Tensor]
 
     @classmethod
     def ones(cls, shape: EncoderConfig, examples: int, device: torch.device) -> Units:
-        """Return gates that change nothing, one an example, with gradients."""
+        """Return gates of 1 for every example, with gradients."""
         heads, neurons = (
             [torch.ones(examples, count, device=device, requires_grad=True) for count in counts]
             for counts in (shape.heads, shape.neurons)
@@ -48,7 +48,7 @@ class Units:
 
     @classmethod
     def only(cls, kept: Kept, shape: EncoderConfig, device: torch.device) -> Units:
-        """Return gates that are 1 for what is kept and 0 for the rest."""
+        """Return gates that are 1 for kept units and 0 for others."""
         heads, neurons = (
             [
                 torch.zeros(1, count, device=device).index_fill(1, torch.tensor(of_layer, device=device), 1.0)
@@ -61,10 +61,10 @@ class Units:
 
 @contextmanager
 def gated(model: Any, gates: Units) -> Iterator[None]:
-    """Within this context the outputs of a model's heads and neurons are multiplied by gates.
+    """Within this context, the outputs of a model's heads and neurons are multiplied by gates.
 
     Raises:
-        UserError: the model's architecture is not known here.
+        UserError: the architecture is not supported.
     """
     with ExitStack() as stack:
         for parts, heads, neurons in zip(layer_parts(model), gates.heads, gates.neurons, strict=True):
@@ -74,21 +74,21 @@ def gated(model: Any, gates: Units) -> Iterator[None]:
 
 
 def _multiply(gate: Tensor, _: nn.Module, given: tuple[Tensor, ...]) -> Tensor:
-    """Multiply [batch, length, units * width], all units side by side, by [batch or 1, units]."""
+    """Multiply [batch, length, units * width], with units side by side, by [batch or 1, units]."""
     units: Tensor = given[0].unflatten(-1, (gate.shape[-1], -1))
     return (units * gate[:, None, :, None]).flatten(-2)
 
 
 def importance(model: Any, shape: EncoderConfig, batches: Iterable[Mapping[str, Tensor]]) -> Units:
-    """Return Taylor scores, the mean over examples, one row a layer.
+    """Return Taylor scores, averaged over examples: for each layer, [1, heads] and [1, neurons].
 
-    Of a head it is |derivative of an example's loss| (Michel et al. 2019, arXiv 1905.10650, eq. 2), of a neuron the
-    derivative squared (Molchanov et al. 2019, arXiv 1906.10771, of gates).
+    The score of a head is |derivative of an example's loss| (Michel et al. 2019, arXiv 1905.10650, eq. 2), that of a
+    neuron is the derivative squared (Molchanov et al. 2019, arXiv 1906.10771, of gates).
 
     Args:
         model: a classifier in evaluation mode.
-        shape: that it has.
-        batches: its inputs with labels.
+        shape: shape of the model.
+        batches: inputs of the model, with labels.
     """
     heads, neurons = ([torch.zeros(1, count) for count in counts] for counts in (shape.heads, shape.neurons))
     examples = 0
@@ -108,16 +108,16 @@ def importance(model: Any, shape: EncoderConfig, batches: Iterable[Mapping[str, 
 
 
 def choose(scores: Units, shape: EncoderConfig, options: CutOptions, length: int) -> Kept:
-    """Return what to keep of a model of this shape, by its scores.
+    """Choose the units to keep, by their scores.
 
     Args:
-        scores: of `importance`.
-        shape: of the model.
-        options: their `sparsity`, a share of heads and of neurons, or their `speedup`, and their `scope`.
-        length: tokens of the texts of which the speed-up shall be.
+        scores: as returned by `importance`.
+        shape: shape of the model.
+        options: `sparsity`, a share of heads and of neurons, or `speedup`, and `scope`.
+        length: number of tokens per text for which the speed-up is computed.
 
     Raises:
-        UserError: the speed-up cannot be reached.
+        UserError: the speed-up is not possible.
     """
 
     def kept(sparsity: float) -> Kept:
@@ -141,20 +141,20 @@ def choose(scores: Units, shape: EncoderConfig, options: CutOptions, length: int
 def _most_important(
     scores: Sequence[Tensor], sparsity: float, together: bool, grain: int
 ) -> tuple[tuple[int, ...], ...]:
-    """Return the units of each layer that stay, ascending; at least one block of them.
+    """Return the units of each layer to keep, ascending; at least one block per layer.
 
     Args:
         scores: of each layer, [1, units].
-        sparsity: share of all blocks that goes.
-        together: whether layers compete, their scores divided by their Euclidean norm (as Michel et al. do); or else
+        sparsity: share of all blocks to remove.
+        together: whether layers compete, their scores divided by their Euclidean norm (as in Michel et al.); otherwise
             every layer loses the same share.
-        grain: units of a block; blocks are filled from the most important unit to the least.
+        grain: number of units per block; blocks are filled from the most to the least important unit.
     """
     ranked = [score[0].sort(descending=True, stable=True) for score in scores]
     blocks = [[float(block.sum()) for block in values.double().split(grain)] for values, _ in ranked]
     if together:
         norms = [float(values.double().norm()) or 1.0 for values, _ in ranked]
-        # Within a layer the blocks' worth descends, so what a layer keeps are always its first ones.
+        # Within a layer the blocks' scores descend, so a layer always keeps its first blocks.
         others = sorted(
             (-worth / norm, layer)
             for layer, (found, norm) in enumerate(zip(blocks, norms, strict=True))

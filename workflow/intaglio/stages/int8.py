@@ -1,6 +1,6 @@
 """Post-training quantization to 8 bits: from a float checkpoint to a graph that ONNX Runtime executes.
 
-What comes out is held against what goes in: on validation examples, few predictions may change.
+The predictions of the graph are compared with those of the parent on validation examples.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from intaglio.stages.prepared import Prepared
 from intaglio.study.options import Int8Options
 from intaglio.tasks.kinds import classes_of, kind_of
 from intaglio.tasks.tokenize import read_split, tokenize
-from intaglio.training.job import Learner, StageJob
+from intaglio.training.job import StageJob
 from intaglio.training.train import TrainingResult
 
-# Validation examples on which the parent predicts too.
+# Number of validation examples on which predictions are compared.
 _COMPARED = 500
-# Facts of the parent's record that stay true: zeros stay zeros, and what was cut stays cut.
+# Facts of the parent's record that remain true: zeros stay zeros, and cut parts stay cut.
 _KEPT = ("sparsity", "cut")
 _Example = dict[str, list[int]]
 _Logits = NDArray[np.float32]
 
 
 def prepare(job: StageJob[Int8Options]) -> Prepared:
-    """Return the parent as a graph of 8 bits, which takes the place of weights in the checkpoint.
+    """Return the parent as an 8-bit graph, which takes the place of weights in the checkpoint.
 
-    Nothing is trained; its training time is that of exporting, calibrating and quantizing.
+    Nothing is trained; the training time is the time to export, calibrate and quantize.
 
     Raises:
         UserError: the parent is quantized already, is damaged or cannot be expressed in ONNX, or too many predictions
@@ -77,13 +77,11 @@ def prepare(job: StageJob[Int8Options]) -> Prepared:
     )
     facts = {"conversion": conversion} | {name: before[name] for name in _KEPT if name in before}
     described = parent.described | {SECTION: {"int8": options.model_dump(mode="json")}}
-    return Prepared(
-        Learner(model, tokenizer), partial(_save_graph, job.work / MODEL, described), lambda: facts, result=result
-    )
+    return Prepared(result, partial(_save_graph, job.work / MODEL, described), lambda: facts)
 
 
 def _save_graph(file: Path, described: dict[str, Any], folder: Path) -> None:
-    """Copy a graph with its files into a checkpoint's folder, and write the config.json."""
+    """Copy a graph with its files into a checkpoint's folder, and write config.json."""
     import onnx
 
     graph = onnx.load(file, load_external_data=False).graph
@@ -105,7 +103,7 @@ def _write_graph(
     share_weights(graph)
     ranges = {}
     if options.method == "static":
-        # One example at a time, so that nothing is padded.
+        # One example at a time, so that there is no padding.
         batches = [{name: np.array([example[name]]) for name in inputs} for example in examples]
         threads = torch.get_num_threads()
         names = linear_inputs(graph)
@@ -122,7 +120,7 @@ def _write_graph(
 
 
 def _drawn(job: StageJob[Int8Options], split: str, count: int) -> Any:
-    """Return so many rows of a split, or all, drawn by the seed."""
+    """Return randomly drawn rows of a split; all of them if there are not more than `count`."""
     table = read_split(job.data, split)
     return table.take(_rows(table.num_rows, count, job.seed))
 
@@ -133,17 +131,17 @@ def _rows(total: int, count: int, seed: int) -> NDArray[np.int64]:
 
 @torch.inference_mode()
 def predict_singly(model: Any, examples: Sequence[_Example]) -> _Logits:
-    """Return the logits of tokenized examples, [examples, labels], each on its own: no padding, no others' ranges."""
+    """Return the logits [examples, labels] of tokenized examples, each in a batch of its own, without padding."""
     tensors = ({name: torch.tensor([tokens]) for name, tokens in example.items()} for example in examples)
     return np.concatenate([model(**inputs).logits.float().numpy() for inputs in tensors])
 
 
 def _compare(job: StageJob[Int8Options], model: Any, tokens: Sequence[_Example], logits: _Logits) -> dict[str, Any]:
-    """Return what share of predictions changes from the parent's, on validation examples drawn by the seed.
+    """Compare predictions with the parent's, on randomly drawn validation examples; return the result for the record.
 
     Raises:
-        UserError: it is surely more than the options allow, of all examples or of those of one predicted class; or a
-            logit is not finite.
+        UserError: the share of changed predictions is significantly above the tolerance, over all examples or over
+            those of one predicted class; or logits are not finite.
     """
     parent, options = job.parent, job.options
     rows = _rows(len(tokens), _COMPARED, job.seed)

@@ -1,7 +1,7 @@
-"""Masks: which weights of an encoder's linear layers are zero, and that they stay so while the others are trained.
+"""Masks: which weights of an encoder's linear layers are zero, and a callback that keeps them zero in training.
 
-The mask of a model is its pattern of zero weights; no file and no state of a training holds another. So that this stays
-true, a weight that training brings to zero by chance is moved to the smallest normal number instead.
+The mask of a model is its pattern of zero weights, and is stored nowhere else. To keep this true, a weight that
+training happens to make exactly zero is set to the smallest normal number instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GROUP, GROUP_ZEROS = 4, 2
 
 
 def sparsity_rows(model: Any) -> list[dict[str, Any]]:
-    """Return what of every linear weight of the encoder's layers is zero: `layer`, `weights`, `zeros`."""
+    """Return the zeros of every linear weight of the encoder's layers: `layer`, `weights`, `zeros`."""
     return [
         {"layer": name, "weights": linear.weight.numel(), "zeros": int((linear.weight == 0).sum())}
         for name, linear in linear_layers(model).items()
@@ -31,36 +31,36 @@ def sparsity_rows(model: Any) -> list[dict[str, Any]]:
 
 
 def removed(weights: int, sparsity: float) -> int:
-    """Return how many of so many weights a sparsity removes: the nearest number, of two the even one."""
+    """Return the number of weights that a sparsity removes, rounded to the nearest number (ties to even)."""
     return round(sparsity * weights)
 
 
 def cubic_sparsity(final: float, progress: float) -> float:
-    """Return the sparsity of the schedule of Zhu and Gupta 2017 (arXiv 1710.01878), eq. 1, that begins at zero.
+    """Return the sparsity by the schedule of Zhu and Gupta 2017 (arXiv 1710.01878), eq. 1, starting at zero.
 
     Args:
-        final: the sparsity in the end.
-        progress: share of the schedule that is over, (t - t0) / (n * delta t).
+        final: the final sparsity.
+        progress: completed share of the schedule, (t - t0) / (n * delta t).
     """
     return final * (1 - (1 - progress) ** 3)
 
 
 def choose_masks(weights: Sequence[Tensor], sparsity: float, scope: Scope, structure: Structure) -> list[Tensor]:
-    """Choose the weights of smallest magnitude; of equal ones the first, in the order given and row by row.
+    """Choose the weights of smallest magnitude; among equal ones the first, in the order given and row by row.
 
-    Weights that are zero are chosen before all others, so masks of growing sparsities contain each other.
+    Zero weights are chosen first, so masks of growing sparsities contain each other.
 
     Args:
-        weights: [out, in] each.
-        sparsity: share to choose; of `2:4` at most 0.5, and only what the finished pattern has zero.
-        scope: whether the share is one of all weights together or of every tensor.
-        structure: what is left to choose from.
+        weights: tensors [out, in].
+        sparsity: share to choose; for `2:4` at most 0.5, and only weights that are zero in the finished pattern.
+        scope: whether the share applies to all weights together or to each tensor.
+        structure: `2:4` restricts the choice to its pattern.
 
     Returns:
-        Bool [out, in] each, true where a weight is chosen.
+        Masks, bool [out, in], true for chosen weights.
 
     Raises:
-        UserError: `2:4` of rows that do not divide into fours.
+        UserError: `2:4` with rows whose length is not a multiple of four.
     """
     magnitudes = [weight.detach().abs() for weight in weights]
     if structure == "2:4":
@@ -73,12 +73,12 @@ def choose_masks(weights: Sequence[Tensor], sparsity: float, scope: Scope, struc
 
 
 def two_of_four(weight: Tensor) -> Tensor:
-    """Return where [out, in] is zero in NVIDIA's semi-structured format: the two smallest of every four in a row.
+    """Return the mask [out, in] of NVIDIA's semi-structured format: the two smallest of every four weights in a row.
 
-    Of equal magnitudes the first count as smaller.
+    Among equal magnitudes the first count as smaller.
 
     Raises:
-        UserError: the rows do not divide into fours.
+        UserError: the length of the rows is not a multiple of four.
     """
     if weight.shape[1] % GROUP:
         raise UserError(
@@ -91,7 +91,7 @@ def two_of_four(weight: Tensor) -> Tensor:
 
 
 def _smallest(values: Tensor, share: float) -> Tensor:
-    """Return a mask of [n] that is true at the smallest values, the first of equal ones."""
+    """Return a mask [n] that is true at the smallest values; among equal values at the first."""
     count = removed(len(values), share)
     if not count:
         return torch.zeros_like(values, dtype=torch.bool)
@@ -104,17 +104,17 @@ def _smallest(values: Tensor, share: float) -> Tensor:
 
 @torch.no_grad()
 def set_to_zero(layers: Sequence[nn.Linear], masks: Sequence[Tensor]) -> None:
-    """Make the weights of these layers zero where the masks are true, and nowhere else."""
+    """Set the weights of these layers to zero where the masks are true."""
     for layer, mask in zip(layers, masks, strict=True):
         weight = layer.weight
         weight.masked_fill_(weight == 0, torch.finfo(weight.dtype).tiny).masked_fill_(mask, 0)
 
 
 class HeldMasks(TrainerCallback):  # type: ignore[misc]
-    """Keeps the weights zero that are zero when training begins or is resumed.
+    """Keeps weights at zero that are zero when training begins or is resumed.
 
-    They have no gradient, so they do not count for its norm, and what momentum makes of them is undone after every
-    step: training is that of the layers whose weights are multiplied by the masks.
+    They have no gradient, so they do not count for its norm, and each step's momentum update of them is undone.
+    Training is thus equivalent to that of layers whose weights are multiplied by the masks.
     """
 
     def __init__(self, model: Any) -> None:
@@ -125,7 +125,7 @@ class HeldMasks(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, /, **_: Any
     ) -> None:
-        """Take the masks from the weights, which are a checkpoint's if the training was interrupted."""
+        """Take the masks from the weights, which are a checkpoint's if training is resumed."""
         self.masks = [layer.weight.detach() == 0 for layer in self.layers]
         self._hooks = [
             layer.weight.register_post_accumulate_grad_hook(partial(self._stop_gradient, number))
@@ -135,13 +135,13 @@ class HeldMasks(TrainerCallback):  # type: ignore[misc]
     def on_optimizer_step(
         self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, /, **_: Any
     ) -> None:
-        """Undo what the step did to weights that are to be zero."""
+        """Reset masked weights to zero after the step."""
         set_to_zero(self.layers, self.masks)
 
     def on_train_end(
         self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, /, **_: Any
     ) -> None:
-        """Let gradients pass again."""
+        """Remove the gradient hooks."""
         for hook in self._hooks:
             hook.remove()
 
@@ -151,9 +151,9 @@ class HeldMasks(TrainerCallback):  # type: ignore[misc]
 
 
 def held_masks(model: Any) -> list[HeldMasks]:
-    """Return the callback that a training of this model needs so that its zero weights stay; none if it has none.
+    """Return the callbacks that keep a model's zero weights at zero in training; empty if it has none.
 
     Raises:
-        UserError: the model's architecture is not known here.
+        UserError: the architecture is not supported.
     """
     return [HeldMasks(model)] if any(row["zeros"] for row in sparsity_rows(model)) else []

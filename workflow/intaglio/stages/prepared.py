@@ -1,4 +1,4 @@
-"""What a stage prepares, for `run_stage` to train and to save."""
+"""What a stage prepares for `run_stage`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from intaglio.training.train import TrainingResult
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a stage has made ready.
+    """The prepared part of a stage.
 
     Attributes:
-        learner: the model, its tokenizer and how it is trained.
+        training: what to train; for a stage that does not train, its result.
         save: writes the finished model into a folder.
-        facts: called when training is over: checks what came out, and returns what training.json keeps of it beside
-            the training itself.
-        result: of a stage that does not train.
+        facts: called after training; checks the result, and returns what training.json contains in addition to the
+            training itself.
     """
 
-    learner: Learner
+    training: Learner | TrainingResult
     save: Callable[[Path], object]
     facts: Callable[[], dict[str, Any]] = dict
-    result: TrainingResult | None = None

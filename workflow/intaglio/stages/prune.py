@@ -1,4 +1,4 @@
-"""Pruning by magnitude: the smallest weights become zero, at once or on the way, and the others are trained on.
+"""Pruning by magnitude: the smallest weights become zero, at once or gradually, and the others are trained.
 
 Gradual pruning follows Zhu and Gupta 2017 (arXiv 1710.01878).
 """
@@ -22,16 +22,16 @@ from intaglio.models.dropout import override_dropout
 from intaglio.stages.masks import HeldMasks, choose_masks, cubic_sparsity, set_to_zero, sparsity_rows
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import PruneOptions
-from intaglio.training.distillation import taught_by
+from intaglio.training.distillation import distillation_loss
 from intaglio.training.job import Learner, StageJob
 
 
 def prepare(job: StageJob[PruneOptions]) -> Prepared:
-    """Return the parent, transformers' or an encoder, with masks that remove weights and hold what was removed.
+    """Return the parent, transformers' model or an encoder, with callbacks that remove weights and keep them at zero.
 
     Raises:
-        UserError: the parent is quantized or pruned already, is damaged, of an architecture that is not known here, or
-            has widths that 2:4 cannot take; or the teacher does not fit.
+        UserError: the parent is quantized or pruned already, is damaged, has an unsupported architecture, or has widths
+            that 2:4 cannot take; or the teacher does not fit.
     """
     parent, options = job.parent, job.options
     if parent.is_quantized:
@@ -49,7 +49,7 @@ def prepare(job: StageJob[PruneOptions]) -> Prepared:
         parent.tokenizer,
         callbacks=[GradualMasks(model, options) if gradual else HeldMasks(model)],
         unsettled=options.pruning if gradual else 0.0,
-        loss=taught_by(job, model, parent.tokenizer),
+        loss=distillation_loss(job, model, parent.tokenizer),
     )
 
     def facts() -> dict[str, Any]:
@@ -61,9 +61,9 @@ def prepare(job: StageJob[PruneOptions]) -> Prepared:
 
 
 class GradualMasks(HeldMasks):
-    """Removes more and more weights, by the cubic schedule.
+    """Removes weights gradually, by the cubic schedule.
 
-    What it has removed is in the weights, so a resumed job goes on from there.
+    The weights contain what was removed, so a resumed job continues from there.
     """
 
     def __init__(self, model: Any, options: PruneOptions) -> None:
@@ -71,14 +71,14 @@ class GradualMasks(HeldMasks):
         self.options = options
 
     def sparsities(self, total: int) -> dict[int, float]:
-        """Return the sparsity after every step that removes, in a training of so many steps."""
+        """Return the sparsity after every step that removes weights, for this total number of steps."""
         options = self.options
         progress = [number / options.prunings for number in range(1, options.prunings + 1)]
         last = options.pruning * total
         return {max(1, round(last * share)): cubic_sparsity(options.removed, share) for share in progress}
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, /, **kwargs: Any) -> None:
-        """Remove weights if it is time, and hold what was removed."""
+        """Remove weights if it is due, and keep removed ones at zero."""
         sparsity = self.sparsities(state.max_steps).get(state.global_step + 1)
         if sparsity is not None:
             self.masks = _choose(self.layers, self.options, sparsity)
@@ -86,7 +86,7 @@ class GradualMasks(HeldMasks):
 
 
 def prune_now(model: Any, options: PruneOptions) -> None:
-    """Bring a model to its final sparsity at once."""
+    """Remove weights up to the final sparsity at once."""
     layers = list(linear_layers(model).values())
     set_to_zero(layers, _choose(layers, options, options.removed))
 
@@ -107,9 +107,9 @@ def _check_parent(model: Any, options: PruneOptions, parent: Checkpoint) -> None
 
 
 def _check_result(model: Any, options: PruneOptions) -> None:
-    """Make sure that the zeros are as many, and where, as the options want them.
+    """Check that the zeros have the number and the pattern that the options require.
 
-    Zeros are chosen before other weights: were they too few or too many, another choice would not be the same.
+    Zeros are chosen before other weights: with too few or too many zeros, the choice would differ from them.
     """
     layers = list(linear_layers(model).values())
     masks = _choose(layers, options, options.removed)

@@ -1,8 +1,7 @@
 """Quantization-aware training of an integer-only encoder (I-BERT; Kim et al. 2021), from a fine-tuned checkpoint.
 
-Activation ranges are calibrated before the first step, updated some times on the way, and frozen for the rest. Each
-time, training examples pass without dropout, so ranges hold no inflated values, and a training step itself
-observes nothing.
+Activation ranges are calibrated before the first step, updated several times during training, and then frozen. Each
+time, training examples pass without dropout, which would inflate ranges. Training steps themselves observe nothing.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ from intaglio.stages.changes import Changes
 from intaglio.stages.masks import held_masks, sparsity_rows
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import QuantizeOptions
-from intaglio.training.distillation import taught_by
+from intaglio.training.distillation import distillation_loss
 from intaglio.training.examples import drawn_batches
 from intaglio.training.job import Learner, StageJob
 
-# Calibration batches on which the parent predicts too.
+# Number of calibration batches on which predictions are compared with the parent's.
 _COMPARED = 2
 
 
 def prepare(job: StageJob[QuantizeOptions]) -> Prepared:
     """Return the parent as an encoder on simulated integers, with calibrated ranges.
 
-    Weights that the parent has pruned stay zero.
+    Pruned weights of the parent stay zero.
 
     Raises:
-        UserError: the parent is quantized already, is damaged or of an architecture without an integer encoder; or
+        UserError: the parent is quantized already, is damaged or has an architecture without an integer encoder; or
             calibration alone changes too many predictions.
     """
     parent, options = job.parent, job.options
@@ -60,7 +59,7 @@ def prepare(job: StageJob[QuantizeOptions]) -> Prepared:
         encoder,
         tokenizer,
         callbacks=[Recalibration(options, observe), *masks],
-        loss=taught_by(job, encoder, tokenizer),
+        loss=distillation_loss(job, encoder, tokenizer),
     )
 
     def facts() -> dict[str, Any]:
@@ -70,7 +69,7 @@ def prepare(job: StageJob[QuantizeOptions]) -> Prepared:
 
 
 def calibrate_ranges(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], momentum: float) -> None:
-    """Let the encoder's activation ranges follow these batches of input_ids, attention_mask (, token_type_ids).
+    """Set the encoder's activation ranges by these batches of input_ids, attention_mask (, token_type_ids).
 
     Raises:
         UserError: an activation is not finite, or always zero.
@@ -91,13 +90,13 @@ def calibrate_ranges(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], 
 def compare_predictions(
     parent: Any, encoder: Encoder, batches: Sequence[Mapping[str, Tensor]], tolerance: float
 ) -> dict[str, Any]:
-    """Return how many predictions quantization itself has changed, before training makes up for it.
+    """Compare predictions before and after quantization, before any training.
 
     Args:
         parent: the float model, in evaluation mode.
-        encoder: the calibrated integer one, in evaluation mode, on the same device.
+        encoder: the calibrated integer encoder, in evaluation mode, on the same device.
         batches: inputs of both.
-        tolerance: share of the examples whose prediction may change.
+        tolerance: largest share of changed predictions that is allowed.
 
     Returns:
         `measure`, `difference`, the bounds of its interval, and `tolerance`, as `Changes.facts` returns them.
@@ -119,7 +118,7 @@ def compare_predictions(
 class Recalibration(TrainerCallback):  # type: ignore[misc]
     """Updates the ranges at evenly spaced steps until they are frozen.
 
-    The ranges are in the model's state dict, so a resumed job finds them as they were.
+    The ranges are in the model's state dict, so a resumed job restores them.
     """
 
     def __init__(self, options: QuantizeOptions, observe: Callable[[], None]) -> None:
@@ -127,12 +126,12 @@ class Recalibration(TrainerCallback):  # type: ignore[misc]
         self.observe = observe
 
     def steps(self, total: int) -> set[int]:
-        """Return the steps after which ranges are updated, of a training of so many steps."""
+        """Return the steps after which ranges are updated, for this total number of steps."""
         last = self.options.freeze * total
         count = self.options.recalibrations
         return {round(last * (index + 1) / count) for index in range(count)} - {0}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """Update the ranges if it is time."""
+        """Update the ranges if it is due."""
         if state.global_step in self.steps(state.max_steps):
             self.observe()

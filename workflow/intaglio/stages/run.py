@@ -1,4 +1,4 @@
-"""The one way in which every stage runs: it prepares, what it prepares is trained, and a checkpoint is written."""
+"""Running of a stage: it prepares a model, which is trained and written as a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from intaglio import machine
 from intaglio.checkpoint import write_checkpoint
 from intaglio.stages import cut, distil, finetune, int8, prune, quantize
 from intaglio.stages.prepared import Prepared
-from intaglio.training.job import StageJob
+from intaglio.training.job import Learner, StageJob
 from intaglio.training.resume import clear_failure
 from intaglio.training.train import TrainingResult, train
 
@@ -25,29 +25,37 @@ _PREPARE: Mapping[str, Callable[[StageJob[Any]], Prepared]] = {
 
 
 def run_stage(job: StageJob[Any]) -> None:
-    """Run a stage and write its [checkpoint]; a training goes on where an interrupted job left `job.work`.
+    """Run a stage and write its [checkpoint]; an interrupted training is resumed from `job.work`.
 
     Raises:
-        UserError: an artifact is damaged, what the stage starts from does not fit it, or the loss is not finite.
-        Preempted: the job was asked to leave; its progress is saved.
+        UserError: an artifact is damaged, the stage cannot start from it, or the loss is not finite.
+        Preempted: the job was asked to end; its progress is saved.
     """
     clear_failure(job.work)
     before = 0.0 if job.options.stage == "finetune" else float(job.parent.record["total_train_seconds"])
     prepared = _PREPARE[job.options.stage](job)
-    result = prepared.result or train(job, prepared.learner)
+    if isinstance(prepared.training, Learner):
+        result, tokenizer = train(job, prepared.training), prepared.training.tokenizer
+    else:
+        result, tokenizer = prepared.training, job.parent.tokenizer
     record = training_record(job, result, before) | prepared.facts()
-    write_checkpoint(job.output, prepared.save, prepared.learner.tokenizer, record, result.history)
+    write_checkpoint(job.output, prepared.save, tokenizer, record, result.history)
     shutil.rmtree(job.work, ignore_errors=True)
 
 
 def training_record(job: StageJob[Any], result: TrainingResult, before: float = 0.0) -> dict[str, Any]:
-    """Return the content of training.json; `before` is the training time of the stages before, s.
+    """Return the content of training.json.
 
     Its keys: stage, seed, options, train_seconds (of this stage, without set-up, evaluation and saving),
-    total_train_seconds (with its parents'), step_seconds_mean, step_seconds_median, steps, epochs, best_step and
-    truncated (share of texts that were cut at `max_length`, by split), these six null for a stage that takes no steps,
-    validation (metric and loss there), device, machine (the fingerprint), parent (folder, or null for a stage that
-    starts from a pretrained model).
+    total_train_seconds (including its parents), step_seconds_mean, step_seconds_median, steps, epochs, best_step and
+    truncated (share of texts truncated at `max_length`, by split), these six null for a stage without steps, validation
+    (metric and loss), device, machine (the fingerprint), parent (folder; null for a stage that starts from a pretrained
+    model).
+
+    Args:
+        job: the job of the stage.
+        result: the outcome of its training.
+        before: training time of the stages before, in seconds.
     """
     return {
         "stage": job.options.stage,

@@ -1,1 +1,1 @@
-"""What every training shares: transformers' Trainer, made resumable to the bit and honestly timed."""
+"""What all training stages share: transformers' Trainer with bit-exact resumption and precise timing."""

@@ -1,4 +1,4 @@
-"""From a stage's options to the Trainer's arguments, and the steps that follow from them."""
+"""From a stage's options to the Trainer's arguments and the numbers of steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from intaglio.errors import UserError
 from intaglio.study.options import TrainingOptions
 
-# Loss and learning rate are logged so often in a training.
+# Number of logs of loss and learning rate in a training.
 LOGS = 100
 # accelerate shuffles epoch e with data_seed + e, so neighboring seeds would share their orders.
 _SEED_STRIDE = 100_003
@@ -20,7 +20,7 @@ _SEED_STRIDE = 100_003
 
 @dataclass(frozen=True)
 class Steps:
-    """Optimizer steps: of an epoch, of the whole training at most, of the warm-up, and between two logs."""
+    """Numbers of optimizer steps: per epoch, of the whole training at most, of the warm-up, and between two logs."""
 
     epoch: int
     total: int
@@ -29,10 +29,10 @@ class Steps:
 
 
 def count_steps(options: TrainingOptions, examples: int) -> Steps:
-    """Return the steps that these options take over so many training examples, as the Trainer counts them.
+    """Return the numbers of steps for this number of examples, as the Trainer counts them.
 
     Raises:
-        UserError: the batch does not divide into the parts.
+        UserError: the batch size is not a multiple of the number of parts.
     """
     if options.batch_size % options.gradient_accumulation:
         raise UserError(
@@ -46,10 +46,10 @@ def count_steps(options: TrainingOptions, examples: int) -> Steps:
 
 
 def use_bf16(precision: str) -> bool:
-    """Tell whether to train in bf16 mixed precision, given `fp32`, `bf16` or `auto` (where the GPU has it).
+    """Return whether to train in bf16 mixed precision, given `fp32`, `bf16` or `auto` (bf16 if the GPU supports it).
 
     Raises:
-        UserError: bf16 is asked for and there is no GPU that has it.
+        UserError: bf16 is requested and there is no GPU that supports it.
     """
     able = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16" and not able:
@@ -60,7 +60,7 @@ def use_bf16(precision: str) -> bool:
 def training_arguments(
     options: TrainingOptions, steps: Steps, seed: int, work: Path, precision: str
 ) -> TrainingArguments:
-    """Return the Trainer's arguments. Evaluation, saving and progress are steered by its own callbacks."""
+    """Return the Trainer's arguments; `StageTrainer`'s callbacks control evaluation, saving and progress."""
     part = options.batch_size // options.gradient_accumulation
     arguments = TrainingArguments(
         output_dir=str(work),
@@ -83,7 +83,7 @@ def training_arguments(
         label_names=["labels"],
         logging_strategy="steps",
         logging_steps=steps.log,
-        # The loss that is not a number must be seen.
+        # A loss that is not finite must be seen.
         logging_nan_inf_filter=False,
         eval_strategy="no",
         save_strategy="no",
@@ -91,7 +91,7 @@ def training_arguments(
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    # One GPU: with several in sight the Trainer would wrap the model in DataParallel and multiply the batch.
+    # One GPU: if several are visible, the Trainer would wrap the model in DataParallel and multiply the batch.
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
     return arguments

@@ -1,4 +1,4 @@
-"""What a callback of the Trainer keeps in a checkpoint, so that a resumed job goes on as if it had never stopped."""
+"""State of Trainer callbacks in checkpoints, so that a resumed job continues as if it had not been interrupted."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 
-class Remembering(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """A callback whose attributes named in `remembered` (JSON values) are saved in checkpoints and set on resuming.
+class StatefulCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """A callback whose attributes named in `saved` (JSON values) are stored in checkpoints and restored on resumption.
 
-    The Trainer saves the state of every `ExportableState`, but restores it by making another callback object; here the
-    same object takes its state back when training begins. A subclass that has its own `on_train_begin` calls this one.
+    The Trainer stores the state of every `ExportableState`, but restores it by creating another callback object; here,
+    the same object restores its state when training begins. Subclasses that override `on_train_begin` must call this
+    one.
     """
 
-    remembered: ClassVar[tuple[str, ...]] = ()
+    saved: ClassVar[tuple[str, ...]] = ()
 
     def state(self) -> dict[str, Any]:
-        """Return what the Trainer shall save."""
-        return {"args": {}, "attributes": {name: getattr(self, name) for name in self.remembered}}
+        """Return the state for the Trainer to store."""
+        return {"args": {}, "attributes": {name: getattr(self, name) for name in self.saved}}
 
     def on_train_begin(
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, /, **_: Any
     ) -> None:
-        """Take over what the checkpoint remembers; of a fresh run, this callback's own initial values."""
+        """Restore the state from the checkpoint; a fresh run keeps the initial values."""
         saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {})
         for name, value in saved.items():
             setattr(self, name, value)

@@ -1,4 +1,4 @@
-"""Training time: seconds of optimizer steps, without set-up, evaluation and saving, across interruptions."""
+"""Training time: seconds of optimizer steps, without set-up, evaluation and saving, over all attempts."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, ClassVar
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from intaglio.training.callback_state import Remembering
+from intaglio.training.callback_state import StatefulCallback
 
 
-class Clock(Remembering):
-    """Measure every optimizer step, from the end of the one before it (data loading included) to its own end.
+class Clock(StatefulCallback):
+    """Measure every optimizer step, from the end of the step before (data loading included) to its own end.
 
-    The clock starts with the first step, stands still between `pause` and the next step, and goes on after a resume
-    from the seconds that the checkpoint holds. On CUDA a step's end is an event in the stream, so the host does not
-    wait for the device at each step; it waits once when the clock is paused.
+    The clock starts with the first step, stops between `pause` and the next step, and continues after a resumption from
+    the seconds in the checkpoint. On CUDA, a step's end is an event in the stream, so the host does not wait for the
+    device at each step; it waits once when the clock is paused.
     """
 
-    remembered: ClassVar[tuple[str, ...]] = ("seconds",)
+    saved: ClassVar[tuple[str, ...]] = ("seconds",)
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -28,20 +28,20 @@ class Clock(Remembering):
         self._marks: list[Any] = []
 
     def on_step_begin(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        """Start the clock where it stands still."""
+        """Start the clock if it is stopped."""
         if not self._marks:
             self._marks.append(self._mark())
 
     def on_step_end(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        """Note the end of a step."""
+        """Record the end of a step."""
         self._marks.append(self._mark())
 
     def on_train_end(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        """Stop for good."""
+        """Stop the clock."""
         self.pause()
 
     def pause(self) -> None:
-        """Stop until the next step begins; the steps noted so far become seconds."""
+        """Stop until the next step begins; the recorded steps are converted to seconds."""
         if self._marks and self.device.type == "cuda":
             self._marks[-1].synchronize()
         for before, after in zip(self._marks, self._marks[1:], strict=False):
@@ -67,10 +67,10 @@ class Clock(Remembering):
 
     @property
     def mean(self) -> float:
-        """Seconds of a step, on average."""
+        """Mean seconds per step."""
         return statistics.fmean(self.seconds) if self.seconds else 0.0
 
     @property
     def median(self) -> float:
-        """Seconds of the median step: the first steps' warm-up does not move it."""
+        """Median seconds per step, which the slow first steps do not affect."""
         return statistics.median(self.seconds) if self.seconds else 0.0

@@ -1,7 +1,7 @@
-"""What a student learns from a teacher: labels, probabilities, hidden states and relations of attention.
+"""Distillation loss of a student: labels, and the teacher's probabilities, hidden states and attention relations.
 
-Every term is a mean over the tokens of an example, and then over the examples of the optimizer batch, so neither
-padding nor the parts in which a batch passes through the device change it.
+Every term is a mean over the tokens of an example, and then over the examples of the optimizer batch. So neither
+padding nor gradient accumulation changes it.
 """
 
 from __future__ import annotations
@@ -29,29 +29,30 @@ from intaglio.tasks.tokenize import read_split, tokenize
 from intaglio.training.job import StageJob
 from intaglio.training.loss import batch_loss
 
-# Of the heads that relations are divided into: 48 for base-sized models, 8 wide in the narrowest (Wang et al. 2021,
-# section 4.1).
+# Largest number of heads that relations are split into (48 for base-sized models; Wang et al. 2021, section 4.1), and
+# the smallest width of a head.
 _MOST_HEADS, _NARROWEST_HEAD = 48, 8
 
-# Validation texts on which the tokenizers of teacher and student are compared.
+# Number of validation texts on which the tokenizers of teacher and student are compared.
 _COMPARED_TEXTS = 100
 
 Pairs = list[tuple[nn.Module, nn.Module]]
 
 
-def taught_by(
+def distillation_loss(
     job: StageJob[Any], student: nn.Module, tokenizer: Any, teacher: Path | None = None
 ) -> DistillationLoss | None:
-    """Return the loss with a teacher, None for a stage without teacher and without `distillation`.
+    """Return the distillation loss of a job; None if it has neither a teacher nor `distillation` options.
 
     Args:
-        job: with its teacher, its data and the weights of the terms.
-        student: the model that is going to be trained, transformers' or an encoder.
+        job: the job with its teacher, its data and the weights of the terms.
+        student: the model to train, transformers' or an encoder.
         tokenizer: the student's.
-        teacher: a [checkpoint] artifact, of any width and number of layers, where the job names none.
+        teacher: default teacher, a [checkpoint] artifact of any width and number of layers.
 
     Raises:
-        UserError: one of teacher and weights lacks the other, or the teacher does not fit the student or the task.
+        UserError: there are weights without a teacher or the reverse, or the teacher does not fit the student or the
+            task.
     """
     folder, weights = job.teacher or teacher, job.options.distillation
     if folder is None and weights is None:
@@ -76,8 +77,8 @@ def taught_by(
             f"max_length: {job.max_length} tokens, but the teacher {known} takes {known.longest_input} at most"
         )
     texts = read_split(job.data, "validation").slice(0, _COMPARED_TEXTS)
-    theirs, own = (tokenize(each, texts, job.max_length) for each in (its_tokenizer, tokenizer))
-    if any(one["input_ids"] != other["input_ids"] for one, other in zip(theirs, own, strict=True)):
+    of_teacher, of_student = (tokenize(each, texts, job.max_length) for each in (its_tokenizer, tokenizer))
+    if any(one["input_ids"] != other["input_ids"] for one, other in zip(of_teacher, of_student, strict=True)):
         raise UserError(
             f"distillation: the tokenizer of the teacher {known} makes other tokens of validation texts than the"
             " student's, though their vocabularies are the same (is one of them lowercasing?); take the same tokenizer"
@@ -87,7 +88,7 @@ def taught_by(
 
 
 class DistillationLoss(nn.Module):
-    """The loss of a student, of which the teacher is a part that is neither trained nor saved with the student."""
+    """The loss of a student. The teacher is part of it, and is neither trained nor saved with the student."""
 
     def __init__(
         self,
@@ -97,16 +98,17 @@ class DistillationLoss(nn.Module):
         separator: int | None = None,
         kind: TaskKind = KINDS[SINGLE_LABEL],
     ) -> None:
-        """Pair the layers.
+        """Pair the layers of teacher and student.
 
         Args:
             teacher, student: classifiers of transformers, or encoders.
             weights: of the terms.
             kind: of the task.
-            separator: token that ends a text, for a teacher that wants `token_type_ids` where batches have none.
+            separator: id of the token that ends a text, for a teacher that needs `token_type_ids` where batches have
+            none.
 
         Raises:
-            UserError: hidden states shall be compared and have different widths, or the layers are not known.
+            UserError: hidden states are compared but differ in width, or the layers' architecture is not supported.
         """
         super().__init__()
         self.teacher = teacher.eval().requires_grad_(False)
@@ -118,33 +120,33 @@ class DistillationLoss(nn.Module):
         self._attention = _attention(teacher, student) if weights.relations else []
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Tensor], examples: Tensor | int | None = None) -> Tensor:
-        """Return the loss of an optimizer batch, or this part's share of it.
+        """Return the loss of an optimizer batch, or the share of this part in it.
 
         Args:
-            model: the student, or what wraps it.
-            inputs: of the student, `labels` and `attention_mask` among them, int64 [examples, length].
-            examples: of the whole optimizer batch; None makes it the mean of these examples.
+            model: the student, possibly wrapped.
+            inputs: the student's, with `labels` and `attention_mask`, int64 [examples, length].
+            examples: number of examples in the whole optimizer batch; None for the mean of these examples.
         """
         given = {name: tensor for name, tensor in inputs.items() if name != "labels"}
         labels, mask = inputs["labels"], inputs["attention_mask"]
-        watched = self._hidden + self._attention
-        with torch.no_grad(), _watching(theirs for theirs, _ in watched) as taught:
+        compared = self._hidden + self._attention
+        with torch.no_grad(), _outputs_of(teacher for teacher, _ in compared) as taught:
             targets = self.teacher(**self._of_teacher(given)).logits
-        with _watching(ours for _, ours in watched) as learned:
+        with _outputs_of(student for _, student in compared) as learned:
             outputs = model(**given)
-        # Sums over many tokens and small differences of logarithms need more digits than bf16 has.
+        # Sums over many tokens and small differences of logarithms need a higher precision than bf16.
         with torch.autocast(labels.device.type, enabled=False):
             loss = self.weights.logits * logit_divergence(targets, outputs.logits, self.weights.temperature)
-            for theirs, ours in self._hidden:
-                distance = hidden_distance(taught[theirs], learned[ours], mask)
+            for teacher, student in self._hidden:
+                distance = hidden_distance(taught[teacher], learned[student], mask)
                 loss = loss + self.weights.hidden / len(self._hidden) * distance
-            for theirs, ours in self._attention:
-                loss = loss + self.weights.relations * relation_divergence(taught[theirs], learned[ours], mask)
+            for teacher, student in self._attention:
+                loss = loss + self.weights.relations * relation_divergence(taught[teacher], learned[student], mask)
             taught_loss = loss.sum() / (len(labels) if examples is None else examples)
             return taught_loss + self.weights.labels * batch_loss(self._kind, outputs, labels, examples)
 
     def _of_teacher(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the inputs that the teacher knows, with the segments of pairs if the student does not read them."""
+        """Return the inputs that the teacher takes, adding token types of pairs if the student has none."""
         inputs = dict(given)
         if self.separator is not None:
             # [CLS] first [SEP] second [SEP], as BERT's tokenizers lay out a pair.
@@ -153,10 +155,11 @@ class DistillationLoss(nn.Module):
         return {name: tensor for name, tensor in inputs.items() if name in self._names}
 
 
-def evenly(layers: int, total: int) -> list[int]:
-    """Return which of `total` layers, counted from 0, each of `layers` stands for: evenly spaced, the last by the last.
+def evenly_spaced(layers: int, total: int) -> list[int]:
+    """Return, for each of `layers` layers, the index of its counterpart among `total`: evenly spaced, ending with the
+    last.
 
-    Of twelve, six stand for 1, 3, 5, 7, 9 and 11. With more layers than there are, some of the latter come twice.
+    For 6 of 12 these are 1, 3, 5, 7, 9 and 11, counted from 0. If `layers` exceeds `total`, indices repeat.
     """
     return [-(-number * total // layers) - 1 for number in range(1, layers + 1)]
 
@@ -164,7 +167,7 @@ def evenly(layers: int, total: int) -> list[int]:
 def logit_divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
     """Return T^2 * KL(teacher || student) of softmax(logits / T), [examples] (Hinton et al. 2015, section 2).
 
-    The factor keeps the gradient's size, which falls with 1 / T^2.
+    The factor T^2 keeps the magnitude of the gradient, which falls with 1 / T^2.
 
     Args:
         teacher, student: logits, [examples, labels].
@@ -175,7 +178,7 @@ def logit_divergence(teacher: Tensor, student: Tensor, temperature: float) -> Te
 
 
 def hidden_distance(teacher: Tensor, student: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean squared difference over an example's tokens and the width, [examples].
+    """Return the mean squared difference over the tokens of an example and the width, [examples].
 
     Args:
         teacher, student: [examples, length, width].
@@ -187,8 +190,9 @@ def hidden_distance(teacher: Tensor, student: Tensor, mask: Tensor) -> Tensor:
 def relation_divergence(teacher: Tensor, student: Tensor, mask: Tensor) -> Tensor:
     """Return KL(teacher || student) of self-attention relations, [examples] (MiniLMv2; Wang et al. 2021, section 3.1).
 
-    The relations of queries, of keys or of values are softmax(X X^T / sqrt(width)) over the tokens, for each of as
-    many heads as divide both widths, whatever heads the models attend with; the mean is over heads and tokens.
+    The relations of queries, of keys or of values are softmax(X X^T / sqrt(width)) over the tokens, for each of a
+    number of heads that divides both widths, independent of the models' own attention heads. The divergence is the mean
+    over heads and tokens.
 
     Args:
         teacher, student: queries, keys or values of all heads side by side, [examples, length, width], of any widths.
@@ -201,17 +205,17 @@ def relation_divergence(teacher: Tensor, student: Tensor, mask: Tensor) -> Tenso
 
 
 def relation_heads(width: int, other: int) -> int:
-    """Return into how many heads both widths are divided: 48, or the most below that leave none too narrow."""
+    """Return the number of heads that both widths are split into: at most 48, each wide enough."""
     common = gcd(width, other)
     most = min(_MOST_HEADS, max(1, min(width, other) // _NARROWEST_HEAD))
     return max(heads for heads in range(1, most + 1) if common % heads == 0)
 
 
 def _log_relations(x: Tensor, mask: Tensor, heads: int) -> Tensor:
-    """Return logarithms of relations, [examples, heads, length, length]."""
+    """Return the logarithms of relations, [examples, heads, length, length]."""
     split = x.unflatten(-1, (heads, -1)).transpose(1, 2)
     scores = split @ split.transpose(-1, -2) / sqrt(split.shape[-1])
-    # Not minus infinity: its difference to itself, which counts zero times, is no number.
+    # Not minus infinity: its difference to itself, which has weight zero, is NaN.
     scores = scores.masked_fill(mask[:, None, None, :] == 0, torch.finfo(scores.dtype).min)
     logarithms: Tensor = scores.log_softmax(-1)
     return logarithms
@@ -223,31 +227,32 @@ def _mean_of_tokens(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _layers(teacher: nn.Module, student: nn.Module) -> Pairs:
-    """Return each of the student's layers behind the teacher's that it stands for."""
-    theirs, ours = layer_parts(teacher), layer_parts(student)
-    widths = [parts[-1].output.out_features for parts in (theirs, ours)]
+    """Return pairs of the teacher's and the student's layers."""
+    of_teacher, of_student = layer_parts(teacher), layer_parts(student)
+    widths = [parts[-1].output.out_features for parts in (of_teacher, of_student)]
     if widths[0] != widths[1]:
         raise UserError(
             f"distillation.hidden: hidden states are {widths[1]} wide in the student and {widths[0]} in the teacher; "
             "set it to 0: `relations` compares any widths"
         )
-    return [(theirs[index].block, own.block) for index, own in zip(evenly(len(ours), len(theirs)), ours, strict=True)]
+    indices = evenly_spaced(len(of_student), len(of_teacher))
+    return [(of_teacher[index].block, own.block) for index, own in zip(indices, of_student, strict=True)]
 
 
 def _attention(teacher: nn.Module, student: nn.Module) -> Pairs:
-    """Return the last layers' queries, keys and values in pairs."""
-    theirs, ours = layer_parts(teacher)[-1], layer_parts(student)[-1]
-    return [(theirs.query, ours.query), (theirs.key, ours.key), (theirs.value, ours.value)]
+    """Return the queries, keys and values of the last layers in pairs of teacher and student."""
+    taught, learned = layer_parts(teacher)[-1], layer_parts(student)[-1]
+    return [(taught.query, learned.query), (taught.key, learned.key), (taught.value, learned.value)]
 
 
 @contextmanager
-def _watching(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
-    """Yield what the modules return within this context, as real values, float32."""
+def _outputs_of(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
+    """Yield the outputs of modules within this context, as real values in float32."""
     found: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, _: Any, output: Any) -> None:
         value = output.wide if isinstance(output, Hidden) else output[0] if isinstance(output, tuple) else output
-        # At once: the next operation may overwrite integers.
+        # Converted immediately: the next operation may overwrite integers.
         found[module] = real(value).float()
 
     hooks = [module.register_forward_hook(keep) for module in modules]

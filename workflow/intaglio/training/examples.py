@@ -1,4 +1,4 @@
-"""Training examples that a stage looks at before it trains: to calibrate ranges, or to tell what is important."""
+"""Training examples for use before training: to calibrate ranges, or to measure importance."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 from intaglio.tasks.tokenize import collate, encode_split
 from intaglio.training.job import StageJob
 
-# Examples that pass at once.
+# Batch size.
 BATCH = 32
 
 
 def drawn_batches(job: StageJob[Any], tokenizer: Any, count: int, labels: bool = False) -> list[dict[str, Tensor]]:
-    """Return training examples drawn by the seed, in padded batches.
+    """Return randomly drawn training examples, in padded batches.
 
     Args:
-        job: with its data, the seed of the draw, and the tokens at which texts are cut.
+        job: the job with its data, its seed and its maximum length.
         tokenizer: a transformers tokenizer.
-        count: how many, or all if there are not so many.
-        labels: whether to give these too.
+        count: number of examples; all of them if there are fewer.
+        labels: whether to include labels.
 
     Returns:
         input_ids, attention_mask and, where the tokenizer makes them, token_type_ids: int64 [batch, longest]; and

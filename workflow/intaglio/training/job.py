@@ -1,4 +1,4 @@
-"""What a stage is to do, and what it hands to the training that all stages share."""
+"""The job of a stage, and what a stage passes on for training."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Options = TypeVar("Options", bound=AnyStage)
 
 @dataclass(frozen=True)
 class StageJob(Generic[Options]):
-    """A job of a stage: what it starts from, what it is to do, where its result goes.
+    """A job of a stage: where it starts, its options, and its output.
 
     Attributes:
-        start: the [checkpoint] of the stage before it, of the same seed; for `finetune` a [model] artifact, or a folder
+        start: the [checkpoint] of the stage before it, of the same seed; for `finetune`, a [model] artifact or a folder
             as transformers saves it.
         data: a [data] artifact.
-        options: what to do, of its stage.
-        seed: of all that is drawn: a new head, the order of the data, dropout, examples to calibrate on.
-        max_length: tokens at which texts are cut.
-        work: folder for what must outlive a killed job, of this job alone; removed in the end.
+        options: the options of the stage.
+        seed: of everything random: a new head, the order of the data, dropout, calibration examples.
+        max_length: number of tokens at which texts are truncated.
+        work: folder of this job alone that outlives a killed process; removed at the end.
         output: the [checkpoint] artifact to write.
-        teacher: a [checkpoint] artifact that teaches.
-        student: a [model] artifact that is taught in the place of layers of the parent.
+        teacher: a [checkpoint] artifact whose model teaches.
+        student: a [model] artifact to train in place of layers of the parent.
     """
 
     start: Path
@@ -47,33 +47,33 @@ class StageJob(Generic[Options]):
 
     @cached_property
     def parent(self) -> Checkpoint:
-        """The checkpoint that it starts from.
+        """The checkpoint that the job starts from.
 
         Raises:
-            UserError: it is damaged, or no checkpoint.
+            UserError: it is damaged, or not a checkpoint.
         """
         return Checkpoint(self.start)
 
     @cached_property
     def task(self) -> dict[str, Any]:
-        """The facts of its task: labels, metric, test sets."""
+        """The content of the task's task.json: labels, metric, test sets."""
         return read_task(self.data)
 
 
 @dataclass(frozen=True)
 class Learner:
-    """A classifier to train, and how it differs from a plain one.
+    """A classifier to train, and how its training differs from plain training.
 
     Attributes:
-        model: takes the tokenizer's inputs and returns an object with `logits` [examples, labels]; changed in place.
+        model: takes the tokenizer's inputs and returns an object with `logits` [examples, labels]; trained in place.
         tokenizer: a transformers tokenizer.
-        precision: `fp32`, `bf16` (mixed) or `auto`: bf16 on a GPU that has it.
-        callbacks: more callbacks of the Trainer; what they have to remember over an interruption, they keep in the
-            model's state dict or as `training.callback_state.Remembering`.
-        unsettled: share of the steps before whose end no weights are chosen: callbacks still change what the model is.
-        loss: what to minimize, None for the cross-entropy with the labels; called with the model, the inputs (`labels`
-            among them) and the number of examples of the optimizer batch, it returns their share of its mean. It must
-            hold nothing that training changes.
+        precision: `fp32`, `bf16` (mixed) or `auto`: bf16 if the GPU supports it.
+        callbacks: additional callbacks of the Trainer; their state must be in the model's state dict, or saved by
+            `training.callback_state.StatefulCallback`.
+        unsettled: share of the steps during which no weights are selected, because callbacks still change the model.
+        loss: module to minimize in place of the cross-entropy with the labels, or None. It is called with the model,
+            the inputs (with `labels`) and the number of examples in the optimizer batch, and returns the examples'
+            share of the batch's mean. It must not hold anything that training changes.
     """
 
     model: torch.nn.Module

@@ -1,4 +1,4 @@
-"""The training loss: what is minimized, its mean for the curve, and the step at which it stops being a number."""
+"""The training loss: its value for a batch, its running mean, and the check that it is finite."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ import torch
 
 from intaglio.errors import UserError
 from intaglio.tasks.kinds import TaskKind
-from intaglio.training.callback_state import Remembering
+from intaglio.training.callback_state import StatefulCallback
 
 Tensor = torch.Tensor
 
 
 def batch_loss(kind: TaskKind, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-    """Return the mean loss of an optimizer batch, or this part's share of it.
+    """Return the mean loss of an optimizer batch, or the share of this part in it.
 
     The Trainer does not divide the loss of classifiers by the number of accumulated parts (they accept loss arguments
-    and ignore them), and the last part of an epoch may be smaller: so a part's sum is divided by the whole batch's
-    examples.
+    and ignore them), and the last part of an epoch may be smaller. So the sum over a part is divided by the number of
+    examples in the whole batch.
 
     Args:
-        kind: of the task; says what the loss of an example is.
-        outputs: the model's, with `logits` [examples, outputs].
+        kind: the kind of task, which defines the loss of an example.
+        outputs: the model's outputs, with `logits` [examples, outputs].
         labels: the targets, [examples].
-        num_items_in_batch: examples of the whole optimizer batch; None makes it the mean of these examples.
+        num_items_in_batch: number of examples in the whole optimizer batch; None for the mean of these examples.
     """
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
     return kind.loss(logits.float(), labels) / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
-class LossMeter(Remembering):
-    """Sum the loss since the last log on its own device, and find the first step whose loss is not finite.
+class LossMeter(StatefulCallback):
+    """Sum the loss since the last log on its own device, and detect the first step whose loss is not finite.
 
-    Where it is eager (on a CPU) a bad loss raises at once. On another device the step is noted there and looked at by
-    `check`, whenever the Trainer logs, evaluates or saves: asking at each step would make the host wait for the device.
+    If eager (on a CPU), a loss that is not finite raises immediately. On other devices the step is recorded there and
+    `check` reads it whenever the Trainer logs, evaluates or saves: reading it at each step would make the host wait.
     """
 
-    remembered: ClassVar[tuple[str, ...]] = ("mean_parts",)
+    saved: ClassVar[tuple[str, ...]] = ("mean_parts",)
 
     def __init__(self, eager: bool) -> None:
         self.eager = eager
-        # Sum of the losses and number of steps since the last log: a log right after a resume needs both.
+        # Sum of the losses and number of steps since the last log; a log right after a resumption needs both.
         self.mean_parts: list[float] = [0.0, 0.0]
         self._sum: Tensor | None = None
         self._bad_step: Tensor | None = None
@@ -50,7 +50,7 @@ class LossMeter(Remembering):
         self.rates: dict[int, float] = {}
 
     def add(self, loss: Tensor, step: int, rate: float) -> None:
-        """Take the loss of a part of a step (scalar, its share of the step's mean) and the step's learning rate."""
+        """Add the loss of a part of a step (scalar, its share of the step's mean) and the step's learning rate."""
         if self._sum is None or self._bad_step is None or self._bad_loss is None:
             self._sum = torch.tensor(self.mean_parts[0], dtype=loss.dtype, device=loss.device)
             self._bad_step = torch.full((), -1, dtype=torch.int64, device=loss.device)
@@ -66,10 +66,10 @@ class LossMeter(Remembering):
             self.check()
 
     def check(self) -> None:
-        """Raise where a loss was not finite; bring the sum to the host.
+        """Raise if a loss was not finite; copy the sum to the host.
 
         Raises:
-            UserError: the first such step, its loss and its learning rate.
+            UserError: names the first such step, its loss and its learning rate.
         """
         if self._sum is None or self._bad_step is None or self._bad_loss is None:
             return
@@ -83,7 +83,7 @@ class LossMeter(Remembering):
         self.rates = {self._last_step: self.rates[self._last_step]} if self.rates else {}
 
     def drain(self) -> float:
-        """Return the mean loss of a step since the last call."""
+        """Return the mean loss per step since the last call."""
         self.check()
         total, steps = self.mean_parts
         self.mean_parts = [0.0, 0.0]

@@ -1,4 +1,4 @@
-"""The progress bar of a training, on stderr, sparing where stderr is a log file."""
+"""The progress bar of a training, on stderr, with few redraws if stderr is a log file."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-# Seconds between redraws: a log file keeps every one as a line.
+# Seconds between redraws, as a log file keeps each one as a line.
 _TERMINAL, _LOG_FILE = 0.1, 30.0
 
 
 class ProgressBar(TrainerCallback):  # type: ignore[misc]
-    """Steps done, time left, and the last loss and validation metrics."""
+    """Steps done, remaining time, and the last loss and validation metrics."""
 
     def __init__(self, description: str) -> None:
         self.description = description
         self._bar: Any = None
 
     def on_train_begin(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        """Draw the bar; a resumed training begins where it was."""
+        """Draw the bar; a resumed training begins at its last step."""
         self._bar = tqdm(
             desc=self.description,
             total=state.max_steps,
@@ -33,7 +33,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         self._shown: dict[str, str] = {}
 
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        """Move on by a step."""
+        """Advance by a step."""
         self._bar.update(state.global_step - self._bar.n)
 
     def on_log(
@@ -53,11 +53,11 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
             self._bar.set_postfix(self._shown, refresh=False)
 
     def on_train_end(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        """Leave the last state of the bar."""
+        """Keep the last state of the bar."""
         self.close()
 
     def close(self) -> None:
-        """Leave the last state of the bar, also after an error."""
+        """Keep the last state of the bar, also after an error."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -1,9 +1,9 @@
-"""Checkpoints within a training, in a folder that outlives a killed job, so that the job goes on where it was.
+"""Checkpoints within a training, in a folder that outlives a killed job, so that the job can be resumed.
 
-The folder (`work`) belongs to one job and is keyed by the job's content, so whatever lies there is of the same job.
-It holds `progress-STEP` (the Trainer's checkpoint: model, optimizer, schedule, random states), `best-STEP` (the
-weights of the best evaluation) and, after an error, `failure.json`. The first two are artifacts: renamed into place
-when they are whole and on the disk, so a job killed while it saves leaves the checkpoint before. Two are kept.
+The folder (`work`) belongs to one job and is named by the job's key, so all that it contains is of the same job. It
+holds `progress-STEP` (the Trainer's checkpoint: model, optimizer, schedule, random states), `best-STEP` (the weights of
+the best evaluation) and, after an error, `failure.json`. The first two are artifacts: they are renamed into place when
+they are complete and on the disk, so a job killed while saving leaves the checkpoint before. Two are kept.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ log = logging.getLogger(__name__)
 
 KEPT = 2
 FAILURE = "failure.json"
-# What SLURM sends before it takes a job's node: SIGTERM by default, SIGUSR1 where --signal asks for it.
+# What SLURM sends before it ends a job: SIGTERM by default, SIGUSR1 with --signal.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 EXIT_STATUS = 128 + signal.SIGTERM
 
 
 class Preempted(SystemExit):
-    """The job was asked to leave and has saved its progress: exit status 143, as of a process that SIGTERM ended."""
+    """The job was asked to end and has saved its progress; exit status 143, as for a process ended by SIGTERM."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_STATUS)
 
 
-class Leaving(Exception):  # noqa: N818  (no error)
-    """The job was asked to leave in the middle of an evaluation."""
+class EvaluationInterrupted(Exception):  # noqa: N818  (no error)
+    """The job was asked to end during an evaluation."""
 
 
-class Stop:
-    """Whether the job was asked to leave."""
+class StopRequest:
+    """Whether the job was asked to end, and by which signal."""
 
     def __init__(self) -> None:
         self.signal: str | None = None
@@ -59,17 +59,17 @@ class Stop:
 
 
 @contextmanager
-def listening() -> Iterator[Stop]:
-    """Yield what tells whether SIGTERM or SIGUSR1 came in the meantime; they do not end the process meanwhile.
+def stop_requests() -> Iterator[StopRequest]:
+    """Yield a `StopRequest`, which is true once SIGTERM or SIGUSR1 has arrived; within this context they end nothing.
 
-    Outside the main thread, where Python cannot listen, nothing is changed.
+    Outside the main thread, where Python cannot handle signals, nothing is changed.
     """
-    stop, before = Stop(), {}
+    stop, before = StopRequest(), {}
     try:
         for number in SIGNALS:
             before[number] = signal.signal(number, stop._ask)
     except ValueError:
-        log.debug("not in the main thread: signals are left alone")
+        log.debug("not in the main thread: signals keep their handlers")
     try:
         yield stop
     finally:
@@ -77,18 +77,18 @@ def listening() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-class Interval(TrainerCallback):  # type: ignore[misc]
-    """Ask for a checkpoint every so many minutes, and for one and the end where the job is asked to leave."""
+class PeriodicSave(TrainerCallback):  # type: ignore[misc]
+    """Request a checkpoint at an interval of some minutes, and a last one if the job is asked to end."""
 
-    def __init__(self, minutes: float, stop: Stop) -> None:
+    def __init__(self, minutes: float, stop: StopRequest) -> None:
         self.seconds = 60 * minutes
         self.stop = stop
         self._last = time.monotonic()
 
     def on_step_end(self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Save when it is time."""
+        """Request a checkpoint if it is due."""
         if self.stop:
-            # The evaluation that may be due would cost the time that is left; the resumed job makes up for it.
+            # A due evaluation would cost the remaining time; the resumed job makes up for it.
             control.should_evaluate = False
             control.should_save = control.should_training_stop = True
         elif time.monotonic() - self._last >= self.seconds:
@@ -97,18 +97,18 @@ class Interval(TrainerCallback):  # type: ignore[misc]
     def on_prediction_step(
         self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any
     ) -> None:
-        """Break off an evaluation: it may last longer than the job is given."""
+        """Abort an evaluation, which may take longer than the remaining time."""
         if self.stop:
-            raise Leaving
+            raise EvaluationInterrupted
 
     def on_save(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        """Begin the interval again."""
+        """Restart the interval."""
         self._last = time.monotonic()
 
 
 @contextmanager
 def durable(path: Path, kind: str, about: dict[str, Any] | None = None) -> Iterator[Path]:
-    """Yield a folder to fill; on leaving it becomes the artifact `path`, on the disk before anything else happens."""
+    """Yield a folder to fill; on leaving, it becomes the artifact `path` and is flushed to the disk."""
     with store.new_artifact(path, kind, about) as draft:
         yield draft
         for file in draft.rglob("*"):
@@ -126,17 +126,17 @@ def _sync(path: Path) -> None:
 
 
 def best_folder(work: Path, step: int) -> Path:
-    """Return where the weights of the best evaluation, that of `step`, lie."""
+    """Return the folder for the weights of the best evaluation, that of `step`."""
     return work / f"best-{step}"
 
 
 @contextmanager
 def new_progress(work: Path, step: int, best_step: int) -> Iterator[Path]:
-    """Yield a folder for the Trainer's checkpoint of `step`; on leaving it counts, and those too many are removed.
+    """Yield a folder for the Trainer's checkpoint of `step`; on leaving, it counts and surplus checkpoints are removed.
 
     Args:
         work: the job's folder.
-        step: optimizer steps done.
+        step: number of optimizer steps done.
         best_step: step of the best evaluation so far, whose weights this checkpoint needs; 0 if there was none.
     """
     with durable(work / f"progress-{step}", "progress", {"best_step": best_step}) as draft:
@@ -151,7 +151,7 @@ def new_progress(work: Path, step: int, best_step: int) -> Iterator[Path]:
 
 
 def latest_checkpoint(work: Path) -> Path | None:
-    """Return the Trainer's last whole checkpoint, None for a fresh start; what is damaged or half written goes."""
+    """Return the Trainer's last complete checkpoint, or None; damaged or partial ones are removed."""
     for draft in work.glob(".*.part"):
         shutil.rmtree(draft, ignore_errors=True)
     for folder in reversed(_by_step(work, "progress")):
@@ -180,11 +180,11 @@ def _by_step(work: Path, kind: str) -> list[Path]:
 
 
 def record_failure(work: Path, error: BaseException | str) -> None:
-    """Leave what went wrong in the job's folder, where the summary finds it."""
+    """Record an error in the job's folder, for the summary."""
     with store.new_file(work / FAILURE) as draft:
         draft.write_text(json.dumps({"error": " ".join(str(error).split())}) + "\n")
 
 
 def clear_failure(work: Path) -> None:
-    """Forget an error of an earlier attempt."""
+    """Remove the record of an earlier attempt's error."""
     (work / FAILURE).unlink(missing_ok=True)

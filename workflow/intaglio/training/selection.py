@@ -1,4 +1,4 @@
-"""When the validation split is looked at, which weights are best on it, and when to stop."""
+"""Selection on the validation split: when to evaluate, which weights are best, and when to stop."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from intaglio.errors import UserError
 from intaglio.metrics import named
-from intaglio.training.callback_state import Remembering
+from intaglio.training.callback_state import StatefulCallback
 
 
-class Finished(Exception):  # noqa: N818  (no error)
-    """A resumed training has nothing left to do: its last step was taken, or early stopping had decided."""
+class TrainingFinished(Exception):  # noqa: N818  (no error)
+    """A resumed training was complete already: its last step was done, or early stopping had decided."""
 
 
 def evaluation_steps(total: int, steps_an_epoch: int, evaluations: int) -> list[int]:
-    """Return the optimizer steps after which to evaluate: evenly spaced, the last step always among them.
+    """Return the optimizer steps after which to evaluate: evenly spaced, including the last step.
 
     Args:
-        total: optimizer steps of the training.
-        steps_an_epoch: optimizer steps of a pass over the data.
-        evaluations: how many; 0 means one at the end of every epoch.
+        total: number of optimizer steps of the training.
+        steps_an_epoch: number of optimizer steps per epoch.
+        evaluations: number of evaluations; 0 for one at the end of every epoch.
     """
     if evaluations == 0:
         return [*range(steps_an_epoch, total, steps_an_epoch), total]
     return sorted({max(1, round(total * number / evaluations)) for number in range(1, evaluations + 1)})
 
 
-class Selection(Remembering):
-    """Evaluate at the given steps, keep the weights of the best evaluation, stop when it gets no better.
+class Selection(StatefulCallback):
+    """Evaluate at the given steps, keep the weights of the best evaluation, and stop early without improvement.
 
-    Of equally good evaluations the first is kept: the shortest training that reaches that value.
+    Of equally good evaluations the first is kept, as the shortest training that reaches the value.
     """
 
-    remembered: ClassVar[tuple[str, ...]] = ("best_step", "best_value", "values", "evaluated", "stale", "stopped")
+    saved: ClassVar[tuple[str, ...]] = ("best_step", "best_value", "values", "evaluated", "stale", "stopped")
 
     def __init__(
         self, steps: list[int], metric: str, patience: int | None, keep: Callable[[int], None], begin: int = 0
     ) -> None:
-        """Set up.
+        """Create the callback.
 
         Args:
-            steps: after which to evaluate.
-            metric: by which weights are chosen, a name among the evaluation's metrics.
-            patience: stop after so many evaluations without improvement.
-            keep: called with the step whenever the model's present weights are the best so far.
-            begin: the first step whose weights may be chosen; earlier evaluations are logged and judged by nobody.
+            steps: steps after which to evaluate.
+            metric: name of the metric that selects weights.
+            patience: number of evaluations without improvement after which to stop.
+            keep: called with the step whenever the present weights are the best so far.
+            begin: first step whose weights may be selected; earlier evaluations are only logged.
         """
         self.steps = set(steps)
         self.metric = metric
@@ -66,19 +66,19 @@ class Selection(Remembering):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, /, **kwargs: Any
     ) -> None:
-        """Remember; and make up for an evaluation that an interruption cut off."""
+        """Restore the state, and make up for an evaluation that an interruption cut off."""
         super().on_train_begin(args, state, control, **kwargs)
         if self.stopped or state.global_step >= state.max_steps:
             control.should_training_stop = True
         args.eval_on_start = state.global_step in self.steps and self.evaluated < state.global_step
 
     def on_epoch_begin(self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """End a training that was over when it was resumed: the Trainer would take one more step."""
+        """End a training that was complete when it was resumed: the Trainer would do one more step."""
         if control.should_training_stop:
-            raise Finished
+            raise TrainingFinished
 
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Evaluate where it is time."""
+        """Evaluate if it is due."""
         if state.global_step in self.steps:
             control.should_evaluate = True
 
@@ -90,10 +90,10 @@ class Selection(Remembering):
         metrics: dict[str, float],
         **_: Any,
     ) -> None:
-        """Judge an evaluation.
+        """Compare an evaluation with the best one.
 
         Raises:
-            UserError: the loss is not finite, so the weights are not.
+            UserError: the loss is not finite, nor are the weights then.
         """
         values = {name: metrics[f"eval_{name}"] for name in (self.metric, "loss")}
         if not math.isfinite(values["loss"]):

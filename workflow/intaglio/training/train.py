@@ -1,4 +1,4 @@
-"""The training that every stage shares: transformers' Trainer, made resumable to the bit and honestly timed."""
+"""Training as all stages share it: transformers' Trainer with bit-exact resumption and precise timing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from intaglio.training import resume
 from intaglio.training.arguments import count_steps, training_arguments
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.progress import ProgressBar
-from intaglio.training.selection import Finished
+from intaglio.training.selection import TrainingFinished
 from intaglio.training.trainer import StageTrainer
 
 log = logging.getLogger(__name__)
@@ -28,19 +28,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training took and where it ended; the learner's model has the weights of the best evaluation.
+    """The outcome of a training; the learner's model has the weights of the best evaluation.
 
     Attributes:
-        seconds: training time, without set-up, evaluation and saving, over all attempts.
+        seconds: training time over all attempts, without set-up, evaluation and saving.
         validation: the task's metric and the loss at the best step, by name.
-        device: the device's name for people.
+        device: readable name of the device.
         history: rows of the training history.
-        step_seconds_mean: of an optimizer step; this and what follows is None where no steps were taken.
-        step_seconds_median: of an optimizer step.
-        steps: optimizer steps taken.
-        epochs: passes over the data.
-        best_step: after which the weights are those of the model.
-        truncated: share of the texts of the training and validation splits that were cut, by split.
+        step_seconds_mean: mean seconds per optimizer step; this and what follows is None if there were no steps.
+        step_seconds_median: median seconds per optimizer step.
+        steps: number of optimizer steps.
+        epochs: number of passes over the data.
+        best_step: the step whose weights the model has.
+        truncated: share of truncated texts, by split (training and validation).
     """
 
     seconds: float
@@ -56,18 +56,18 @@ class TrainingResult:
 
 
 def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
-    """Train a classifier on the training split, choose its weights on the validation split.
+    """Train a classifier on the training split, and select its weights on the validation split.
 
-    A training that was interrupted goes on from the last checkpoint in `job.work`. On a CPU the end is the same to the
-    bit as without the interruption, as long as the model's state dict holds all that training changes.
+    An interrupted training is resumed from the last checkpoint in `job.work`. On a CPU the result is bit for bit that
+    of an uninterrupted training, provided that the model's state dict contains all that training changes.
 
     Args:
-        job: what to do, with which data; the caller removes `job.work` when the result is safe.
-        learner: what is trained; its model is changed in place.
+        job: the job with its options and data; the caller removes `job.work` once the result is safe.
+        learner: the classifier and how it is trained; its model is changed in place.
 
     Raises:
         UserError: the options do not fit together, the data is damaged, or the loss is not finite.
-        Preempted: SIGTERM or SIGUSR1 came; the progress is saved and the process shall end with status 143.
+        Preempted: SIGTERM or SIGUSR1 arrived; the progress is saved and the process should exit with status 143.
     """
     options: TrainingOptions = job.options
     splits = {
@@ -78,7 +78,7 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
             print(f"warning: {warning}", file=sys.stderr)
     examples = {split: encoded.dataset for split, encoded in splits.items()}
     steps = count_steps(options, len(examples["train"]))
-    with _deterministic(), resume.listening() as stop:
+    with _deterministic(), resume.stop_requests() as stop:
         trainer = StageTrainer(
             job.work,
             job.task,
@@ -93,8 +93,8 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
             eval_dataset=_by_length(examples["validation"]),
         )
         bar = ProgressBar(job.options.stage)
-        interval = resume.Interval(options.checkpoint_minutes, stop)
-        # What the caller's callbacks do after a step is part of it, so they come before the clock.
+        interval = resume.PeriodicSave(options.checkpoint_minutes, stop)
+        # Additional callbacks come before the clock, as their work after a step is part of the step.
         for callback in (trainer.meter, *learner.callbacks, trainer.clock, trainer.selection, interval, bar):
             trainer.add_callback(callback)
         try:
@@ -104,7 +104,7 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
         if stop and not trainer.done:
             step = trainer.state.global_step
             log.warning(
-                "%s at step %d of %d: the progress is in %s, run again to go on",
+                "%s at step %d of %d: the progress is in %s, run again to resume",
                 stop.signal,
                 step,
                 steps.total,
@@ -115,17 +115,17 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
 
 
 def _run(trainer: StageTrainer, checkpoint: Path | None) -> None:
-    """Train from the beginning or from a checkpoint to the end, or until the job is asked to leave."""
+    """Train from the beginning, or resume from a checkpoint, until the end or until the job is asked to end."""
     if checkpoint is not None:
-        log.warning("going on from %s", checkpoint)
+        log.warning("resuming from %s", checkpoint)
     resumed = 0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1])
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except Finished:
+    except TrainingFinished:
         pass
-    except resume.Leaving:
-        # Before the first step after a resume the random states are not yet those of the checkpoint, which is still
-        # there.
+    except resume.EvaluationInterrupted:
+        # Before the first step after a resumption, the random states are not yet those of the checkpoint. That
+        # checkpoint is still there.
         if trainer.state.global_step > resumed:
             trainer.save_progress()
 
@@ -160,14 +160,14 @@ def _history(logs: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
 
 
 def _by_length(dataset: Any) -> Any:
-    """Return the examples ordered by length: batches of alike lengths need little padding."""
+    """Return the examples sorted by length: batches of similar lengths need little padding."""
     lengths = [len(tokens) for tokens in dataset["input_ids"]]
     return dataset.select(np.argsort(lengths, kind="stable"))
 
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """On a CPU, take the deterministic algorithms; on a GPU they would cost speed, and some are missing."""
+    """Use deterministic algorithms on a CPU; on a GPU they would cost speed, and some do not exist."""
     if torch.cuda.is_available():
         yield
         return

@@ -1,4 +1,4 @@
-"""The Trainer of transformers with our loss, clock, choice of weights and checkpoints in the places it has for them."""
+"""transformers' Trainer with Intaglio's loss, clock, selection of weights and checkpoints."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _WEIGHTS = "model.safetensors"
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer that can be interrupted at any moment and keeps time.
+    """A Trainer that can be interrupted at any step and measures its training time.
 
     Attributes:
         work: the folder of checkpoints.
         meter: the training loss since the last log.
         clock: the time of the steps.
         selection: when to evaluate, and which weights are best.
-        loss: what is minimized in place of the cross-entropy with the labels.
+        loss: module to minimize in place of the cross-entropy with the labels, or None.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Measure the loss of what is trained on."""
+        """Add the loss of the step to the meter."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         self.meter.add(loss, self.state.global_step + 1, float(self.lr_scheduler.get_last_lr()[0]))
         return loss
@@ -69,22 +69,22 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Compute the loss that was given while training; validation is judged by the labels alone."""
+        """Compute the given loss in training; validation uses the loss with the labels only."""
         if self.loss is None or not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        # The model is wrapped in mixed precision already; what it is compared with shall have the same.
+        # The model is wrapped for mixed precision; the teacher has to run in the same precision.
         with self.accelerator.autocast():
             return self.loss(model, inputs, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Put our loss for the Trainer's, whose sum since the last log would not survive an interruption."""
+        """Replace the Trainer's loss by the meter's mean, as the Trainer's sum would not survive an interruption."""
         if "loss" in logs:
             logs["loss"] = self.meter.drain()
             logs["learning_rate"] = self.meter.rates[self.state.global_step]
         super().log(logs, start_time)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate outside the training time, and without moving the random numbers that training will draw."""
+        """Evaluate outside of the training time, without changing the random state of the training."""
         self.clock.pause()
         self.meter.check()
         random = torch.get_rng_state()
@@ -103,17 +103,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             super()._save_checkpoint(model, trial)
 
     def _get_output_dir(self, trial: Any) -> str:  # noqa: ARG002
-        """Return where the Trainer saves its checkpoint: a draft, renamed when it is whole."""
+        """Return the folder for the Trainer's checkpoint: a draft, renamed when it is complete."""
         return str(self._draft)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
-        """Save the weights alone, under the names that the module has now: nothing else is needed to resume."""
+        """Save only the weights, under the module's present names: resumption needs nothing else."""
         folder = Path(output_dir or self.work)
         folder.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_model(self.model, str(folder / _WEIGHTS))
 
     def save_progress(self) -> None:
-        """Write a checkpoint now, outside the loop that otherwise asks for it."""
+        """Write a checkpoint now, outside of the Trainer's loop."""
         self._save_checkpoint(self.model)
 
     def keep_best(self, step: int) -> None:
@@ -122,19 +122,19 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._save(str(draft))
 
     def load_best(self) -> None:
-        """Put the weights of the best evaluation into the model."""
+        """Load the weights of the best evaluation into the model."""
         weights = resume.best_folder(self.work, self.selection.best_step) / _WEIGHTS
         safetensors.torch.load_model(self.model, str(weights))
 
     @property
     def done(self) -> bool:
-        """Whether the last step, or the one that early stopping chose, was taken and evaluated."""
+        """Whether the last step, or the step at which to stop early, was done and evaluated."""
         step = self.state.global_step
         return self.selection.evaluated == step and (self.selection.stopped or step == self.state.max_steps)
 
 
 def _validation_metrics(task: Mapping[str, Any], prediction: EvalPrediction) -> dict[str, float]:
-    """Return the task's metric and the mean loss over the examples (the Trainer's overrates a short last batch)."""
+    """Return the task's metric and the mean loss over the examples (the Trainer overweights a short last batch)."""
     logits, labels = prediction.predictions, prediction.label_ids
     logits = logits[0] if isinstance(logits, tuple) else logits
     return kind_of(task).validation(task["metric"], classes_of(task), labels, logits)
