@@ -342,7 +342,7 @@ def test_no_more_threads_than_cores(caplog):
     with inputs.cpu_threads(10**4) as threads:
         assert threads == torch.get_num_threads() == fingerprint()["cores"]
     assert torch.get_num_threads() == before
-    assert "10000 asked for" in caplog.text
+    assert "10000 requested" in caplog.text
 
 
 def test_operators_of_a_plain_product():

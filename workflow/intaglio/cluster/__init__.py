@@ -1,4 +1,4 @@
-"""What it takes to run on a cluster: submission of one target here, limits, preemption and ranks as they come.
+"""Running on a cluster: submission of one target as one job.
 
-Nothing here knows what a job computes. It is made of commands that take files and leave files (see `intaglio.cli`).
+This room does not know what a job computes. Jobs are commands that take files and make files (see `intaglio.cli`).
 """

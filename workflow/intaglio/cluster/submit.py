@@ -1,12 +1,12 @@
-"""Make one target of the workflow in one job, and watch it from here.
+"""Make one target of the workflow in one cluster job, and follow it from this machine.
 
-Snakemake's own SLURM executor submits a job a rule and must run until the last has ended. This is the other way: one
-allocation in which Snakemake runs as on a single machine, for the one model that is needed now. submitit writes the
-batch script; without SLURM it runs the same job as a process of this machine.
+Snakemake's own SLURM executor submits one job per rule and has to run until the last one has ended. Here, one
+allocation runs Snakemake as on a single machine, for a single model that is needed now. submitit writes the batch
+script; without SLURM, the same job runs as a process of this machine.
 
-How a job that is preempted, or runs out of time, goes on: SLURM sends SIGTERM to every process, or submitit SIGUSR2 to
-us (then we send SIGTERM on); training saves its checkpoint and ends; the job returns to the queue and runs the same
-command again, and training finds its checkpoint. So there is no state to carry over here.
+A job that is preempted, or runs out of time, is resumed: SLURM sends SIGTERM to every process, or submitit SIGUSR2 to
+this one (which then sends SIGTERM to the others). Training saves its checkpoint and ends. The job returns to the queue
+and runs the same command again, and training finds its checkpoint. So there is no state to carry over here.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from typing import Any
 
 from intaglio.errors import UserError
 
-# How long Snakemake and training have to save after SIGTERM; and how long before its time limit a job is told.
+# Time for Snakemake and training to save after SIGTERM, and time before its limit at which a job gets its signal.
 _SAVING_SECONDS = 100
 _WARNING_SECONDS = 120
-# A training that needs more than this many time limits is a mistake in the limit.
+# A training that needs more than this many time limits has a wrong limit.
 _MOST_TIMEOUTS = 20
-# Between two questions to the scheduler; a result is noticed within a second by its file.
+# Time between two queries of the scheduler; a result is noticed within a second by its file.
 _QUEUE_SECONDS = 15
 
 
 class _Target:
-    """The job: a call that submitit pickles and makes on the node, and that may be made again after a requeue."""
+    """The job: a call that submitit pickles and runs on the node, and runs again after a requeue."""
 
     def __init__(self, target: str, configfile: Path | None, cpus: int, gpus: int) -> None:
         self.target = target
-        # Never the user's default profile, which may well submit jobs.
+        # Without the user's default profile, which may submit jobs.
         self.command = [sys.executable, "-m", "snakemake", target, "--executor", "local", "--cores", str(cpus)]
         self.command += ["--nolock", "--rerun-incomplete", "--nocolor", "--profile", "none"]
         if gpus:
@@ -52,9 +52,9 @@ class _Target:
         if any(Path(".snakemake/locks").glob("*.lock")):
             print("a Snakemake runs in this folder (or was killed: snakemake --unlock); submit again afterwards")
             return 1
-        # Snakemake's own lock cannot be used: a run that ends takes the locks of all others with it, and one that is
-        # killed outright leaves a lock on which its next attempt would fail. So jobs of this kind take turns by a lock
-        # of the kernel's, which goes with its process, until only their targets, which differ, are left to make.
+        # Snakemake's own lock cannot be used: a run that ends removes all locks, including those of others, and a run
+        # that is killed leaves a lock on which its next attempt would fail. So jobs take turns by a kernel lock, which
+        # ends with its process, until only their targets, which differ, are left to make.
         Path(".snakemake").mkdir(exist_ok=True)
         with Path(".snakemake/intaglio.lock").open("w") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
@@ -69,26 +69,26 @@ class _Target:
             stopped = True
             _signal(child, signal.SIGTERM)
 
-        # SLURM sends submitit's SIGUSR2 to all processes of the job, and those that do not know it would die of it.
-        ours = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        # SLURM sends submitit's SIGUSR2 to all processes of the job, and would end those without a handler.
+        handler = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         child = subprocess.Popen(command, process_group=0)
         signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGUSR2, ours)
+        signal.signal(signal.SIGUSR2, handler)
         self._child = child
         try:
-            # Not wait(): checkpoint(), which runs inside a signal handler, could not wait for the child beside it.
+            # Not wait(): checkpoint(), which runs in a signal handler, could not wait for the child at the same time.
             while (status := child.poll()) is None:
                 time.sleep(0.2)
         finally:
             self._end_child()
         if stopped and status:
-            # To return would be to report a result, which ends the job for whoever waits. SystemExit leaves none, and
-            # SLURM says whether it is back in the queue (preempted) or gone (cancelled).
+            # Returning would report a result, which ends the job for those who wait. SystemExit leaves none, and SLURM
+            # shows whether the job is back in the queue (preempted) or not (cancelled).
             sys.exit(128 + signal.SIGTERM)
         return status
 
     def checkpoint(self) -> Any:
-        """Let training save before submitit requeues the job, and name the call to make then."""
+        """Let training save before submitit requeues the job, and return the call to make then."""
         from submitit.helpers import DelayedSubmission
 
         self._end_child()
@@ -108,7 +108,7 @@ class _Target:
 
 
 def _signal(child: subprocess.Popen[bytes], number: int) -> None:
-    """Reach Snakemake, its shell and the training: Snakemake passes nothing on."""
+    """Signal Snakemake, its shell and the training, as Snakemake does not pass signals on."""
     if child.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
@@ -116,7 +116,7 @@ def _signal(child: subprocess.Popen[bytes], number: int) -> None:
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """Have the job find this package and this python, installed and activated or not; jobs inherit the environment."""
+    """Let the job find this package and this Python, whether installed and activated or not, by its environment."""
     kept = dict(os.environ)
     package = str(Path(__file__).resolve().parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")]))
@@ -129,7 +129,7 @@ def _environment() -> Iterator[None]:
 
 
 def _left_queue(job_id: str) -> bool:
-    """Whether the job will not run any more; asks the queue, as not every cluster has accounting."""
+    """Return whether the job has left the queue; asks the queue, as not every cluster has accounting."""
     command = ["squeue", "--noheader", "--format=%T", "--jobs", job_id]
     answer = subprocess.run(command, capture_output=True, text=True)
     return not answer.stdout.strip() if answer.returncode == 0 else "Invalid job id" in answer.stderr
@@ -157,7 +157,7 @@ def _follow(job: Any, on_slurm: bool) -> bool:
             asked = time.monotonic()
             gone = _left_queue(job.job_id)
             if gone:
-                time.sleep(5)  # a network file system may show the result later than the queue forgets the job
+                time.sleep(5)  # on a network file system, the result may show after the queue has dropped the job
         time.sleep(1)
 
 
@@ -184,22 +184,22 @@ def submit(
     log_folder: Path = Path("slurm_logs"),
     local: bool = False,
 ) -> int:
-    """Make one target in one job, showing its log, and return Snakemake's exit status.
+    """Make one target in one job while showing its log; return Snakemake's exit status.
 
     Args:
         target: a file of the workflow, or the name of a rule without wildcards.
-        configfile: the study, when it is not config.yaml.
-        partition: where to queue; the cluster's default if not given.
-        account: whom to charge; the cluster's default if not given.
-        gpus: GPUs on one node.
-        cpus: cores for Snakemake and its jobs.
+        configfile: the study file; config.yaml by default.
+        partition: partition of the job; the cluster's default if None.
+        account: account to charge; the user's default if None.
+        gpus: number of GPUs on one node.
+        cpus: number of cores for Snakemake and its jobs.
         memory_gb: memory in GB.
-        minutes: the time limit of one attempt; a training that needs more is requeued and goes on.
-        log_folder: where the log and submitit's files of the job go; must be visible from the nodes.
-        local: run on this machine even where SLURM is.
+        minutes: time limit of one attempt; a training that needs more is requeued and resumed.
+        log_folder: folder for the log and submitit's files; must be visible from the nodes.
+        local: run on this machine, even if there is SLURM.
 
     Raises:
-        UserError: submitit is missing, the study is, SLURM refuses the job, or the job ended without a result.
+        UserError: submitit or the study is missing, SLURM refuses the job, or the job ended without a result.
     """
     if configfile and not configfile.is_file():
         raise UserError(f"{configfile}: no such study file")
@@ -215,17 +215,17 @@ def submit(
         local_gpus_per_node=gpus,
         slurm_partition=partition,
         slurm_account=account,
-        # --gres=gpu:N is understood everywhere, --gpus not.
+        # --gres=gpu:N is supported everywhere, --gpus is not.
         slurm_gres=f"gpu:{gpus}" if gpus else None,
         slurm_signal_delay_s=min(_WARNING_SECONDS, minutes * 15),
-        # srun does not take the number of CPUs over from sbatch.
+        # srun does not inherit the number of CPUs from sbatch.
         slurm_srun_args=[f"--cpus-per-task={cpus}"],
         slurm_additional_parameters={"requeue": True},
     )
     with _environment():
         try:
             job = executor.submit(_Target(target, configfile and configfile.resolve(), cpus, gpus))
-        except Exception as error:  # submitit wraps what sbatch says in errors of several kinds
+        except Exception as error:  # submitit wraps sbatch's errors in several classes
             reason = (str(error).strip().splitlines() or [repr(error)])[-1]
             raise UserError(f"{executor.cluster} does not take the job: {reason}") from error
     log = job.paths.stdout

@@ -1,4 +1,4 @@
-"""How large a model is: the file that is deployed, the checkpoint that it came from, and their tensors by data type."""
+"""Sizes of a model: the deployed file, the checkpoint, and their tensors by data type."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from intaglio.onnx.signed import PRODUCTS
 _Row = dict[str, Any]
 # Data type, elements, bytes.
 Counted = tuple[str, int, int]
-# Nodes and the places of what they take as integers and of its zero point, among their inputs.
+# By operator: the position of the integers among its inputs, and the position of their zero point.
 _ZERO_POINTS = {**PRODUCTS, "DequantizeLinear": (0, 2)}
 ZSTD_LEVEL = 3
 
@@ -29,12 +29,12 @@ ZSTD_LEVEL = 3
 def size_rows(checkpoint: Path, export: Path, model: Any) -> list[_Row]:
     """Return the sizes of a model: on disk as deployed and as trained, in memory as trained.
 
-    What is shared between layers counts once.
+    Tensors shared between layers count once.
 
     Args:
-        checkpoint: folder with *.safetensors, or with a graph of 8 bits.
+        checkpoint: folder with *.safetensors, or with an 8-bit graph.
         export: folder with model.onnx.
-        model: what was loaded from the checkpoint, with parameters; None where it is a graph.
+        model: the model loaded from the checkpoint, with parameters; None if it is a graph.
 
     Raises:
         UserError: there is no weights file, or no graph.
@@ -70,7 +70,7 @@ def _files(component: str, files: list[Path]) -> _Row:
 
 
 def _read_graph(folder: Path) -> tuple[Any, list[Path]]:
-    """Return a graph without the weights that lie in files beside it, and all its files."""
+    """Return a graph without its external weights, and all its files."""
     import onnx
 
     path = folder / MODEL
@@ -81,10 +81,10 @@ def _read_graph(folder: Path) -> tuple[Any, list[Path]]:
 
 
 def _compressed(graph: Any, folder: Path, files: Sequence[Path]) -> list[_Row]:
-    """Return what the graph's tensors take as non-zero elements and in a sparse encoding, and its files under zstd.
+    """Return the non-zero elements of the graph's tensors, their size in a sparse encoding, and the size under zstd.
 
-    The sparse encoding of a tensor is a bit an element that tells whether it is zero, and the elements that are not;
-    or the tensor as it is where that is smaller. Zero is what stands for it: of quantized weights their zero point.
+    The sparse encoding of a tensor has one bit per element, for zero or not, and the non-zero elements; the tensor is
+    left dense if that is smaller. A quantized weight is zero at its zero point.
     """
     from onnx import numpy_helper
 
@@ -105,9 +105,9 @@ def _compressed(graph: Any, folder: Path, files: Sequence[Path]) -> list[_Row]:
 
 
 def zero_points(graph: Any) -> Mapping[str, NDArray[Any]]:
-    """Return the zero points of a graph's quantized tensors, by the tensors' names; each one [], or one a column.
+    """Return the zero points of a graph's quantized tensors, by the tensors' names; each is [] or one per column.
 
-    They stand at the nodes that multiply by such a tensor or restore its values, or those of rows taken from it.
+    They are inputs of the nodes that multiply by such a tensor, or that dequantize it or rows taken from it.
     """
     from onnx import numpy_helper
 
@@ -135,7 +135,7 @@ def _of_graph(graph: Any) -> Iterator[Counted]:
 
 def _stored(file: Path) -> Iterable[torch.Tensor]:
     with safe_open(file, framework="pt") as content:
-        for name in content.keys():  # noqa: SIM118 (it is no dict: it does not iterate)
+        for name in content.keys():  # noqa: SIM118 (not a dict: it cannot be iterated)
             yield content.get_tensor(name)
 
 

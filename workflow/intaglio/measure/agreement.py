@@ -1,4 +1,4 @@
-"""Whether all backends compute the same, before any of them is timed."""
+"""Comparison of all backends' results, before any of them is timed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from intaglio.measure.backends import backend
 from intaglio.measure.inputs import Point, padded_inputs
 from intaglio.measure.places import Opened, Place, opened, reference
 
-# The head of an integer model is floating point: engines sum it in different orders. In shares of the largest logit; an
-# integer that differs by one anywhere before the head changes logits by a hundred times as much.
+# Tolerance for the head of an integer model, which is floating point and summed in different orders, relative to the
+# largest logit. An integer that differs by one anywhere before the head changes logits a hundred times as much.
 ROUNDING = 1e-5
 _log = logging.getLogger(__name__)
 
@@ -24,27 +24,27 @@ _log = logging.getLogger(__name__)
 def agreeing(
     wanted: Sequence[Place], checkpoint: Checkpoint, export: Path, point: Point, threads: int
 ) -> Iterator[tuple[Opened, float]]:
-    """Open a model in one place after the other, compare it, and yield it while it is open.
+    """Open a model in each place, compare it with the reference, and yield it while it is open.
 
-    A place where the backend cannot run the model, as where it cannot be compiled, is left out with a warning.
+    If a backend cannot run the model in a place (for example, cannot compile it), the place is left out with a warning.
 
     Args:
         wanted: backends on devices.
-        checkpoint: what was trained.
-        export: the [export] artifact made of it.
-        point: batch size and length of the padded batch that is compared.
-        threads: CPU threads.
+        checkpoint: the trained model.
+        export: the [export] artifact of the checkpoint.
+        point: batch size and length of the padded batch for the comparison.
+        threads: number of CPU threads.
 
     Yields:
         The model, and the largest absolute difference of its logits to those of `places.reference`.
 
     Raises:
-        UserError: a model that computes on integers alone gives other logits somewhere (but for the float head's
-            rounding), or some model gives logits that are not finite.
+        UserError: an integer-only model gives other logits in some place (beyond the rounding of its float head), or
+            logits are not finite.
     """
     first = reference(checkpoint)
     expected = None
-    # The reference first, so that it is opened once.
+    # The reference comes first, so that it is opened once.
     for place in sorted(wanted, key=lambda place: place != first):
         if expected is None and place != first:
             with opened(first, checkpoint, export, threads) as model:
@@ -59,7 +59,7 @@ def agreeing(
 
 
 def _tried(model: Opened, point: Point) -> torch.Tensor | None:
-    """Return logits; None, with a warning, where the backend fails without a defect of the model."""
+    """Return logits; None, with a warning, if the backend fails for a reason other than a defect of the model."""
     try:
         return _logits(model, point)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""How busy other processes keep the cores on which something is timed."""
+"""How much other processes use the cores on which something is timed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
-# Percent of the cores; more than this and times are not to be trusted: with fewer cores than threads, a latency can be
-# tenfold.
+# Percent of the cores above which times are not reliable: with fewer cores than threads, latency can grow tenfold.
 DISTURBED = 20.0
-# Seconds that a share is measured over at least: the kernel counts in ticks of 10 ms.
+# Minimum time in seconds over which a share is measured, as the kernel counts in ticks of 10 ms.
 SHORTEST = 0.5
 
 
@@ -21,9 +20,9 @@ class Usage(NamedTuple):
     """Processor time in seconds, of all cores that this process may use.
 
     Attributes:
-        total: elapsed, summed over the cores.
-        used: in which they computed.
-        own: in which they computed for this process.
+        total: elapsed time, summed over the cores.
+        used: time during which they computed.
+        own: time during which they computed for this process.
     """
 
     total: float
@@ -32,7 +31,7 @@ class Usage(NamedTuple):
 
 
 class Watch:
-    """Measures what other processes use while something is timed, piece by piece."""
+    """Measures the use of the cores by other processes while pieces of work are timed."""
 
     def __init__(self) -> None:
         self._pieces: list[Usage] = []
@@ -47,10 +46,10 @@ class Watch:
             self._pieces.append(Usage(*(after - start for after, start in zip(_usage(), before, strict=True))))
 
     def shares(self) -> list[float]:
-        """Return for each piece the percent of the cores that other processes took meanwhile.
+        """Return, for each piece, the percent of the cores that other processes used during it.
 
-        A piece of less than half a second is taken together with its neighbours; where all are shorter together, this
-        waits and measures on.
+        A piece shorter than half a second is combined with its neighbours; if all together are shorter, this waits and
+        continues measuring.
         """
         enough = SHORTEST * _cores()
         missing = enough - sum(piece.total for piece in self._pieces)
@@ -64,7 +63,7 @@ class Watch:
 
 
 def _joined(pieces: Sequence[Usage], enough: float) -> Iterator[Sequence[Usage]]:
-    """Yield for each piece it and as many neighbours as it takes to a total of `enough` seconds."""
+    """Yield, for each piece, the piece with as many neighbours as make up `enough` seconds."""
     for place in range(len(pieces)):
         first, last = place, place + 1
         while sum(piece.total for piece in pieces[first:last]) < enough and last - first < len(pieces):
@@ -73,7 +72,7 @@ def _joined(pieces: Sequence[Usage], enough: float) -> Iterator[Sequence[Usage]]
 
 
 def share_of_others(pieces: Iterable[Usage]) -> float:
-    """Return the percent of the cores that other processes took."""
+    """Return the percent of the cores that other processes used."""
     total, used, own = (sum(part) for part in zip(*pieces, strict=True))
     return min(100.0, max(0.0, 100 * (used - own) / total)) if total > 0 else 0.0
 
@@ -84,10 +83,10 @@ def _cores() -> int:
 
 def _usage() -> Usage:
     every = psutil.cpu_times(percpu=True)
-    # A job on a shared node is bound to cores of its own: what others do on theirs is no disturbance.
+    # A job on a shared node is bound to its own cores: the use of other cores does not disturb it.
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(every))
     cores = [every[core] for core in allowed if core < len(every)] or every
-    # time of guests is counted in that of users, too
+    # guests' time is part of the users' time
     guests = sum(getattr(core, "guest", 0.0) + getattr(core, "guest_nice", 0.0) for core in cores)
     total = sum(sum(core) for core in cores) - guests
     idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in cores)

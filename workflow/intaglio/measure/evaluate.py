@@ -1,4 +1,4 @@
-"""Predictions of a checkpoint on every test set of a task, and the metrics of them."""
+"""Predictions of a checkpoint on the test sets of a task, and their metrics."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
     Args:
         checkpoint: a [checkpoint] artifact.
         data: the [data] artifact of its task.
-        max_length: tokens at which texts are cut, as in training.
-        output: where the artifact shall stand.
-        batch_size: examples a call; it does not change what is written, but for float rounding. A model of 8 bits is
-            given one.
+        max_length: number of tokens at which texts are truncated, as in training.
+        output: the artifact to write.
+        batch_size: examples per call; it affects results only by float rounding. 8-bit graphs always get batches
+            of one.
 
     Raises:
-        UserError: an artifact is damaged, the two do not fit together, or logits are not finite.
+        UserError: an artifact is damaged, the two do not fit each other, or logits are not finite.
 
-    The manifest's `warnings` are those of the data, the classes that are never predicted, and the share of texts
-    that is cut, which `truncated` has by test set.
+    The manifest contains `warnings` (of the data, of classes that are never predicted, and of truncated texts) and
+    `truncated`, the share of truncated texts by test set.
     """
     opened = Checkpoint(checkpoint)
     opened.check_length(max_length, "max_length")
     task = read_task(data)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if opened.kind == "graph":
-        # Ranges that are taken at every call depend on the examples in it.
+        # Ranges that are computed at every call depend on the other examples in it.
         device, batch_size = "cpu", 1
     model, tokenizer = opened.load(device), opened.tokenizer
     facts = {"machine": fingerprint(), "checkpoint": opened.about}
@@ -87,8 +87,8 @@ def predict(
 ) -> NDArray[np.float32]:
     """Return the logits of tokenized examples, in their order, [examples, labels].
 
-    Examples of like length share a batch, so little is padded; the longest come first, so memory that does not suffice
-    shows at once.
+    Examples of similar length share a batch, which keeps padding low. The longest come first, so that insufficient
+    memory shows immediately.
     """
     padded = collate(tokenizer)
     order = sorted(range(len(examples)), key=lambda index: -len(examples[index]["input_ids"]))

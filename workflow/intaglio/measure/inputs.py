@@ -1,4 +1,4 @@
-"""What every measurement of inference shares: its grid, its inputs, its threads."""
+"""Grid, inputs and threads of all measurements of inference."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _log = logging.getLogger(__name__)
 
 
 def grid(batch_sizes: Sequence[int], lengths: Sequence[int]) -> list[Point]:
-    """Return the points (batch size, length) to measure, the smallest first."""
+    """Return the points (batch size, length) to measure, in ascending order."""
     return sorted(
         {(batch, length) for batch in batch_sizes for length in lengths}, key=lambda point: point[0] * point[1]
     )
 
 
 def random_inputs(tokenizer: Any, point: Point, device: str, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Return a batch of random tokens at full length: no padding, and no special token, which could mean padding.
+    """Return a batch of random tokens at full length, without padding and without special tokens.
 
     Returns:
         input_ids, attention_mask (ones) and, where the tokenizer makes them, token_type_ids (zeros): int64,
@@ -34,7 +34,7 @@ def random_inputs(tokenizer: Any, point: Point, device: str, seed: int = 0) -> d
 
 
 def padded_inputs(tokenizer: Any, point: Point, device: str, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Return the same with padding: the first sequence is full, each next one shorter, the last a token or more."""
+    """Return a random batch with padding: the first sequence is full, each next one is shorter, down to one token."""
     inputs = _random(tokenizer, point, seed)
     rows, length = point
     lengths = torch.linspace(length, max(1, length // rows), rows).long()
@@ -56,12 +56,12 @@ def _random(tokenizer: Any, point: Point, seed: int) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def cpu_threads(wanted: int) -> Iterator[int]:
-    """Let torch use so many CPU threads, but no more than there are cores; yield how many, restore on leaving."""
+    """Set torch's number of CPU threads, at most the number of cores; yield it, and restore the old one on leaving."""
     available = int(fingerprint()["cores"] or os.cpu_count() or 1)
     if wanted > available:
-        # More threads than cores wait for each other: that times the scheduler, not the model.
+        # More threads than cores wait for each other, which would time the scheduler and not the model.
         _log.warning(
-            "profile.threads: %d asked for, %d cores are there; measuring with %d", wanted, available, available
+            "profile.threads: %d requested, %d cores available; measuring with %d", wanted, available, available
         )
     before = torch.get_num_threads()
     torch.set_num_threads(min(wanted, available))

@@ -1,4 +1,4 @@
-"""How long a call takes: wall clock, after warm-up, every value kept."""
+"""Latency: wall-clock time of a call after warm-up, with all values kept."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from intaglio.schemas import machine_columns
 
 
 def latency_rows(opened: Opened, points: Sequence[Point], warmup: int, calls: int) -> list[dict[str, Any]]:
-    """Return a row of the latency table for every point, without its peak memory and its difference.
+    """Return a row of the latency table for every point, without peak memory and difference.
 
     Args:
-        opened: the model in its backend; its tokenizer says which inputs there are and which tokens.
+        opened: the model in its backend, with its tokenizer, which defines the inputs.
         points: (batch size, length).
-        warmup: calls before the clock starts, at each point; torch.compile compiles in the first.
-        calls: calls that are timed, at each point.
+        warmup: number of calls before timing, per point; torch.compile compiles in the first.
+        calls: number of timed calls, per point.
     """
     backend, device = opened.place
     where = {
@@ -47,9 +47,9 @@ def latency_rows(opened: Opened, points: Sequence[Point], warmup: int, calls: in
 
 @torch.inference_mode()
 def time_calls(call: Callable[[], Any], device: str, warmup: int, calls: int, watch: Watch) -> list[float]:
-    """Return the wall time of each call in ms, from its start until its result is there, with nothing else queued.
+    """Return the wall-clock time of each call in ms, from its start until its result is available.
 
-    `watch` measures what other processes use during the timed calls.
+    `watch` measures the use of the cores by other processes during the timed calls.
     """
     wait: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else lambda: None
     for _ in range(warmup):
@@ -66,7 +66,7 @@ def time_calls(call: Callable[[], Any], device: str, warmup: int, calls: int, wa
 
 
 def summary(times: Sequence[float], batch_size: int) -> dict[str, Any]:
-    """Return the raw times (ms) and what is derived of them, as columns of the latency table."""
+    """Return the raw times (ms) and their statistics, as columns of the latency table."""
     mean = float(np.mean(times))
     p50, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]))
     return {
@@ -82,7 +82,7 @@ def summary(times: Sequence[float], batch_size: int) -> dict[str, Any]:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Collect garbage now rather than during a timed call."""
+    """Collect garbage before, and not during, timed calls."""
     gc.collect()
     before = gc.isenabled()
     gc.disable()

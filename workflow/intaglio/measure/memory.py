@@ -1,4 +1,4 @@
-"""Peak memory of inference: model and activations, without what the libraries occupy by being imported."""
+"""Peak memory of inference: model and activations, without the memory of imported libraries."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from intaglio.measure.resident import Peaks, resident_peaks
 
 
 class Measuring:
-    """Processes that measure memory, one a backend."""
+    """Processes that measure memory, one per backend."""
 
     def __init__(self, checkpoint: Path, running: dict[str, Future[Peaks]]) -> None:
         self._checkpoint = checkpoint
         self._running = running
 
     def wait(self) -> None:
-        """Wait until nothing is measured any more."""
+        """Wait until all processes have finished."""
         wait(self._running.values())
 
     def peaks(self, backend: str) -> Peaks:
-        """Wait for a backend's process, and return the peak at each point in MB.
+        """Wait for a backend's process; return its peak at each point, in MB.
 
         Raises:
-            UserError: that process was killed.
+            UserError: the process was killed.
         """
         try:
             return self._running[backend].result()
         except BrokenProcessPool as error:
             raise UserError(
-                f"{self._checkpoint}: the process that measures memory was killed, likely for want of memory; "
+                f"{self._checkpoint}: the process that measures memory was killed, probably for lack of memory; "
                 "give the job more (resources.memory_mb) or take smaller profile.batch_sizes"
             ) from error
 
@@ -49,11 +49,11 @@ class Measuring:
 def cpu_memory(
     backends: Sequence[str], checkpoint: Path, export: Path, tokenizer: Any, points: Sequence[Point], threads: int
 ) -> Iterator[Measuring]:
-    """Measure the peak resident memory at each point, above that of a process without a model, while others compute.
+    """Within this context, measure the peak resident memory at each point, above that of a process without model.
 
-    Each backend is measured in a process of its own, because a process keeps what it once had. None where the kernel
-    cannot reset its high-water mark (it is Linux's /proc/self/clear_refs). What compiling takes, or reading a graph,
-    does not count.
+    Each backend has its own process, because a process keeps memory that it has used. Peaks are None if the kernel
+    cannot reset its high-water mark (Linux's /proc/self/clear_refs). Memory for compiling, or for reading a graph, does
+    not count.
     """
     inputs = {point: _arrays(tokenizer, point) for point in points}
     first = _arrays(tokenizer, (1, 1))
@@ -72,7 +72,7 @@ def _arrays(tokenizer: Any, point: Point) -> Arrays:
 
 
 def cuda_peaks(model: Opened, points: Sequence[Point]) -> Peaks:
-    """Return the peak of the GPU memory that torch allocates at each point, in MB, the model's own included."""
+    """Return the peak GPU memory that torch allocates at each point, in MB, including the model."""
     peaks: Peaks = {}
     for point in points:
         _call_twice(model, point)

@@ -1,4 +1,4 @@
-"""How good predictions are, as rows of the metrics table."""
+"""Metrics of predictions, as rows of the metrics table."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def metric_rows(task: Mapping[str, Any], targets: _Integers, outputs: NDArray[An
 
     Args:
         task: the content of the data's task.json.
-        targets: true classes, [examples], indices into the task's labels; at least one example.
-        outputs: [examples, outputs].
+        targets: true classes, [examples], as indices of the task's labels; at least one example.
+        outputs: outputs of the model, [examples, outputs].
 
     Returns:
-        Rows with metric, label, predicted, value, primary: one a metric and the loss, then `per_class`, then
-        `confusion_counts`.
+        Rows with metric, label, predicted, value, primary: one per metric and one for the loss, then `per_class`, then
+            `confusion_counts`.
 
     Raises:
-        UserError: a label outside the classes, or a primary metric that the task does not have.
+        UserError: a target is not one of the classes, or the task does not have the primary metric.
     """
     kind, classes, names, primary = kind_of(task), classes_of(task), task["labels"], task["metric"]
     wanted = kind.outputs(classes)
@@ -52,7 +52,7 @@ def metric_rows(task: Mapping[str, Any], targets: _Integers, outputs: NDArray[An
 
 
 def never_predicted(targets: _Integers, predictions: _Integers, names: Sequence[str]) -> list[str]:
-    """Return the classes that occur and are never predicted."""
+    """Return the classes that occur but are never predicted."""
     missing = sorted(set(targets.tolist()) - set(predictions.tolist()))
     return [names[index] for index in missing]
 
@@ -60,7 +60,7 @@ def never_predicted(targets: _Integers, predictions: _Integers, names: Sequence[
 def cross_entropy(labels: _Integers, logits: NDArray[Any]) -> float:
     """Return the mean negative log-likelihood (natural logarithm) of the true classes.
 
-    Not scikit-learn's log_loss: it clips probabilities, which hides how wrong a confident model is.
+    scikit-learn's log_loss is not used: it clips probabilities, which hides how wrong a confident model is.
     """
     likelihood = log_softmax(logits.astype(np.float64), axis=1)
     return float(-likelihood[np.arange(len(labels)), labels].mean())
@@ -69,8 +69,8 @@ def cross_entropy(labels: _Integers, logits: NDArray[Any]) -> float:
 def per_class(labels: _Integers, predictions: _Integers, names: Sequence[str]) -> list[_Row]:
     """Return class_precision, class_recall, class_f1 and class_accuracy of every class.
 
-    class_accuracy is of the class against the rest: the share of examples, of any class, for which "is it this class?"
-    is answered correctly.
+    class_accuracy is the accuracy of the class against the rest: the share of all examples for which "is it this
+    class?" is answered correctly.
     """
     declared = list(range(len(names)))
     precision, recall, f1, _ = sk.precision_recall_fscore_support(
@@ -86,7 +86,7 @@ def per_class(labels: _Integers, predictions: _Integers, names: Sequence[str]) -
 
 
 def confusion_counts(labels: _Integers, predictions: _Integers, names: Sequence[str]) -> list[_Row]:
-    """Return how many examples of every true class were taken for every class."""
+    """Return, for every true class and every predicted class, the number of examples."""
     matrix = sk.confusion_matrix(labels, predictions, labels=list(range(len(names))))
     return [
         _row("confusion", matrix[true, predicted], label=names[true], predicted=names[predicted])

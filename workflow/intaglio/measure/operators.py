@@ -1,4 +1,4 @@
-"""Where the time goes: a table of operators, from the profiler of its backend."""
+"""Time by operator, from the profiler of a model's backend."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _Row = dict[str, Any]
 
 @torch.inference_mode()
 def operator_rows(opened: Opened, point: Point, warmup: int) -> list[_Row]:
-    """Return the operators of `PASSES` calls, the costliest first.
+    """Return the operators of `PASSES` calls, the most expensive first.
 
-    Profiling slows every operator by some microseconds: the shares are to be read, not the total. On a CPU it is the
-    time of the operators themselves, on a GPU that of the kernels that they launched.
+    Profiling slows every operator by some microseconds, so only the shares are meaningful, not the total. On a CPU,
+    time is that of the operators; on a GPU, that of the kernels that they launch.
 
     Args:
         opened: the model in its backend.
         point: (batch size, length).
-        warmup: calls before.
+        warmup: number of calls before profiling.
     """
     inputs = random_inputs(opened.tokenizer, point, opened.place.device)
     operators = backend(opened.place.backend).operators(opened.model, inputs, warmup, PASSES)

@@ -1,4 +1,4 @@
-"""Where a checkpoint can run: the backends of a study on the devices of this machine."""
+"""The places in which a checkpoint can run: the backends of a study on the devices of this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """What computes: a backend, by its name in profile.backends, on a device."""
+    """A backend, by its name in profile.backends, and a device."""
 
     backend: str
     device: str
@@ -28,13 +28,13 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Opened:
-    """A model in a backend.
+    """A model opened in a backend.
 
     Attributes:
         place: the backend and the device.
-        model: called with input_ids, attention_mask and, where the tokenizer makes them, token_type_ids (int64,
-            [batch, length], on the device); its output has `logits` ([batch, labels]).
-        tokenizer: the checkpoint's.
+        model: called with input_ids, attention_mask and, if the tokenizer makes them, token_type_ids (int64, [batch,
+            length], on the device); its output has `logits` ([batch, labels]).
+        tokenizer: the checkpoint's tokenizer.
     """
 
     place: Place
@@ -48,7 +48,7 @@ def devices(wanted: Sequence[str]) -> list[str]:
 
 
 def places_of(checkpoint: Checkpoint, backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
-    """Return where a checkpoint can run; say in one line what is left out.
+    """Return the places in which a checkpoint can run, and log in one line which are left out.
 
     Raises:
         UserError: none of the backends runs it.
@@ -68,7 +68,7 @@ def places_of(checkpoint: Checkpoint, backends: Sequence[str], devices: Sequence
 
 
 def places(backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
-    """Return which of the wanted backends can run on which device; say in one line what this machine lacks."""
+    """Return the wanted backends on the devices that they support, and log in one line what this machine lacks."""
     found = [Place(name, device) for device in devices for name in backends if device in backend(name).devices]
     missing = {name: backend(name).missing() for name in dict.fromkeys(place.backend for place in found)}
     for name, what in missing.items():
@@ -78,26 +78,26 @@ def places(backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
 
 
 def reference(checkpoint: Checkpoint) -> Place:
-    """Return with what the others are compared: the first backend that runs a checkpoint on the CPU."""
+    """Return the place that others are compared with: the first backend that runs a checkpoint on the CPU."""
     on_cpu = (name for name in REGISTRY if "cpu" in backend(name).devices)
     return Place(next(name for name in on_cpu if backend(name).refusal(checkpoint) is None), "cpu")
 
 
 def remedy(checkpoint: Checkpoint, backends: Sequence[str]) -> str:
-    """Return what to add to a study of these backends so that a checkpoint runs."""
+    """Return what to add to a study with these backends so that a checkpoint can run."""
     name = reference(checkpoint).backend
     return "add cpu to profile.devices" if name in backends else f"add {name}"
 
 
 @contextmanager
 def opened(place: Place, checkpoint: Checkpoint, export: Path, threads: int) -> Iterator[Opened]:
-    """Open a checkpoint in a backend; on leaving, give its memory and its threads back.
+    """Open a checkpoint in a backend; on leaving, free its memory and its threads.
 
     Args:
         place: the backend and the device.
-        checkpoint: what was trained.
-        export: the [export] artifact made of it.
-        threads: of ONNX Runtime; torch has those of `cpu_threads`.
+        checkpoint: the trained model.
+        export: the [export] artifact of the checkpoint.
+        threads: of ONNX Runtime; `cpu_threads` sets torch's.
 
     Raises:
         UserError: an artifact is damaged.

@@ -1,4 +1,4 @@
-"""The profile of a checkpoint: memory, latency and operators in every backend, each in a pass of its own."""
+"""The profile of a checkpoint: memory, latency and operators in every backend, in separate passes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from intaglio.study.schema import Profile
 
 _Row = dict[str, Any]
 _log = logging.getLogger(__name__)
-# Batch size and length at which logits are compared; shorter where the study is.
+# Batch size and length for the comparison of logits; shorter if the study's lengths are.
 CHECKED = (4, 128)
 
 
@@ -34,15 +34,15 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
 
     Args:
         checkpoint: a [checkpoint] artifact.
-        export: the [export] artifact made of it: what ONNX Runtime executes.
-        options: what is measured; a device that the machine does not have is left out, and so is torch.compile where
-            nothing can compile.
-        output: where the artifact shall stand; its manifest's `disturbed` is the largest percentage of the cores that
-            other processes took while something was timed, null where that is at most `DISTURBED`.
+        export: the [export] artifact of the checkpoint, which ONNX Runtime executes.
+        options: what to measure; devices that the machine lacks are left out, and torch.compile if there is no
+            compiler.
+        output: the artifact to write; its manifest's `disturbed` is the largest percentage of the cores that other
+            processes used while something was timed, null if it is at most `DISTURBED`.
 
     Raises:
-        UserError: an artifact is damaged, a length is beyond the model's positions, nothing that was asked for is
-            there, or an integer model computes something else in one of the backends.
+        UserError: an artifact is damaged, a length exceeds the model's positions, none of the requested backends is
+            available, or an integer model gives other results in one of the backends.
     """
     opened = Checkpoint(checkpoint)
     opened.check_length(max(options.lengths), "profile.lengths")
@@ -71,10 +71,10 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
 def _models(
     checkpoint: Checkpoint, export: Path, options: Profile, present: list[str], threads: int
 ) -> Iterator[tuple[Opened, float, Peaks | None]]:
-    """Yield the model in every backend that is there, to be timed at once: nothing else computes meanwhile.
+    """Yield the model in every available backend, to be timed immediately: nothing else computes meanwhile.
 
     Yields:
-        The model, how far its logits are from the reference's, and its peak memory where that is a CPU's.
+        The model, the difference of its logits to the reference's, and its peak memory on a CPU.
     """
     wanted = places_of(checkpoint, options.backends, present)
     on_cpu = [place.backend for place in wanted if place.device == "cpu"]
@@ -95,21 +95,21 @@ def _models(
 
 
 def _disturbed(latency: list[_Row]) -> float | None:
-    """Return the largest share of the cores that others took while a row was timed; None where it does not matter."""
+    """Return the largest share of the cores that others used while a row was timed; None if it is negligible."""
     busiest = max(latency, key=lambda row: float(row["busy"]))
     if busiest["busy"] <= DISTURBED:
         return None
     _log.warning(
-        "other processes took %.0f %% of the cores while %s was timed: its times are not to be trusted",
+        "other processes took %.0f %% of the cores while %s was timed: its times are not reliable",
         *(busiest["busy"], busiest["backend"]),
     )
     return float(busiest["busy"])
 
 
 def _measured(model: Opened, options: Profile, peaks: Peaks | None) -> tuple[list[_Row], list[_Row]]:
-    """Return the rows of the latency table, peak memory included, and of the operators' table.
+    """Return the rows of the latency table, including peak memory, and of the operators table.
 
-    `peaks` are those of a CPU; on a GPU they are measured here.
+    `peaks` are for a CPU; on a GPU they are measured here.
     """
     points = grid(options.batch_sizes, options.lengths)
     peaks = cuda_peaks(model, points) if peaks is None else peaks

@@ -1,6 +1,6 @@
-"""What a process measures of its own memory: that of one model in one backend on the CPU.
+"""Measurement of a process's own memory, for one model in one backend on the CPU.
 
-Nothing here imports torch: a process that runs a graph in ONNX Runtime needs none.
+This module does not import torch: a process that runs a graph in ONNX Runtime does not need it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from intaglio.measure.backends import backend
 from intaglio.measure.backends.base import Arrays
 
-# Peak memory in MB by batch size and length; None where the kernel cannot reset its high-water mark.
+# Peak memory in MB by batch size and length; None if the kernel cannot reset its high-water mark.
 Peaks = dict[tuple[int, int], float | None]
 
 
@@ -27,23 +27,23 @@ def resident_peaks(
     points: Mapping[tuple[int, int], Arrays],
     threads: int,
 ) -> Peaks:
-    """Return the peak resident memory at each point in MB, above that of this process without a model.
+    """Return the peak resident memory at each point in MB, above that of this process without the model.
 
     Args:
-        name: of the backend.
+        name: name of the backend.
         checkpoint: a [checkpoint] artifact.
-        export: the [export] artifact made of it.
-        first: inputs of the calls that come before all measurements.
+        export: the [export] artifact of the checkpoint.
+        first: inputs of the calls before all measurements.
         points: inputs of each point, measured in this order.
-        threads: CPU threads.
+        threads: number of CPU threads.
 
     Returns:
         Peaks by point.
     """
-    # Others may compute at the same time: threads that wait for work shall not take the cores from them. It must be
-    # set before torch is imported.
+    # Other processes may compute at the same time: waiting threads must not take cores from them. This has to be set
+    # before torch is imported.
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    # Once for nothing: what loading imports and the first call sets up belongs to the baseline.
+    # A first round, so that imports by loading and set-up by the first call belong to the baseline.
     executes = backend(name)
     _twice(executes.open_resident(checkpoint, export, threads), first)
     executes.forget()
@@ -53,7 +53,7 @@ def resident_peaks(
     call = executes.open_resident(checkpoint, export, threads)
     peaks: Peaks = {}
     for point, inputs in points.items():
-        # The first calls compile, or find out which memory the graph needs.
+        # The first calls compile, or determine the memory that the graph needs.
         _twice(call, inputs)
         reset_peak()
         _twice(call, inputs)
@@ -67,7 +67,7 @@ def _twice(call: Callable[[Arrays], Any], inputs: Arrays) -> None:
 
 
 def reset_peak() -> bool:
-    """Give freed memory back to the system and forget the peak so far; False where the kernel cannot."""
+    """Return freed memory to the system and reset the peak; False if the kernel cannot."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -1,6 +1,6 @@
-"""What executes a model: one class a backend, imported when it is asked for.
+"""Backends, which execute a model: one class each, imported on request.
 
-Nothing here imports torch: a process that only runs a graph in ONNX Runtime needs none.
+This module does not import torch: a process that only runs a graph in ONNX Runtime does not need it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from importlib import import_module
 
 from intaglio.measure.backends.base import Backend
 
-# Module and class by the name in profile.backends. The first one that runs a checkpoint on the CPU is the reference,
-# with which the others are compared.
+# Module and class by the name in profile.backends. The first one that runs a checkpoint on the CPU is the reference for
+# the comparison of results.
 REGISTRY: Mapping[str, str] = {
     "torch": "eager.Eager",
     "torch.compile": "compiled.Compiled",

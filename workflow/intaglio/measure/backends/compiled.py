@@ -1,4 +1,4 @@
-"""PyTorch compiled by torch.compile, for every shape of the inputs anew."""
+"""PyTorch with torch.compile, compiled anew for every shape of the inputs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from intaglio.measure.backends.eager import Eager
 
 
 class CompiledModule:
-    """A torch module that is compiled for every shape of its inputs anew, and for that one alone.
+    """A torch module that is compiled for each shape of its inputs, and only for that shape.
 
-    Left to itself, torch keeps a few shapes and runs the next ones uncompiled.
+    By default, torch would keep a few shapes and run further ones uncompiled.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -24,11 +24,11 @@ class CompiledModule:
         self._shape: torch.Size | None = None
 
     def __call__(self, **inputs: torch.Tensor) -> Any:
-        """Call the program for these inputs, after compiling it where the last call's shape was another."""
+        """Call the program for these inputs; compile it first if the shape differs from the last call's."""
         shape = inputs["input_ids"].shape
         if shape != self._shape:
             torch.compiler.reset()
-            # In place, as the module itself would have it: the integer model compiles one layer for all.
+            # In place, as the module's own method defines it: the integer model compiles one program for all layers.
             self.module.compile(dynamic=False)
             self._shape = shape
         return self.module(**inputs)
@@ -38,13 +38,13 @@ class Compiled(Eager):
     """torch.compile."""
 
     def missing(self) -> str | None:
-        """See Backend."""
+        """See `Backend`."""
         names = (os.environ.get("CXX", ""), "g++", "clang++")
         return None if any(shutil.which(name) for name in names if name) else "no C++ compiler (g++ or clang++)"
 
     def failure(self, error: Exception) -> str | None:
-        """See Backend."""
-        # Only where something was compiled: it takes as long to import as torch itself.
+        """See `Backend`."""
+        # Only if something was compiled, since the import takes as long as torch's own.
         from torch._dynamo.exc import TorchDynamoException
 
         if not isinstance(error, TorchDynamoException):
@@ -52,14 +52,14 @@ class Compiled(Eager):
         return (str(error).splitlines() or [type(error).__name__])[0]
 
     def open(self, checkpoint: Checkpoint, export: Path, device: str, threads: int) -> Any:
-        """See Backend."""
+        """See `Backend`."""
         return CompiledModule(super().open(checkpoint, export, device, threads))
 
     def forget(self) -> None:
-        """See Backend."""
+        """See `Backend`."""
         torch.compiler.reset()
         super().forget()
 
     def module(self, model: Any) -> torch.nn.Module:
-        """See Eager."""
+        """See `Eager`."""
         return super().module(model.module)

@@ -1,4 +1,4 @@
-"""PyTorch as it is: transformers' model, the float encoder, or for an integer checkpoint its integers."""
+"""PyTorch in eager mode: transformers' model, the float encoder, or the integers of an integer checkpoint."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from intaglio.measure.backends.base import Arrays, Backend, Operators, Tensors
 
 
 def torch_module(checkpoint: Checkpoint, device: str = "cpu") -> torch.nn.Module:
-    """Return what PyTorch executes of a checkpoint: its float model, or for an integer one integers.
+    """Return the module that PyTorch executes: a checkpoint's float model, or its integer model.
 
     Raises:
         UserError: the checkpoint is damaged.
     """
     module: torch.nn.Module = checkpoint.load(device)
     if isinstance(module, Encoder) and module.shape.integer:
-        # On the device already: which kernels it takes depends on where the weights are.
+        # On the device already, since the choice of kernels depends on the device of the weights.
         return integer_model(module)
     return module
 
@@ -32,18 +32,18 @@ class Eager(Backend):
     """PyTorch, operator by operator."""
 
     def refusal(self, checkpoint: Checkpoint) -> str | None:
-        """See Backend."""
+        """See `Backend`."""
         return "only onnxruntime runs a model of 8 bits" if checkpoint.kind == "graph" else None
 
     def open(self, checkpoint: Checkpoint, export: Path, device: str, threads: int) -> Any:
-        """See Backend."""
+        """See `Backend`."""
         return torch_module(checkpoint, device)
 
     def open_resident(self, path: Path, export: Path, threads: int) -> Callable[[Arrays], Any]:
-        """See Backend."""
+        """See `Backend`."""
         torch.set_num_threads(threads)
         model = self.open(Checkpoint(path), export, "cpu", threads)
-        # Loading maps the file, so a row of the embeddings takes memory only once it is used.
+        # Loading maps the file, so rows of the embeddings take memory only once they are used.
         module = self.module(model)
         for tensor in (*module.parameters(), *module.buffers()):
             tensor.sum()
@@ -55,27 +55,28 @@ class Eager(Backend):
         return call
 
     def forget(self) -> None:
-        """See Backend."""
+        """See `Backend`."""
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
     def operators(self, model: Any, inputs: Tensors, warmup: int, passes: int) -> Operators:
-        """See Backend; on a GPU the time is that of the kernels that the operators launched."""
+        """See `Backend`; on a GPU, time is that of the kernels that the operators launch."""
         on_gpu = inputs["input_ids"].is_cuda
         for _ in range(warmup):
             model(**inputs)
-        # What torch.profiler is made of, without its schedules and exports, for which it imports the whole compiler.
+        # The core of torch.profiler, without its schedules and exports, which import the whole compiler.
         with profiled(use_device="cuda" if on_gpu else None, use_kineto=True) as profiler:
             for _ in range(passes):
                 model(**inputs)
             if on_gpu:
                 torch.cuda.synchronize()
-        # On a GPU the kernels are listed too, beside the operators that launched them: counted once, with these.
+        # On a GPU, kernels are listed in addition to the operators that launch them; they count once, with the
+        # operators.
         events = [event for event in profiler.key_averages() if event.device_type.name == "CPU"]
         return {event.key: (event.count, _self_time_ms(event, on_gpu)) for event in events}
 
     def kernel(self, model: Any, operators: Mapping[str, float]) -> str:
-        """See Backend."""
+        """See `Backend`."""
         module = self.module(model)
         if isinstance(module, IntegerModel):
             return ", ".join(module.kernels())

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: it executes the exported file."""
+"""ONNX Runtime on the CPU, which executes the exported file."""
 
 from __future__ import annotations
 
@@ -15,35 +15,34 @@ from intaglio.onnx.session import MODEL, open_session
 if TYPE_CHECKING:
     from intaglio.checkpoint import Checkpoint
 
-# What operators that multiply matrices have in their names: MatMul, MatMulIntegerToFloat, QGemm, QAttention, ...
+# Parts of the names of operators that multiply matrices: MatMul, MatMulIntegerToFloat, QGemm, QAttention, ...
 _PRODUCTS = ("MatMul", "Gemm", "Attention")
-# A kernel is named that takes this share of all products' time.
+# Kernels are named if they take at least this share of all products' time.
 _NAMED = 0.1
 
 
 class OnnxRuntime(Backend):
-    """An exported graph in ONNX Runtime; of 8 bits, too."""
+    """An exported graph in ONNX Runtime, also of 8 bits."""
 
     devices = ("cpu",)
 
     def open(self, checkpoint: Checkpoint, export: Path, device: str, threads: int) -> Any:
-        """See Backend."""
+        """See `Backend`."""
         from intaglio.onnx.runtime import OnnxModel
 
         return OnnxModel(open_session(export / MODEL, threads))
 
     def open_resident(self, path: Path, export: Path, threads: int) -> Callable[[Arrays], Any]:
-        """See Backend; it imports no torch."""
+        """See `Backend`; it imports no torch."""
         session = open_session(export / MODEL, threads)
         names = [given.name for given in session.get_inputs()]
         return lambda inputs: session.run(["logits"], {name: inputs[name] for name in names})
 
     def operators(self, model: Any, inputs: Tensors, warmup: int, passes: int) -> Operators:
-        """See Backend; operators have the names of their types."""
+        """See `Backend`; operators are named by their types."""
         import onnxruntime
 
-        # Only a new session can be profiled: with the options of the one that was timed, and the graph that it was
-        # given, a path or bytes.
+        # Only a new session can be profiled; it has the options and the graph (a path or bytes) of the timed one.
         graph = model.session._model_path or model.session._model_bytes
         options = model.session.get_session_options()
         with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +56,7 @@ class OnnxRuntime(Backend):
         return recorded_operators(events, passes)
 
     def kernel(self, model: Any, operators: Mapping[str, float]) -> str:
-        """See Backend; the operators that take at least a tenth of all products' time, the costliest first."""
+        """See `Backend`; the operators that take at least a tenth of all products' time, the most expensive first."""
         products = {name: time for name, time in operators.items() if any(part in name for part in _PRODUCTS)}
         total = sum(products.values())
         costliest = sorted(products, key=lambda name: -products[name])
@@ -68,8 +67,8 @@ def recorded_operators(events: list[dict[str, Any]], passes: int) -> Operators:
     """Return calls and self time (ms) by operator type, in the last runs that ONNX Runtime's profiler recorded.
 
     Args:
-        events: content of its file: `ts` and `dur` in microseconds, a `model_run` around the nodes of each run.
-        passes: how many runs, counted from the end.
+        events: content of its file: `ts` and `dur` in microseconds, and a `model_run` around the nodes of each run.
+        passes: number of runs, counted from the end.
     """
     runs = sorted(event["ts"] for event in events if event.get("name") == "model_run")
     start = runs[-passes]
@@ -77,7 +76,7 @@ def recorded_operators(events: list[dict[str, Any]], passes: int) -> Operators:
     calls: dict[str, int] = defaultdict(int)
     times: dict[str, float] = defaultdict(float)
     around: list[tuple[float, str]] = []
-    # The nodes of a branch or a loop lie within the time of the node that has it. A parent starts first.
+    # The time of a branch's or a loop's nodes is included in that of its own node. Parents start first.
     for event in sorted(nodes, key=lambda event: (event["ts"], -event["dur"])):
         if event["ts"] < start:
             continue

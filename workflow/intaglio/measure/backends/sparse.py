@@ -1,4 +1,4 @@
-"""PyTorch with 2:4 sparse weights in the format that the sparse tensor cores of NVIDIA GPUs take."""
+"""PyTorch with 2:4 sparse weights in the format of the sparse tensor cores of NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from intaglio.errors import UserError
 from intaglio.measure.backends.eager import Eager
 from intaglio.stages.masks import GROUP, GROUP_ZEROS
 
-# Ampere, whose tensor cores are the first to skip zeros.
+# Compute capability of Ampere, the first architecture with sparse tensor cores.
 _CAPABILITY = (8, 0)
-# Rows and columns that both libraries behind torch (cuSPARSELt and CUTLASS) take are multiples of this.
+# Both libraries behind torch (cuSPARSELt and CUTLASS) support numbers of rows and columns that are multiples of this.
 _BLOCK = 64
 
 
 def has_sparse_cores() -> bool:
-    """Tell whether there is a GPU that computes faster with 2:4 sparse weights."""
+    """Return whether there is a GPU with sparse tensor cores."""
     return torch.cuda.is_available() and torch.cuda.get_device_capability() >= _CAPABILITY
 
 
 def fitting_layers(model: Any) -> dict[str, nn.Linear]:
-    """Return the linear layers of a classifier whose weights are 2:4 sparse, and of a size that the kernels take.
+    """Return the linear layers of a classifier whose weights are 2:4 sparse and of a size that the kernels support.
 
     Raises:
-        UserError: the model's architecture is not known here.
+        UserError: the architecture is not supported.
     """
     return {name: layer for name, layer in linear_layers(model).items() if _fits(layer.weight.detach())}
 
@@ -42,17 +42,18 @@ def _fits(weight: torch.Tensor) -> bool:
 
 
 def semi_structured(model: Any, dtype: torch.dtype = torch.float16) -> Any:
-    """Bring a classifier to the GPU in 16 bits, its 2:4 sparse weights in the format of the sparse tensor cores.
+    """Move a classifier to the GPU in 16 bits, with its 2:4 sparse weights in the format of the sparse tensor cores.
 
     Args:
-        model: of transformers, or the encoder in floating point; changed in place, it cannot be trained or saved then.
+        model: transformers' model or the float encoder; changed in place, so that it cannot be trained or saved
+        afterwards.
         dtype: float16 or bfloat16.
 
     Returns:
-        The model, called as before; its logits are of `dtype`.
+        The model, called as before; its logits have the dtype `dtype`.
 
     Raises:
-        UserError: no such GPU, or no layer that the kernels take.
+        UserError: there is no such GPU, or no layer with a supported size.
     """
     if not has_sparse_cores():
         raise UserError("2:4 sparse kernels need an NVIDIA GPU of compute capability 8.0 or more, and there is none")
@@ -67,25 +68,25 @@ def semi_structured(model: Any, dtype: torch.dtype = torch.float16) -> Any:
 
 
 class Sparse(Eager):
-    """2:4 sparse kernels in 16 bits, for models with this pattern."""
+    """2:4 sparse kernels in 16 bits, for models with 2:4 sparse weights."""
 
     devices = ("cuda",)
 
     def missing(self) -> str | None:
-        """See Backend."""
+        """See `Backend`."""
         return None if has_sparse_cores() else "no GPU of compute capability 8.0 or more"
 
     def refusal(self, checkpoint: Checkpoint) -> str | None:
-        """See Backend."""
+        """See `Backend`."""
         reason = super().refusal(checkpoint)
         if reason is None and not fitting_layers(checkpoint.load()):
             return f"no linear layer is 2:4 sparse with sizes that divide by {_BLOCK}"
         return reason
 
     def open(self, checkpoint: Checkpoint, export: Path, device: str, threads: int) -> Any:
-        """See Backend."""
+        """See `Backend`."""
         return semi_structured(checkpoint.load())
 
     def kernel(self, model: Any, operators: Mapping[str, float]) -> str:
-        """See Backend."""
+        """See `Backend`."""
         return f"{super().kernel(model, operators)}, 2:4 sparse"
