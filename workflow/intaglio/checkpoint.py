@@ -1,6 +1,6 @@
-"""The [checkpoint] artifact that every stage leaves: the model, its tokenizer, how it was trained, its curves.
+"""The [checkpoint] artifact that every stage makes: a model with its tokenizer, training record and training history.
 
-`Checkpoint` opens one: it is verified and its config.json is read once, and everybody asks it what it is.
+`Checkpoint` opens an artifact: it is verified, and its config.json is read once, for all who need it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from intaglio.onnx.session import MODEL, open_session
 TRAINING_RECORD = "training.json"
 HISTORY = "history.parquet"
 Kind = Literal["transformers", "encoder", "graph"]
-# Model types whose positions start behind the padding index, as fairseq's did, so that many are lost.
+# Model types whose positions start after the padding index, as in fairseq, so that the ones before are unused.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "ibert", "mpnet"}
 
 
@@ -37,11 +37,11 @@ class Checkpoint:
 
     Attributes:
         path: its folder.
-        about: facts of its manifest.
+        about: the facts in its manifest.
         described: the content of its config.json.
-        kind: `transformers` (a model of transformers), `encoder` (Intaglio's, cut or quantized) or `graph` (8 bits,
-            for ONNX Runtime alone).
-        integers: operations that the encoder computes on integers; empty for the other kinds.
+        kind: `transformers` (a transformers model), `encoder` (Intaglio's, cut or quantized) or `graph` (8 bits, only
+            for ONNX Runtime).
+        integers: operations that run on integers; empty for kinds other than `encoder`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,7 +62,7 @@ class Checkpoint:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether it computes on integers, in an encoder or in a graph of 8 bits."""
+        """Whether it computes on integers, in an encoder or in an 8-bit graph."""
         return bool(self.integers) or self.kind == "graph"
 
     @property
@@ -78,18 +78,18 @@ class Checkpoint:
 
     @property
     def longest_input(self) -> int | None:
-        """Tokens that it can take at most; None where its config does not say."""
+        """Largest number of tokens that it can take; None if its configuration does not define it."""
         return longest_input(self.described)
 
     def check_length(self, length: int, key: str) -> None:
-        """Refuse sequences that are longer than the model's positions.
+        """Refuse sequences that are too long for the model's positions.
 
         Args:
-            length: tokens.
-            key: of the study, which asks for them.
+            length: number of tokens.
+            key: key of the study that sets the length, for the message.
 
         Raises:
-            UserError: they are.
+            UserError: the sequences are too long.
         """
         limit = self.longest_input
         if limit is not None and length > limit:
@@ -97,10 +97,10 @@ class Checkpoint:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """How it was trained, the content of its training.json.
+        """The training record, which is the content of training.json.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no training.json.
         """
         if not (self.path / TRAINING_RECORD).is_file():
             raise UserError(f"{self}: no {TRAINING_RECORD}; delete the folder and run again")
@@ -113,22 +113,22 @@ class Checkpoint:
         return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
 
     def config(self) -> Any:
-        """Return its transformers configuration, a fresh object."""
+        """Return a new object of its transformers configuration."""
         return transformers_config(self.described)
 
     def load(self, device: str | torch.device = "cpu", config: Any = None) -> Any:
         """Return its model in evaluation mode.
 
         Args:
-            device: where it shall be; a graph of 8 bits is on the CPU, whatever the device.
-            config: a transformers configuration to take for its own, of the same sizes and another dropout.
+            device: device of the model; an 8-bit graph is always on the CPU.
+            config: a transformers configuration to use in place of its own, with the same sizes; for another dropout.
 
         Returns:
-            A model that is called with input_ids, attention_mask and, where the tokenizer makes them, token_type_ids
+            A model that is called with input_ids, attention_mask and, if the tokenizer makes them, token_type_ids
             (int64, [batch, length]); its output has `logits` ([batch, labels]).
 
         Raises:
-            UserError: its file lacks weights that the model has.
+            UserError: the weights file lacks weights of the model.
         """
         if self.kind == "graph":
             return OnnxModel(open_session(self.path / MODEL, torch.get_num_threads()))
@@ -144,7 +144,7 @@ class Checkpoint:
             use_safetensors=True,
             output_loading_info=True,
         )
-        # Transformers would fill what is missing with random numbers and go on.
+        # transformers would initialize missing weights at random and continue.
         if report["missing_keys"]:
             raise UserError(
                 f"{self}: its weights file lacks {min(report['missing_keys'])!r}: not a fine-tuned classifier; "
@@ -154,7 +154,7 @@ class Checkpoint:
 
 
 def longest_input(described: Mapping[str, Any]) -> int | None:
-    """Return how many tokens a model can take at most, from the content of its config.json; None where it does not say.
+    """Return the largest number of tokens for a model, from the content of its config.json; None if it is not defined.
 
     A RoBERTa of 514 positions takes 512: the first two belong to padding.
     """
@@ -176,8 +176,8 @@ def write_checkpoint(
     """Write a [checkpoint].
 
     Args:
-        output: where it shall stand.
-        save: writes the model into a folder, as transformers' `save_pretrained` does.
+        output: the artifact to write.
+        save: writes the model into a folder, like transformers' `save_pretrained`.
         tokenizer: a transformers tokenizer.
         record: the content of training.json, JSON values.
         history: rows of `schemas.TRAINING_HISTORY`.

@@ -1,6 +1,6 @@
-"""The command line: one verb a pipeline step, each a reader of arguments for one function.
+"""The command line: one verb per pipeline step, each of which parses the arguments of one function.
 
-Imports stand within the verbs, so that those which need no torch start fast.
+Imports are inside the verbs, so that verbs without torch start fast.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from intaglio.logged import logged
 Arguments = argparse.Namespace
 _STAGES = {
     "finetune": "Fine-tune a pretrained model, in floating point.",
-    "distil": "Train a student to do what a fine-tuned model does.",
-    "prune": "Set weights of a fine-tuned model to zero and train what is left.",
-    "cut": "Cut heads and neurons out of a fine-tuned model and train what is left.",
+    "distil": "Train a smaller model to reproduce a fine-tuned one.",
+    "prune": "Set weights of a fine-tuned model to zero and train the others.",
+    "cut": "Cut heads and neurons out of a fine-tuned model and train the rest.",
     "quantize": "Quantize a fine-tuned model by training it on simulated integers.",
     "int8": "Quantize a fine-tuned model to 8 bits without training.",
 }
@@ -69,7 +69,7 @@ def _model(arguments: Arguments) -> None:
 
 
 def _check(arguments: Arguments) -> None:
-    """Check that models which are there already can give what a study wants of them."""
+    """Check existing models against the demands of a study."""
     from intaglio.models.demands import check_models
 
     check_models(arguments.options)
@@ -98,7 +98,7 @@ def _stage(arguments: Arguments) -> None:
 
 
 def _quiet() -> None:
-    """Spare the log a bar for every time that a model is loaded."""
+    """Turn off the progress bars for loading models, which would fill the log."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -130,7 +130,7 @@ def _profile(arguments: Arguments) -> None:
 
 
 def _plan(arguments: Arguments) -> None:
-    """Write what a study consists of: every run and where its results lie."""
+    """Write the plan of a study: every run and the folders of its results."""
     from intaglio.planning.plan import make_plan, write_plan
     from intaglio.study.load import load
 
@@ -154,7 +154,7 @@ def _summarize(arguments: Arguments) -> None:
 
 
 def _pages(arguments: Arguments) -> None:
-    """Write a study's tables for people, as Markdown and HTML."""
+    """Write the pages of a study's report, as Markdown and HTML."""
     from intaglio.report.pages import write_pages
 
     write_pages(arguments.summary, arguments.output)
@@ -176,7 +176,7 @@ def _schema(arguments: Arguments) -> None:
 
 
 def _submit(arguments: Arguments) -> int:
-    """Run a target of the workflow in one allocation of the cluster, and wait for it."""
+    """Run a target of the workflow as one cluster job, and wait for it."""
     from intaglio.cluster.submit import submit
 
     options = {name: value for name, value in vars(arguments).items() if name not in ("verb", "run", "target", "log")}
@@ -185,7 +185,7 @@ def _submit(arguments: Arguments) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="intaglio", description=__doc__.splitlines()[0])
-    parser.add_argument("--log", type=Path, help="write what is printed to this file too")
+    parser.add_argument("--log", type=Path, help="also write the output to this file")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(run: Callable[[Arguments], int | None], *names: str, name: str = "", help: str = "") -> Any:
@@ -201,20 +201,20 @@ def _parser() -> argparse.ArgumentParser:
     verb(_check, "options")
     verb(_fetch, "options", "output")
     for run in (_data, _model):
-        verb(run, "options", "output").add_argument("--source", type=Path, help="fetched source; none for own files")
+        verb(run, "options", "output").add_argument("--source", type=Path, help="fetched source; not for own files")
     for name, help in _STAGES.items():
         start = "model" if name == "finetune" else "parent"
         added = verb(_stage, start, "data", "options", "seed", "max-length", "work", "output", name=name, help=help)
         if name not in ("finetune", "int8"):
-            added.add_argument("--teacher", type=Path, help="checkpoint that teaches")
+            added.add_argument("--teacher", type=Path, help="checkpoint of the teacher")
         if name == "distil":
-            added.add_argument("--student", type=Path, help="pretrained model; none for the teacher's layers")
+            added.add_argument("--student", type=Path, help="pretrained model to train, not the parent's layers")
     verb(_evaluate, "checkpoint", "data", "max-length", "output")
     verb(_export, "checkpoint", "output")
     verb(_profile, "checkpoint", "export", "options", "output")
     verb(_study).add_argument("file", type=Path, help="study file")
     verb(_plan, "options", "output")
-    verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="take what there is")
+    verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="accept missing results")
     for run in (_pages, _plot):
         verb(run, "summary", "output")
     verb(_schema, "schema", "reference")
@@ -223,20 +223,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_submit(added: argparse.ArgumentParser) -> None:
-    added.add_argument("target", help="file, folder or rule name that Snakemake shall make")
+    added.add_argument("target", help="file, folder or rule for Snakemake to make")
     added.add_argument("--configfile", type=Path, help="study file (config.yaml)")
-    added.add_argument("--partition", help="the cluster's default when absent")
-    added.add_argument("--account", help="the user's default when absent")
+    added.add_argument("--partition", help="partition of the job (the cluster's default)")
+    added.add_argument("--account", help="account to charge (the user's default)")
     added.add_argument("--gpus", type=int, default=1)
     added.add_argument("--cpus", type=int, default=4)
     added.add_argument("--memory-gb", type=int, default=16)
     added.add_argument("--minutes", type=int, default=240)
     added.add_argument("--log-folder", type=Path, default=Path("logs/submit"))
-    added.add_argument("--local", action="store_true", help="here, even where there is SLURM")
+    added.add_argument("--local", action="store_true", help="run on this machine even if there is SLURM")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a verb; a mistake in the input is one line on stderr and the status 2."""
+    """Run a verb; a mistake in the input gives one line on stderr and exit status 2."""
     arguments = _parser().parse_args(argv)
     with logged(arguments.log):
         try:
@@ -252,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _record(arguments: Arguments, error: str) -> None:
-    """Leave the reason of a failed training where the tables look for it."""
+    """Record the reason of a failed training for the summary."""
     if getattr(arguments, "work", None):
         from intaglio.training.resume import record_failure
 

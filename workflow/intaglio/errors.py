@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend: it is shown as one line, never as a traceback."""
+"""The exception for mistakes that a user can correct, shown as one line and never as a traceback."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do, in one line."""
+    """An error message for the user: what is wrong, where, and what to do, in one line."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Suggest the closest of the known names, as the tail of an error message."""
+    """Return the closest of the known names, as the end of an error message."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:

@@ -1,7 +1,7 @@
-"""What a command prints, on the screen and in a file at once.
+"""Copying of a command's output to a log file, in addition to the screen.
 
-A shell's `| tee` would do, were it not for signals: when SLURM asks the processes of a job to leave, the shell and tee
-leave at once, and the command that is still saving its progress is killed with them.
+A shell's `| tee` cannot be used: when SLURM signals the processes of a job, the shell and tee end immediately, and the
+command that is still saving its progress is killed with them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO
 
 @contextmanager
 def logged(path: Path | None) -> Iterator[None]:
-    """Within this context, what this process and its children print goes to `path` as well."""
+    """Within this context, the output of this process and its children is also written to `path`."""
     if path is None:
         yield
         return
@@ -46,9 +46,9 @@ def logged(path: Path | None) -> Iterator[None]:
 
 
 def _copy(source: int, over: int, file: IO[bytes], screen: int) -> None:
-    """Copy what comes to a file and to the screen, until `over` is closed at its other end and nothing is left.
+    """Copy from `source` to a file and to the screen, until the other end of `over` is closed and nothing is left.
 
-    The end of `source` may be long in coming: children that outlive the work hold it, as multiprocessing's tracker.
+    The end of `source` is not awaited: children that outlive the work keep it open, such as multiprocessing's tracker.
     """
     while True:
         ready, _, _ = select.select([source, over], [], [])

@@ -1,6 +1,6 @@
-"""The machine's fingerprint: what a measured number must carry, so that nobody compares it with one from elsewhere.
+"""The machine's fingerprint, stored with every measurement, as only times from the same machine may be compared.
 
-It keys the profiles of a study too, so reading it imports no torch: planning would wait for seconds.
+It is also part of the keys of profiles. Computing the id imports no torch, for which planning would wait for seconds.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 
 Fingerprint = dict[str, str | int | None]
 
-# Extensions that decide which kernels run, above all for int8 (x86 names, then Arm's), as Linux spells them.
+# Instruction sets that decide which kernels run, above all for int8: Linux's names for x86, then for Arm.
 _EXTENSIONS = (
     *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "avx_vnni_int8", "amx_bf16", "amx_int8"),
     *("asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
-# What executes models; triton runs what torch.compile makes for a GPU.
+# Libraries that execute models; triton runs the programs that torch.compile makes for a GPU.
 EXECUTING = ("torch", "onnxruntime", "transformers", "triton")
 _LIBRARIES = (*EXECUTING, "datasets", "numpy")
 _NO_GPU: Fingerprint = dict.fromkeys(("gpu", "gpu_count", "gpu_memory_mb", "driver"))
-# NVIDIA's and AMD's, where Linux has them loaded.
+# Present if Linux has loaded NVIDIA's or AMD's driver.
 _GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/kfd")
-# Times may be compared where these agree, and the versions of what executes. Neither the node's name nor its exact
-# memory or kernel: the nodes of one partition differ in them.
+# Times may be compared if these and the versions of the executing libraries agree. The node's name, its exact memory
+# and its kernel are left out, since nodes of one partition differ in them.
 _IDENTITY = ("cpu", "cpu_id", "cores", "instructions", "gpu", "gpu_memory_mb", "driver")
 
 
 def fingerprint() -> Fingerprint:
-    """Return what identifies this machine and its software; None where a thing is absent or unknown.
+    """Return the facts that identify this machine and its software; None for those absent or unknown.
 
     Keys: id (short hash: times with the same id may be compared), host, cpu (model), cpu_id (vendor,
-    family-model-stepping), cores (logical, those that this process may use), instructions (space-separated, the sets
-    that matter), memory_mb (10^6 bytes), gpu, gpu_count, gpu_memory_mb, driver, cuda (that torch was built for),
-    system, python, libraries (JSON object of versions), commit ("-dirty" behind it where the package differs from it).
-    The tables' columns machine_* (`schemas.MACHINE`) are made of these.
+    family-model-stepping), cores (logical, available to this process), instructions (space-separated, relevant sets),
+    memory_mb (10^6 bytes), gpu, gpu_count, gpu_memory_mb, driver, cuda (the version that torch was built for), system,
+    python, libraries (JSON object of versions), commit (with suffix "-dirty" if the package differs from it). They are
+    the columns machine_* of the tables (`schemas.MACHINE`).
     """
     return dict(_fingerprint())
 
@@ -65,7 +65,7 @@ def machine_id() -> str:
 
 
 def device_name(device: str | torch.device) -> str:
-    """Return the name of a device for people: the GPU's, or the CPU's model."""
+    """Return the readable name of a device: the model of the GPU or CPU."""
     import torch
 
     device = torch.device(device)
@@ -103,7 +103,7 @@ def _cpuinfo(text: str) -> dict[str, str]:
 
 
 def _gpu_of_torch() -> Fingerprint:
-    """Return the GPU that torch uses: of another make, or where the driver's program is missing."""
+    """Return the GPU that torch uses, if it is not NVIDIA's or nvidia-smi is missing."""
     import torch
 
     if not torch.cuda.is_available():
@@ -121,7 +121,7 @@ def _gpu_of_torch() -> Fingerprint:
 
 @cache
 def _gpu() -> Fingerprint:
-    """Return the first GPU that CUDA_VISIBLE_DEVICES leaves, by NVIDIA's driver; memory in 10^6 bytes."""
+    """Return the first GPU in CUDA_VISIBLE_DEVICES, by NVIDIA's driver; memory in 10^6 bytes."""
     visible = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "all").split(",") if part not in ("", "-1")]
     rows = _driver_rows(visible) if visible else []
     if not rows:
@@ -136,7 +136,7 @@ def _gpu() -> Fingerprint:
 
 
 def _driver_rows(visible: list[str]) -> list[str]:
-    """Return "name, MiB, driver" of each of these GPUs, named by index or UUID; of all for ["all"]."""
+    """Return "name, MiB, driver" of these GPUs, given by index or UUID; of all GPUs for ["all"]."""
     chosen = [] if visible == ["all"] else ["-i", ",".join(visible)]
     query = ["nvidia-smi", *chosen, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
     printed = _output(query) if shutil.which("nvidia-smi") else None
@@ -168,9 +168,9 @@ def _version(distribution: str) -> str | None:
 
 
 def _git_commit(package: Path) -> str | None:
-    """Return the commit of the source tree that holds a package; "-dirty" follows where the package differs from it."""
+    """Return the commit of a package's source tree, with suffix "-dirty" if the package differs from it."""
     git = ["git", "-C", str(package)]
-    # A virtual environment may lie in the working tree of something else: that commit says nothing of this package.
+    # A virtual environment may be inside another project's working tree, whose commit is not the package's.
     if _output([*git, "ls-files", "--error-unmatch", "__init__.py"]) is None:
         return None
     commit = _output([*git, "rev-parse", "--verify", "HEAD"])
@@ -180,8 +180,8 @@ def _git_commit(package: Path) -> str | None:
 
 
 def _output(command: Iterable[str]) -> str | None:
-    """Return what a command prints, or None where it fails, hangs or does not exist."""
-    # Inside a git hook these variables would point git at another repository.
+    """Return the output of a command; None if it fails, hangs or does not exist."""
+    # In a git hook, these variables would direct git to another repository.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
         done = subprocess.run(list(command), capture_output=True, text=True, timeout=10, check=True, env=environment)

@@ -1,7 +1,7 @@
-"""The metrics by which tasks are judged.
+"""The metrics of tasks.
 
-A metric is one entry of `KNOWN_METRICS`: the study file's check, the choice of weights in training, the evaluation, the
-intervals, the tables and the plots take its name, label, unit and function from there.
+A metric is one entry of `KNOWN_METRICS`. The check of the study file, the selection of weights in training, evaluation,
+intervals, tables and plots take its name, label, unit and function from there.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Classes:
     """The classes of a classification task.
 
     Attributes:
-        count: how many the task declares.
-        positive: index of the class that a metric of one class is of; None where the task names none.
+        count: number of declared classes.
+        positive: index of the class for metrics of one class; None if the task names none.
     """
 
     count: int
@@ -38,8 +38,8 @@ class Judged:
     """True and predicted values of some examples.
 
     Attributes:
-        targets: [examples]; of a classification int64 indices of classes.
-        predictions: [examples], of the same kind.
+        targets: [examples]; for classification int64 indices of classes.
+        predictions: [examples], like `targets`.
         outputs: the model's outputs, [examples, outputs]; None for metrics that do not read them.
     """
 
@@ -48,7 +48,7 @@ class Judged:
     outputs: NDArray[Any] | None = None
 
     def take(self, rows: NDArray[np.int64]) -> Judged:
-        """Return some of the examples, each as often as it is named."""
+        """Return the examples at these positions, which may repeat."""
         outputs = None if self.outputs is None else self.outputs[rows]
         return Judged(self.targets[rows], self.predictions[rows], outputs)
 
@@ -58,16 +58,16 @@ class Metric:
     """A metric.
 
     Attributes:
-        name: in study files and tables of numbers.
-        label: for people, in tables and plots.
-        unit: of the value times 100.
-        compute: the value of some examples, at least one; finite whatever they are.
-        kinds: names of the kinds of task that it is for.
-        higher_is_better: whether a model with a higher value is the better one.
-        of_one_class: whether it is of one of two classes, which the task has to name.
+        name: name in study files and machine-readable tables.
+        label: readable name, in tables and plots.
+        unit: unit of the value times 100.
+        compute: returns the value for at least one example; always finite.
+        kinds: names of the kinds of task that it applies to.
+        higher_is_better: whether higher values are better.
+        of_one_class: whether it applies to one of two classes, which the task has to name.
         needs_outputs: whether `compute` reads the outputs.
-        from_confusion: a fast way to compute it for intervals: from counts [..., true class, predicted class], float64,
-            to values [...]; without it, intervals call `compute` on every resample.
+        from_confusion: faster computation for intervals, from counts [..., true class, predicted class], float64, to
+            values [...]; without it, intervals call `compute` on every resample.
     """
 
     name: str
@@ -82,11 +82,11 @@ class Metric:
 
     @property
     def axis(self) -> str:
-        """The label with its unit, as on an axis."""
+        """The label with its unit, for an axis."""
         return f"{self.label}, %" if self.unit == "%" else f"{self.label} {self.unit}"
 
     def refusal(self, classes: Classes) -> str | None:
-        """Return why a task with such classes cannot be judged by it, None where it can."""
+        """Return why it does not apply to a task with these classes; None if it does."""
         if self.of_one_class and classes.count != 2:
             others = ", ".join(name for name, other in KNOWN_METRICS.items() if not other.of_one_class)
             return f"{self.name} is for two classes, the task has {classes.count}; take one of {others}"
@@ -99,7 +99,7 @@ def named(name: str) -> Metric:
     """Return a metric by its name.
 
     Raises:
-        UserError: there is no such metric.
+        UserError: there is no metric of this name.
     """
     if name not in KNOWN_METRICS:
         raise UserError(f"metric: unknown metric {name!r}, {nearest(name, KNOWN_METRICS)}")
@@ -107,18 +107,18 @@ def named(name: str) -> Metric:
 
 
 def label_of(name: str | None) -> str | None:
-    """Return what people call a metric; a name without entry stands for itself."""
+    """Return the readable name of a metric; an unknown name is returned as it is."""
     return KNOWN_METRICS[name].label if name in KNOWN_METRICS else name
 
 
 def _quietly(function: Callable[..., Any], *arguments: Any, **options: Any) -> float:
-    """Call a metric of scikit-learn without its warnings of absent classes; what is 0 / 0 is 0."""
+    """Call a scikit-learn metric without its warnings of absent classes; 0 / 0 is 0."""
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.simplefilter("ignore")
         return float(np.nan_to_num(function(*arguments, **options)))
 
 
-# scikit-learn takes most of a second to import: whoever only reads a study file does without.
+# scikit-learn is imported inside functions: it takes most of a second, and validating a study file does not need it.
 
 
 def _accuracy(judged: Judged, _: Classes) -> float:
@@ -130,7 +130,7 @@ def _accuracy(judged: Judged, _: Classes) -> float:
 def _f1_macro(judged: Judged, _: Classes) -> float:
     """Mean F1 of the classes that occur among the targets or the predictions, as scikit-learn defines it.
 
-    A declared class that nobody has and that is never predicted does not count, so perfect predictions are worth 1.
+    A declared class that is neither true nor predicted for any example does not count, so the best value is 1.
     """
     from sklearn.metrics import f1_score
 
@@ -138,7 +138,7 @@ def _f1_macro(judged: Judged, _: Classes) -> float:
 
 
 def _f1(judged: Judged, classes: Classes) -> float:
-    """F1 of the positive class; 0 where it is neither true nor predicted."""
+    """F1 of the positive class; 0 if it is neither true nor predicted."""
     from sklearn.metrics import f1_score
 
     chosen = [classes.positive]
@@ -146,21 +146,21 @@ def _f1(judged: Judged, classes: Classes) -> float:
 
 
 def _balanced_accuracy(judged: Judged, _: Classes) -> float:
-    """Mean recall of the classes that occur: that of an absent class is not defined."""
+    """Mean recall of the classes that occur; recall of an absent class is not defined."""
     from sklearn.metrics import balanced_accuracy_score
 
     return _quietly(balanced_accuracy_score, judged.targets, judged.predictions)
 
 
 def _cohen_kappa(judged: Judged, classes: Classes) -> float:
-    """Agreement beyond chance; 0 where one class alone is true and predicted."""
+    """Agreement beyond chance; 0 if a single class is both true and predicted."""
     from sklearn.metrics import cohen_kappa_score
 
     return _quietly(cohen_kappa_score, judged.targets, judged.predictions, labels=list(range(classes.count)))
 
 
 def _matthews(judged: Judged, _: Classes) -> float:
-    """Correlation of true and predicted class; 0 where one class alone is true or predicted."""
+    """Correlation of true and predicted class; 0 if a single class is true, or a single one predicted."""
     from sklearn.metrics import matthews_corrcoef
 
     return _quietly(matthews_corrcoef, judged.targets, judged.predictions)
@@ -170,12 +170,12 @@ def _matthews(judged: Judged, _: Classes) -> float:
 
 
 def _ratio(above: _Floats, below: _Floats) -> _Floats:
-    """Divide; what is 0 / 0 is 0."""
+    """Divide; 0 / 0 is 0."""
     return np.divide(above, below, out=np.zeros_like(above), where=below != 0)
 
 
 def _parts(confusion: _Floats) -> tuple[_Floats, _Floats, _Floats, _Floats]:
-    """Return the number of examples [...], and by class [..., classes] those right, true and predicted."""
+    """Return the numbers of examples [...], and of correct, true and predicted ones by class [..., classes]."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     return confusion.sum((-2, -1)), hits, confusion.sum(-1), confusion.sum(-2)
 

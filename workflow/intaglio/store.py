@@ -1,8 +1,8 @@
 """Artifacts: folders that are either complete or absent.
 
-Every job leaves its result as a folder with a manifest (what it is and the size of every file in it). The folder is
-filled under another name and renamed into place, so a job that is killed leaves nothing that looks like a result, and
-`open_artifact` refuses a folder whose files are not those that the manifest lists.
+Every job writes its result as a folder with a manifest (its kind and the size of every file). The folder is filled
+under a temporary name and renamed into place, so a killed job leaves nothing that looks like a result. `open_artifact`
+refuses a folder whose files differ from the manifest.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from typing import Any
 from intaglio.errors import UserError
 
 MANIFEST = "manifest.json"
-# Snakemake marks the age of an output folder with this file, after the job.
-_NOT_OURS = {MANIFEST, ".snakemake_timestamp"}
+# The manifest does not list itself, nor the file by which Snakemake dates an output folder.
+_UNLISTED = {MANIFEST, ".snakemake_timestamp"}
 
 
 def _sizes(folder: Path) -> dict[str, int]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): path.stat().st_size for path in files if path.name not in _NOT_OURS}
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files if path.name not in _UNLISTED}
 
 
 @contextmanager
 def new_artifact(path: Path, kind: str, about: dict[str, Any] | None = None) -> Iterator[Path]:
-    """Yield an empty folder to fill; on leaving without an error it becomes `path`, whole.
+    """Yield an empty folder to fill; on leaving without an error it becomes `path`.
 
     Args:
-        path: where the artifact shall stand; what stands there is replaced.
-        kind: what it is (`data`, `model`, `checkpoint`, `evaluation`, `profile`, ...); checked by `open_artifact`.
-        about: facts to keep in the manifest; the caller may still add to it before leaving.
+        path: the folder of the artifact; an existing one is replaced.
+        kind: `data`, `model`, `checkpoint`, `evaluation`, `profile`, ...; checked by `open_artifact`.
+        about: facts for the manifest; the caller may add to it until leaving.
     """
     about = {} if about is None else about
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def open_artifact(path: Path, kind: str) -> dict[str, Any]:
     """Check that a folder is a complete artifact of this kind and return the facts of its manifest.
 
     Raises:
-        UserError: it is missing, of another kind, or a file in it is missing or of another size.
+        UserError: the artifact is missing or of another kind, or a file in it is missing or has another size.
     """
     if not (path / MANIFEST).is_file():
         raise UserError(f"{path}: not a finished {kind} (no {MANIFEST}); delete the folder and run again")

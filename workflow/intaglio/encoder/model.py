@@ -153,8 +153,7 @@ class Attention(nn.Module):
         return result
 
     def forward(self, x: Value, masked: Tensor | None, padding: Tensor | None) -> Value:
-        """Return the context vectors of [batch, length, width]; `masked` [batch, 1, 1, length] is true at padded
-        positions.
+        """Return the context vectors of [batch, length, width]; `masked` [batch, 1, 1, length] is true at padding.
 
         The output layer is not included: its result is a term of the residual sum.
         """

@@ -15,8 +15,7 @@ from intaglio.study.schema import StageOptions, Study, Task
 
 
 def resolve(study: Study, task: Task, variant: str) -> list[AnyStage]:
-    """Return the full options of each stage, merged from the variant, the task, the study and the defaults, in this
-    order.
+    """Return the options of each stage, merged from variant, task, study and defaults, in this order.
 
     `finetune` is added to a recipe that does not begin with it.
 

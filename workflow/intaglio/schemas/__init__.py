@@ -1,7 +1,7 @@
-"""The one schema of every Parquet table, and the only way in which tables are written and read.
+"""The schemas of all Parquet tables, and the functions that write and read them.
 
-Every field carries its meaning and unit as metadata (`describe` lists them). A reader gets exactly the columns and
-types of the schema, or one line that says which file and column are wrong.
+Every field has its meaning and unit as metadata (`describe` lists them). A reader gets exactly the columns and types of
+the schema, or an error in one line that names the file and the column.
 """
 
 from intaglio.schemas.artifacts import LATENCY, METRICS, OPERATORS, PREDICTIONS, SIZES, TRAINING_HISTORY

@@ -1,4 +1,4 @@
-"""Tables that jobs leave in their artifacts. Megabytes are 10^6 bytes, times are wall clock."""
+"""Schemas of the tables in artifacts. Megabytes are 10^6 bytes, times are wall clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the schemas are built of: described fields, the key of a run, the machine's fingerprint."""
+"""Parts of the schemas: described fields, the columns that identify a run, the machine's fingerprint."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ STRING, INT, FLOAT, BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
 
 def field(name: str, kind: Any, description: str, null: bool = False) -> Any:
-    """Return a field that carries its meaning."""
+    """Return a field with its description as metadata."""
     return pa.field(name, kind, nullable=null, metadata={"description": description})
 
 
 def nullable(*fields: tuple[str, Any, str]) -> list[Any]:
-    """Return fields that may be null, from (name, type, meaning)."""
+    """Return fields that may be null, from (name, type, description)."""
     return [field(name, kind, description, null=True) for name, kind, description in fields]
 
 
 def schema(name: str, fields: Sequence[Any]) -> Any:
-    """Return a schema that carries the table's name."""
+    """Return a schema with the table's name as metadata."""
     return pa.schema(fields, metadata={"table": name})
 
 
 def describe(of: Any) -> dict[str, str]:
-    """Return the meaning of every column of a schema, by name."""
+    """Return the description of every column of a schema, by name."""
     return {column.name: column.metadata[b"description"].decode() for column in of}
 
 
@@ -38,7 +38,7 @@ KEYS = (
     field("seed", INT, "Seed of the run."),
 )
 
-# The fingerprint of intaglio.machine, a column a fact.
+# The fingerprint of intaglio.machine, one column per fact.
 MACHINE = (
     field("machine_id", STRING, "Fingerprint: times with the same one may be compared."),
     *nullable(
@@ -67,5 +67,5 @@ def machine_columns(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keyed(of: Any) -> Any:
-    """Return the schema of the summary's concatenation of a table: the run's key in front of every row."""
+    """Return the schema of a table concatenated over runs: the columns that identify the run come first."""
     return pa.schema([*KEYS, *of], metadata={"table": "summary of " + of.metadata[b"table"].decode()})

@@ -23,11 +23,11 @@ def write_table(
     Args:
         path: the Parquet file.
         rows: dicts (a nullable column may be left out), or a pyarrow.Table.
-        schema: one of `intaglio.schemas`; nothing else than its columns is accepted.
-        metadata: more facts for the file's schema metadata; what is not a string is stored as JSON.
+        schema: one of `intaglio.schemas`; only its columns are accepted.
+        metadata: further schema metadata of the file; values other than strings are stored as JSON.
 
     Raises:
-        UserError: a column is missing or unknown, of another type, or null where it must not be.
+        UserError: a column is missing or unknown, has another type, or has nulls that its field excludes.
     """
     table = conform(rows if isinstance(rows, pa.Table) else _from_rows(rows, schema, path), schema, path)
     extra = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()}
@@ -37,15 +37,15 @@ def write_table(
 
 
 def read_table(path: Path, schema: Any) -> Any:
-    """Read a table and check it; the file's own metadata stay on `table.schema.metadata`.
+    """Read a table and check it; the file's own metadata is kept in `table.schema.metadata`.
 
     Raises:
-        UserError: the file is missing, no Parquet, or not of this schema.
+        UserError: the file is missing, not Parquet, or does not have this schema.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such table; run the job that makes it")
     try:
-        # Of the file alone: read_table of pyarrow.parquet would add columns for folders named KEY=VALUE.
+        # Not pyarrow.parquet.read_table, which adds columns for parent folders named KEY=VALUE.
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: no readable Parquet file ({_first_line(error)}); delete it and run again") from error
@@ -75,7 +75,7 @@ def conform(table: Any, schema: Any, path: Path) -> Any:
     """Return the table with the schema's columns in their order and types.
 
     Raises:
-        UserError: a column is missing or unknown, not of its type without loss, or null where it must not be.
+        UserError: a column is missing or unknown, cannot be cast without loss, or has nulls that its field excludes.
     """
     kind, names = schema.metadata[b"table"].decode(), list(schema.names)
     for name in table.column_names:

@@ -76,8 +76,7 @@ class PredictionChanges:
     classes: dict[str, Changes]
 
     def excess(self, tolerance: float) -> str | None:
-        """Describe what exceeds a tolerance significantly: the lower bound of its interval is above it. None if nothing
-        does.
+        """Describe what exceeds a tolerance, by the lower bound of its interval; None if nothing does.
 
         The class that exceeds it most is named first. Intervals of classes are wider (corrected for their number), so
         that together they have the confidence of a single one.

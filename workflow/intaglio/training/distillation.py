@@ -156,8 +156,7 @@ class DistillationLoss(nn.Module):
 
 
 def evenly_spaced(layers: int, total: int) -> list[int]:
-    """Return, for each of `layers` layers, the index of its counterpart among `total`: evenly spaced, ending with the
-    last.
+    """Return, for each of `layers` layers, the index of its counterpart among `total`: evenly spaced, last to last.
 
     For 6 of 12 these are 1, 3, 5, 7, 9 and 11, counted from 0. If `layers` exceeds `total`, indices repeat.
     """
