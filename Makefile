@@ -1,15 +1,15 @@
-# The two commands of a newcomer: `make demo` and `make test`. `make check` is what CI holds against the code.
+# Start with `make demo` and `make test`. `make check` runs the checks of CI.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 CORES ?= 2
-# Jobs and tests import the same modules over and over: Python shall keep what it has compiled of them.
+# Jobs and tests import the same modules many times: let Python keep their compiled form.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check format schema golden lock hooks clean
 
-# Python compiles the few modules that are imported; pip would compile all, which takes as long as the rest.
+# Python compiles the modules that are imported; compiling all with pip would double the time.
 $(READY): envs/requirements.lock envs/requirements-dev.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --requirement envs/requirements-dev.lock
@@ -41,11 +41,11 @@ format: $(READY)
 schema: $(READY)
 	PYTHONPATH=workflow $(BIN)/python -m intaglio schema --schema workflow/schemas/study.schema.json --reference config/README.md
 
-# What every kind of job makes of a tiny model: for kinds that are new, or whose declared version was raised.
+# Results of every kind of job on a tiny model, updated for kinds that are new or have a higher declared version.
 golden: $(READY)
 	OMP_NUM_THREADS=1 PYTHONPATH=workflow $(BIN)/python tests/golden.py
 
-# Pin anew what envs/*.in name.
+# Update the pins of the packages in envs/*.in.
 lock:
 	for name in requirements requirements-dev; do \
 	  rm -rf build/lock && $(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet -r envs/$$name.in && \

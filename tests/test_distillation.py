@@ -447,7 +447,7 @@ def test_training_minimizes_and_logs_it_and_validates_by_the_labels(data, tmp_pa
     loss = DistillationLoss(teacher, model, ALL)
     expected = expected_loss(teacher, model.eval(), everything, ALL)
     calls = []
-    monkeypatch.setattr(distillation, "_watching", counted(distillation._watching, calls))
+    monkeypatch.setattr(distillation, "_outputs_of", counted(distillation._outputs_of, calls))
     options = FinetuneOptions(batch_size=24, gradient_accumulation=parts, max_steps=2, learning_rate=1e-2, warmup=0)
     job = StageJob(tmp_path, data, options, 0, 32, tmp_path / "work", tmp_path / "output")
     result = train(job, Learner(model, tiny_tokenizer(), loss=loss))

@@ -1,4 +1,4 @@
-# The study as jobs. Decisions are made in the package; here they are handed over.
+# The jobs of the study, planned by the package and passed on to Snakemake.
 import json
 from pathlib import Path
 
@@ -30,7 +30,7 @@ wildcard_constraints:
 RESULTS = f"results/{study.study}"
 ENVIRONMENT = "../../envs/environment.yaml"
 
-# Jobs find the package without its being installed, and the programs of this Python unless conda brings others.
+# Jobs find the package without its installation, and the programs of this Python unless conda provides others.
 environment = os.environ.copy()
 own_path = (
     []
@@ -42,18 +42,18 @@ os.environ.update(
         filter(None, [str(WORKFLOW), environment.get("PYTHONPATH")])
     ),
     PATH=os.pathsep.join([*own_path, environment.get("PATH", os.defpath)]),
-    # Compute jobs never ask the hub; the job that fetches does, unless the user is offline altogether.
+    # Compute jobs never access the hub; only `fetch` does, unless the user is offline.
     INTAGLIO_OFFLINE=environment.get(
         "INTAGLIO_OFFLINE", environment.get("HF_HUB_OFFLINE", "0")
     ),
     HF_HUB_OFFLINE="1",
-    # Jobs on a cluster plan again, elsewhere and later; they shall plan the same.
+    # Jobs on a cluster plan again, later and on another machine, and must arrive at the same plan.
     **plan_.start.environment(),
 )
 
 
 def planned(phase, name):
-    """Return the job of this study that makes a folder."""
+    """Return the job that makes a folder of this study."""
     try:
         return plan_.jobs[phase][name]
     except KeyError:
@@ -63,7 +63,7 @@ def planned(phase, name):
 
 
 def job(phase):
-    """Input function: what the job that makes this folder needs, by role; that it exists is all that counts."""
+    """Input function: inputs of the job, by role; only their existence counts, not their age."""
     return lambda wildcards: {
         role: ancient(path)
         for role, path in planned(phase, wildcards.job).inputs.items()
@@ -79,13 +79,13 @@ RESULTS_OF_RUNS = [
 
 
 def results_of_runs(wildcards):
-    """Input function: evaluations and profiles; when they were made counts only where the user has some made again."""
+    """Input function: evaluations and profiles; their age counts only with --forcerun."""
     forced = workflow.dag_settings.forcerun
     return RESULTS_OF_RUNS if forced else ancient(RESULTS_OF_RUNS)
 
 
 def begun():
-    """Whether there is anything of this study to be shown: a checkpoint, or what a failed training left."""
+    """Return whether there is a result of this study to show: a checkpoint, or the record of a failed training."""
     return any(
         Path(folder).exists()
         for run in plan_.runs
@@ -96,7 +96,8 @@ def begun():
 def of_job(phase, attribute):
     """Params function: an attribute of the job, as text for the command line.
 
-    It takes the output, for Snakemake makes nothing again where such a param changes: the folder's name tells enough.
+    It has `output` as an argument because Snakemake then ignores changes of its value: the key in the folder's name
+    covers them.
     """
 
     def value(wildcards, output):
@@ -107,22 +108,22 @@ def of_job(phase, attribute):
 
 
 def by_role(wildcards, input):
-    """Params function: the inputs as arguments of the command, named by their roles."""
+    """Params function: inputs as arguments of the command, named by their roles."""
     return " ".join(f"--{role} {path}" for role, path in input.items())
 
 
 def gpus(phase):
-    """Resource: whether the job that makes a folder uses a GPU."""
+    """Resource function: 1 if the job uses a GPU, else 0."""
     return lambda wildcards: int(planned(phase, wildcards.job).gpu)
 
 
 def growing(amount):
-    """Resource that grows with the attempt."""
+    """Resource function: an amount that grows with the attempt."""
     return lambda wildcards, attempt: amount * attempt
 
 
 def unfetched():
-    """Hub repositories that are still to be fetched, as JSON; nothing if there are none."""
+    """Return the hub repositories to fetch, as JSON; empty if there are none."""
     missing = [
         job.options
         for job in plan_.jobs.get("fetch", {}).values()
@@ -133,7 +134,7 @@ def unfetched():
 
 
 def unchecked():
-    """Models that are there already while something is to be trained, and what is wanted of them, as JSON."""
+    """Return the existing models and the demands on them, as JSON; empty if nothing is to be trained."""
     trained = [job for stage in STAGES for job in plan_.jobs.get(stage, {}).values()]
     if all(Path(job.output).exists() for job in trained):
         return ""

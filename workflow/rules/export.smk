@@ -1,4 +1,4 @@
-# Checkpoints as ONNX models: on a CPU, since that is what they are made and checked for.
+# Checkpoints as ONNX models, exported and checked on a CPU.
 
 
 rule export:

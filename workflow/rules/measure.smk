@@ -1,4 +1,4 @@
-# What a checkpoint predicts, and what it costs to run. Profiling has a job of its own, so nothing else disturbs it.
+# Predictions and costs of a checkpoint. Profiling is a separate job, which nothing else disturbs.
 
 
 rule evaluate:
@@ -31,7 +31,7 @@ rule profile:
         "logs/profile/{job}.log",
     conda:
         ENVIRONMENT
-    # On a machine without a scheduler the profiles give it all cores, so that nothing runs beside it.
+    # On a machine without a scheduler, the Snakemake profiles give it all cores, so that nothing runs at the same time.
     threads: study.resources.cpus
     resources:
         gpu=gpus("profile"),

@@ -1,4 +1,4 @@
-# Data and models, brought in once: fetched on the machine that Snakemake runs on, which may be the only one online.
+# Data and models. They are fetched on the machine that runs Snakemake, which may be the only one online.
 
 
 rule fetch:
@@ -26,7 +26,7 @@ rule data:
     priority: 100
     conda:
         ENVIRONMENT
-    # Files of millions of rows are no work for a login node.
+    # Not a local rule: files can have millions of rows, too many for a login node.
     resources:
         mem_mb=growing(8000),
         runtime=growing(60),

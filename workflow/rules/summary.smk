@@ -1,9 +1,9 @@
-# From the results of every run to tables and plots.
+# From the results of all runs to tables and plots.
 from intaglio.plots.files import PLOTS
 from intaglio.report.files import COMPRESSION, OVERVIEW, PAGES
 from intaglio.summary.files import SUMMARY_FILES
 
-# What the tables are of. It stands among their params, so that another study or other results make them again.
+# Digest of the study and its results. As a param of the tables, it makes them again if either changes.
 STUDY = json.dumps(study.model_dump(mode="json", exclude_unset=True))
 OF = digest([STUDY, RESULTS_OF_RUNS])
 
@@ -28,7 +28,7 @@ rule summarize:
         plan=f"{RESULTS}/plan.json",
     output:
         [f"{RESULTS}/summary/{name}" for name in SUMMARY_FILES],
-        # Not there where the tables were written after failures, so the next run makes them anew.
+        # Missing if the tables were written after failures, so that the next run makes them again.
         complete=touch(f"{RESULTS}/complete"),
     log:
         f"logs/{study.study}/summarize.log",

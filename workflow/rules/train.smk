@@ -1,6 +1,6 @@
-# Stages: each takes a checkpoint (or the pretrained model) and leaves a checkpoint.
-# Commands take the shell's place (exec): a shell would leave at once when SLURM asks a job to, while training saves.
-# Snakemake deletes what a failed job declared; the folder under --work is undeclared, so a killed job resumes there.
+# Stages: each takes a checkpoint (or the pretrained model) and makes a checkpoint.
+# Commands replace the shell (exec), which would end immediately on SLURM's signal while training is still saving.
+# Snakemake deletes the declared outputs of a failed job; --work is not declared, so a killed job resumes from there.
 for stage in STAGES:
 
     rule:
