@@ -1,4 +1,4 @@
-"""Fixtures of several test files."""
+"""Fixtures used by several test files."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def seeded() -> None:
+    """Seed torch's random numbers."""
+    torch.manual_seed(0)

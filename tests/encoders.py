@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification
 
 from intaglio.arithmetic.operations import OPERATIONS, Operation
-from intaglio.encoder.files import convert
+from intaglio.encoder.files import convert, save_encoder
 from intaglio.encoder.model import Encoder
-from tiny import ARCHITECTURES, tiny_config
+from intaglio.store import new_artifact
+from tiny import ARCHITECTURES, tiny_config, tiny_tokenizer
 
 Point = frozenset[Operation]
 INT: Point = frozenset(OPERATIONS)
@@ -19,16 +21,26 @@ INTEGER_POINTS: list[Point] = [
     frozenset({"linear", *others}) for count in range(4) for others in combinations(OPERATIONS[1:], count)
 ]
 POINTS: list[Point] = [frozenset(), *INTEGER_POINTS]
-__all__ = ["ARCHITECTURES", "INT", "INTEGER_POINTS", "POINTS", "batch", "calibrated", "name", "random_model"]
+__all__ = [
+    "ARCHITECTURES",
+    "INT",
+    "INTEGER_POINTS",
+    "POINTS",
+    "batch",
+    "calibrated",
+    "integer_checkpoint",
+    "name",
+    "random_model",
+]
 
 
 def name(point: Point) -> str:
-    """The point's name as a test's id."""
+    """Return the name of a point, as the id of a test."""
     return "-".join(operation for operation in OPERATIONS if operation in point) or "float"
 
 
 def random_model(arch: str = "bert", seed: int = 0, spread: float = 0.1, **changes: Any) -> Any:
-    """A transformers model in evaluation mode; no bias is zero and no gamma one, which would hide what is forgotten."""
+    """A transformers model in evaluation mode; no bias is zero and no gamma one, which could hide a missing term."""
     config = tiny_config(arch)
     for key, value in changes.items():
         setattr(config, key, value)
@@ -56,10 +68,19 @@ def batch(model: Any, rows: int = 4, length: int = 12, seed: int = 0, types: boo
 
 
 def calibrated(point: Point = INT, arch: str = "bert", **changes: Any) -> tuple[Encoder, Any]:
-    """An encoder of ours in evaluation mode with its ranges set on three batches, and the model that it came from."""
+    """Return an encoder in evaluation mode, calibrated on three batches, and the transformers model it is made of."""
     model = random_model(arch, **changes)
     encoder = convert(model, point)
     with encoder.calibrating(momentum=0.95):
         for seed in range(3):
             encoder(**batch(model, rows=8, length=20, seed=seed))
     return encoder, model
+
+
+def integer_checkpoint(folder: Path, point: Point = INT, arch: str = "bert") -> Path:
+    """Write a [checkpoint] of a calibrated encoder with its tokenizer; return its folder."""
+    encoder, model = calibrated(point, arch)
+    with new_artifact(folder, "checkpoint") as draft:
+        save_encoder(encoder, model.config, draft)
+        tiny_tokenizer(arch).save_pretrained(draft)
+    return folder

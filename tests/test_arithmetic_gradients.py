@@ -10,10 +10,7 @@ from torch.nn import functional
 from intaglio.arithmetic import gelu, layernorm, linear, softmax, sums
 from intaglio.arithmetic.integers import Integers, requantize, rescale, scale_of, shorten
 
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def _close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:

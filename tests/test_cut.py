@@ -255,8 +255,8 @@ def test_a_speedup_that_is_out_of_reach_is_refused() -> None:
 def test_a_cut_that_is_another_model_is_refused() -> None:
     model = model_of_4()
     shape, small, inputs = convert(model, FLOAT).shape, cut_of(model), batch(model)
-    told = check_against_masked(model, shape, small, KEPT_OF_4, inputs)
-    assert told["difference"] <= told["tolerance"] / 10 and told["tolerance"] >= 1e-4
+    found = check_against_masked(model, shape, small, KEPT_OF_4, inputs)
+    assert found["difference"] <= found["tolerance"] / 10 and found["tolerance"] >= 1e-4
     with torch.no_grad():
         small.layers[1].intermediate.bias[0] += 1
     with pytest.raises(UserError, match=r"^cutting changed the model: a logit differs by .* where .* is allowed"):

@@ -14,11 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from intaglio.errors import UserError
 from intaglio.store import open_artifact
 from intaglio.study.schema import Task
 from intaglio.tasks.prepare import prepare_data
 from intaglio.tasks.tokenize import share_cut, tokenize
+from refusals import refused
 from study_on_files import ROOT
 from tiny import tiny_tokenizer
 
@@ -42,10 +42,7 @@ def prepared(path: Path, **options: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def refusal(path: Path, **options: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        prepare_data(task(path, **options), None, path.parent / "out")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return refused(prepare_data, task(path, **options), None, path.parent / "out")
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,7 @@ from intaglio.encoder.layers import Norm
 LABELS = torch.tensor([0, 1, 1, 0])
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 @pytest.fixture

@@ -15,16 +15,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from encoders import INT, Point, batch, calibrated, name, random_model
+from encoders import INT, Point, batch, integer_checkpoint, name, random_model
 from intaglio.cli import main
-from intaglio.encoder.files import read_encoder, save_encoder
+from intaglio.encoder.files import read_encoder
 from intaglio.errors import UserError
 from intaglio.export.export import export
 from intaglio.export.parity import check_batches
 from intaglio.onnx import session as sessions
 from intaglio.onnx import signed
 from intaglio.onnx.session import open_session
-from intaglio.store import new_artifact
 from tiny import ARCHITECTURES, MAX_LENGTH, tiny_checkpoint, tiny_tokenizer
 
 LABELS = ("bad", "so so", "good")
@@ -162,8 +161,8 @@ def test_a_damaged_checkpoint_is_one_line_of_the_command(
     weights.write_bytes(weights.read_bytes()[:-100])
     capsys.readouterr()
     assert main(["export", "--checkpoint", "checkpoint", "--output", "export"]) == 2
-    told = capsys.readouterr().err.strip()
-    assert len(told.splitlines()) == 1 and "model.safetensors" in told
+    printed = capsys.readouterr().err.strip()
+    assert len(printed.splitlines()) == 1 and "model.safetensors" in printed
     assert not (tmp_path / "export").exists()
 
 
@@ -315,18 +314,10 @@ def test_a_session_on_a_cpu_with_dot_products_computes_the_same(
         np.testing.assert_array_equal(each, expected)
 
 
-def integer_checkpoint(folder: Path, arch: str, point: Point) -> Path:
-    encoder, model = calibrated(point, arch)
-    with new_artifact(folder, "checkpoint") as draft:
-        save_encoder(encoder, model.config, draft)
-        tiny_tokenizer(arch).save_pretrained(draft)
-    return folder
-
-
 @pytest.mark.parametrize("arch", ["bert", "roberta"])
 @pytest.mark.parametrize("point", [INT, frozenset({"linear", "softmax"})], ids=name)
 def test_integer_checkpoints_are_exported_as_integers(arch: str, point: Point, tmp_path: Path) -> None:
-    checkpoint = integer_checkpoint(tmp_path / "checkpoint", arch, point)
+    checkpoint = integer_checkpoint(tmp_path / "checkpoint", point, arch)
     export(checkpoint, tmp_path / "export")
     record = json.loads((tmp_path / "export" / "export.json").read_text())
     assert set(record["integer"]) == point
@@ -343,7 +334,7 @@ def test_integer_checkpoints_are_exported_as_integers(arch: str, point: Point, t
 
 
 def test_an_integer_that_is_off_by_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = integer_checkpoint(tmp_path / "checkpoint", "bert", INT)
+    checkpoint = integer_checkpoint(tmp_path / "checkpoint")
     from intaglio.onnx import integer_graph as integers
 
     make = integers.integer_onnx

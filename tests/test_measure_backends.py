@@ -8,9 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from encoders import calibrated
+from encoders import calibrated, integer_checkpoint
 from intaglio.checkpoint import Checkpoint
-from intaglio.encoder.files import save_encoder
 from intaglio.errors import UserError
 from intaglio.export.export import export
 from intaglio.measure import inputs, places, profile
@@ -43,14 +42,6 @@ def floats(tmp_path_factory):
 def differences(wanted, checkpoint, *further):
     """What every place that can be opened differs by."""
     return {model.place: difference for model, difference in agreeing(wanted, Checkpoint(checkpoint), *further)}
-
-
-def integer_checkpoint(folder, integer=("linear", "gelu", "softmax", "layernorm"), arch="bert"):
-    encoder, model = calibrated(frozenset(integer), arch)
-    with new_artifact(folder, "checkpoint") as draft:
-        save_encoder(encoder, model.config, draft)
-        tiny_tokenizer(arch).save_pretrained(draft)
-    return folder
 
 
 def test_padded_inputs_have_every_length_and_one_full_row():
@@ -193,7 +184,7 @@ def test_compiled(tmp_path, floats):
 
 def test_only_all_four_operations_are_integer(tmp_path):
     assert Checkpoint(integer_checkpoint(tmp_path / "int")).is_integer_only
-    assert not Checkpoint(integer_checkpoint(tmp_path / "some", ("linear", "gelu"))).is_integer_only
+    assert not Checkpoint(integer_checkpoint(tmp_path / "some", frozenset({"linear", "gelu"}))).is_integer_only
     assert not Checkpoint(tiny_checkpoint(tmp_path / "float")).is_integer_only
 
 
@@ -211,7 +202,7 @@ def test_an_integer_checkpoint_is_executed_on_integers(tmp_path):
 
 @pytest.mark.parametrize("integer", [("linear", "gelu", "softmax", "layernorm"), ("linear", "softmax")], ids="-".join)
 def test_profile_of_an_integer_checkpoint(tmp_path, integer):
-    checkpoint = integer_checkpoint(tmp_path / "checkpoint", integer)
+    checkpoint = integer_checkpoint(tmp_path / "checkpoint", frozenset(integer))
     export(checkpoint, tmp_path / "export")
     profile.profile(checkpoint, tmp_path / "export", OPTIONS, tmp_path / "profile")
     rows = read_table(tmp_path / "profile" / "latency.parquet", LATENCY).to_pylist()

@@ -30,6 +30,7 @@ from intaglio.models.prepare import prepare_model
 from intaglio.planning.plan import make_plan
 from intaglio.study.load import load
 from intaglio.study.schema import Pretrained
+from refusals import refused
 from tiny import MAX_LENGTH, tiny_config, tiny_model, tiny_tokenizer
 
 LENGTHS = {"max_length": 16, "longest_profiled": 16}
@@ -55,10 +56,7 @@ def step(folder: Path, *stages: dict[str, Any]) -> Path:
 
 
 def refusal(folder: Path, *stages: dict[str, Any]) -> str:
-    with pytest.raises(UserError) as caught:
-        step(folder, *stages)
-    message = str(caught.value)
-    assert "\n" not in message
+    message = refused(step, folder, *stages)
     assert str(folder) in message
     assert not (folder.parent / "model").exists()
     return message

@@ -1,5 +1,4 @@
 import json
-import signal
 from dataclasses import replace
 from functools import partial
 
@@ -7,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from encoders import ARCHITECTURES, INT, batch, random_model
 from intaglio.checkpoint import TRAINING_RECORD, Checkpoint
@@ -21,7 +20,7 @@ from intaglio.store import new_artifact, open_artifact
 from intaglio.study.options import Distillation, DistilOptions, QuantizeOptions
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.train import train
-from stage_runs import distil, load_checkpoint, quantize
+from stage_runs import SigtermAt, assert_same_outcome, distil, load_checkpoint, outcome, quantize
 from tiny import tiny_config, tiny_data, tiny_model, tiny_tokenizer
 
 ALL = Distillation(labels=0.5, logits=0.5, hidden=1.0, relations=1.0)
@@ -38,7 +37,7 @@ def data(tmp_path_factory):
 
 
 def checkpoint(folder, model=None, arch="bert", tokenizer=None):
-    """Write a [checkpoint] of a transformers model or, of an encoder of ours, of that, with a training record."""
+    """Write a [checkpoint] of a transformers model or of an Intaglio encoder, with a training record."""
     with new_artifact(folder, "checkpoint") as draft:
         if hasattr(model, "shape"):
             save_encoder(model, tiny_config(arch), draft)
@@ -56,16 +55,6 @@ def parent(tmp_path):
 
 def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def outcome(folder):
-    record = json.loads((folder / TRAINING_RECORD).read_text())
-    facts = {key: record[key] for key in ("steps", "epochs", "best_step", "validation")}
-    return (
-        load_file(folder / "model.safetensors"),
-        read_table(folder / "history.parquet", TRAINING_HISTORY).to_pylist(),
-        facts,
-    )
 
 
 # Fewer layers
@@ -271,23 +260,12 @@ def test_quantization_with_half_a_teacher_is_refused(data, parent, tmp_path):
 # Interruptions
 
 
-class Leave(TrainerCallback):
-    """Sends SIGTERM to its own process after a step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, _args, state, _control, **_):
-        if state.global_step == self.step:
-            signal.raise_signal(signal.SIGTERM)
-
-
-def leaving(step, job, learner):
-    return train(job, replace(learner, callbacks=[*learner.callbacks, Leave(step)]))
+def interrupted(step, job, learner):
+    return train(job, replace(learner, callbacks=[*learner.callbacks, SigtermAt(step)]))
 
 
 @pytest.mark.parametrize("stage", ["distil", "quantize"])
-def test_left_and_resumed_ends_the_same_to_the_bit(stage, data, parent, tmp_path, monkeypatch):
+def test_an_interrupted_training_ends_the_same_to_the_bit(stage, data, parent, tmp_path, monkeypatch):
     changes = {"epochs": 2.5, "gradient_accumulation": 2, "evaluations": 4}
     teacher = checkpoint(tmp_path / "teacher", random_model(seed=9, num_hidden_layers=4))
     run, options = {"distil": (distil, OPTIONS), "quantize": (quantize, QUANTIZE)}[stage]
@@ -296,17 +274,13 @@ def test_left_and_resumed_ends_the_same_to_the_bit(stage, data, parent, tmp_path
     work, output = tmp_path / "work", tmp_path / "output"
     for step in (4, 9):
         with monkeypatch.context() as patch:
-            patch.setattr(stage_run, "train", partial(leaving, step))
-            with pytest.raises(SystemExit) as left:
+            patch.setattr(stage_run, "train", partial(interrupted, step))
+            with pytest.raises(SystemExit) as exit_:
                 job(work, output)
-        assert left.value.code == 143
+        assert exit_.value.code == 143
         weights = load_file(work / f"progress-{step}/checkpoint-{step}/model.safetensors")
         saved = load_file(tmp_path / "undisturbed/model.safetensors")
         # Of the teacher nothing is kept: as many weights as the student has.
         assert len(weights) == len(saved)
     job(work, output)
-    weights, *others = outcome(output)
-    expected, *other = outcome(tmp_path / "undisturbed")
-    assert weights.keys() == expected.keys()
-    assert all(torch.equal(weights[name], expected[name]) for name in weights)
-    assert others == other
+    assert_same_outcome(output, tmp_path / "undisturbed")

@@ -25,7 +25,7 @@ from intaglio.stages.masks import sparsity_rows
 from intaglio.stages.prune import GradualMasks
 from intaglio.study.options import Distillation, PruneOptions, QuantizeOptions
 from intaglio.training.train import train
-from stage_runs import prune, quantize
+from stage_runs import assert_same_outcome, prune, quantize
 from tiny import tiny_checkpoint, tiny_data
 
 WEIGHTS = 2 * (4 * 32 * 32 + 2 * 32 * 64)
@@ -212,17 +212,6 @@ def test_prunings_at_the_same_step_are_one_and_none_comes_before_the_first(paren
         assert found == pytest.approx(sparsities)
 
 
-def assert_same(first, second):
-    weights, others = (load_file(output / "model.safetensors") for output in (first, second))
-    assert weights.keys() == others.keys()
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
-    facts = [
-        {key: Checkpoint(output).record[key] for key in ("steps", "best_step", "validation")}
-        for output in (first, second)
-    ]
-    assert facts[0] == facts[1]
-
-
 @pytest.mark.parametrize("parent", ["transformers", "ours"])
 def test_a_gradual_pruning_that_was_interrupted_ends_the_same_to_the_bit(run, parents, ours, parent):
     start = partial(run, prune, ours if parent == "ours" else parents["bert"], sparsity=0.6, prunings=4, pruning=0.75)
@@ -235,7 +224,7 @@ def test_a_gradual_pruning_that_was_interrupted_ends_the_same_to_the_bit(run, pa
         start("broken", die=8, checkpoint_minutes=0)
     resumed, watch = start("broken")
     assert min(watch.zeros) == 8
-    assert_same(undisturbed, resumed)
+    assert_same_outcome(undisturbed, resumed)
 
 
 def test_one_shot_pruning_that_was_interrupted_ends_the_same_to_the_bit(run, parents):
@@ -243,7 +232,7 @@ def test_one_shot_pruning_that_was_interrupted_ends_the_same_to_the_bit(run, par
     undisturbed, _ = start("undisturbed")
     with pytest.raises(SystemExit):
         start("broken", leave=3)
-    assert_same(undisturbed, start("broken")[0])
+    assert_same_outcome(undisturbed, start("broken")[0])
 
 
 def test_our_encoder_is_pruned_as_transformers_own(run, parents, ours):
@@ -327,7 +316,7 @@ def test_a_quantization_that_was_interrupted_keeps_the_masks(run, parents):
     with pytest.raises(SystemExit):
         start("broken", leave=3)
     resumed, _ = start("broken")
-    assert_same(undisturbed, resumed)
+    assert_same_outcome(undisturbed, resumed)
     assert torch.equal(masks_of(resumed), masks_of(pruned))
 
 

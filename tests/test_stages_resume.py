@@ -6,17 +6,15 @@ from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import TrainerCallback
 
 from intaglio import store
-from intaglio.schemas import TRAINING_HISTORY, read_table
 from intaglio.stages import run as stage_run
 from intaglio.study.options import FinetuneOptions
 from intaglio.training import arguments, resume
 from intaglio.training.job import StageJob
 from intaglio.training.train import train
 from interrupted import jobs, when
+from stage_runs import SigtermAt, assert_same_outcome, outcome
 from tiny import tiny_data, tiny_model
 
 # Two epochs and a half with a short last batch, dropout, accumulation, early stopping that never comes, and logs
@@ -54,32 +52,13 @@ def job(inputs, folder, **options):
     return {**inputs, "options": OPTIONS | options, "work": folder / "work", "output": folder / "output"}
 
 
-def outcome(folder):
-    record = json.loads((folder / "output/training.json").read_text())
-    facts = {key: record[key] for key in ("steps", "epochs", "best_step", "validation")}
-    return (
-        load_file(folder / "output/model.safetensors"),
-        read_table(folder / "output/history.parquet", TRAINING_HISTORY),
-        facts,
-    )
-
-
-def assert_same(first, second):
-    weights, history, facts = first
-    assert weights.keys() == second[0].keys()
-    assert all(torch.equal(weights[name], second[0][name]) for name in weights)
-    assert history.equals(second[1])
-    assert facts == second[2]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(server, inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     assert server.run(job(inputs, folder)) == 0
     assert not (folder / "work").exists()
-    result = outcome(folder)
-    assert result[2]["steps"] == STEPS
-    return result
+    assert outcome(folder / "output")[2]["steps"] == STEPS
+    return folder / "output"
 
 
 def last_step(work):
@@ -97,7 +76,7 @@ def test_killed_at_random_moments_ends_the_same_to_the_bit(server, inputs, undis
     assert kills >= 4
     assert server.run(job(inputs, tmp_path)) == 0
     assert not work.exists()
-    assert_same(outcome(tmp_path), undisturbed)
+    assert_same_outcome(tmp_path / "output", undisturbed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -107,26 +86,11 @@ def test_asked_to_leave_saves_and_exits_with_143(server, inputs, undisturbed, tm
     assert server.run(request, when(lambda: any(work.glob("best-*")), number)) == 143
     assert STEPS // 4 <= last_step(work) < STEPS
     assert server.run(request) == 0
-    assert_same(outcome(tmp_path), undisturbed)
+    assert_same_outcome(tmp_path / "output", undisturbed)
 
 
-class Leave(TrainerCallback):
-    """Sends SIGTERM to its own process: in a step, or in every evaluation."""
-
-    def __init__(self, moment):
-        self.moment = moment
-
-    def on_step_end(self, _args, state, _control, **_):
-        if state.global_step == self.moment:
-            signal.raise_signal(signal.SIGTERM)
-
-    def on_prediction_step(self, *_, **__):
-        if self.moment == "evaluation":
-            signal.raise_signal(signal.SIGTERM)
-
-
-def _train_leaving(moment, job, learner):
-    return train(job, replace(learner, callbacks=[Leave(moment)]))
+def _interrupted(moment, job, learner):
+    return train(job, replace(learner, callbacks=[SigtermAt(moment)]))
 
 
 def finetune_here(inputs, folder, monkeypatch, moment=None, **options):
@@ -136,10 +100,10 @@ def finetune_here(inputs, folder, monkeypatch, moment=None, **options):
     torch.set_num_threads(1)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(stage_run, "train", partial(_train_leaving, moment))
+            patch.setattr(stage_run, "train", partial(_interrupted, moment))
             stage_run.run_stage(StageJob(**request))
-    except SystemExit as leaving:
-        return leaving.code
+    except SystemExit as exit_:
+        return exit_.code
     finally:
         torch.set_num_threads(threads)
     return 0
@@ -152,7 +116,7 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(inputs, undisturbed, tmp_
         assert finetune_here(inputs, tmp_path, monkeypatch, moment) == 143
         assert last_step(tmp_path / "work") == step
     assert finetune_here(inputs, tmp_path, monkeypatch) == 0
-    assert_same(outcome(tmp_path), undisturbed)
+    assert_same_outcome(tmp_path / "output", undisturbed)
 
 
 def test_the_loss_between_two_logs_survives(inputs, tmp_path, monkeypatch):
@@ -162,8 +126,8 @@ def test_the_loss_between_two_logs_survives(inputs, tmp_path, monkeypatch):
     assert finetune_here(inputs, first, monkeypatch) == 0
     assert finetune_here(inputs, second, monkeypatch, 13) == 143
     assert finetune_here(inputs, second, monkeypatch) == 0
-    assert_same(outcome(first), outcome(second))
-    assert [row["step"] for row in outcome(first)[1].to_pylist() if row["name"] == "loss"] == [8, 16, 24, 32]
+    assert_same_outcome(first / "output", second / "output")
+    assert [row["step"] for row in outcome(first / "output")[1].to_pylist() if row["name"] == "loss"] == [8, 16, 24, 32]
 
 
 def test_early_stopping_and_the_best_weights_survive(inputs, tmp_path, monkeypatch):
@@ -174,9 +138,9 @@ def test_early_stopping_and_the_best_weights_survive(inputs, tmp_path, monkeypat
     assert finetune_here(inputs, second, monkeypatch, 7, **options) == 143
     assert finetune_here(inputs, second, monkeypatch, 12, **options) == 143
     assert finetune_here(inputs, second, monkeypatch, **options) == 0
-    assert_same(outcome(first), outcome(second))
-    assert outcome(first)[2]["steps"] == 12
-    assert outcome(first)[2]["best_step"] == 4
+    assert_same_outcome(first / "output", second / "output")
+    assert outcome(first / "output")[2]["steps"] == 12
+    assert outcome(first / "output")[2]["best_step"] == 4
 
 
 def save(work, step, best_step=0):

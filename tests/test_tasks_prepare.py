@@ -18,6 +18,7 @@ from intaglio.store import new_artifact, open_artifact
 from intaglio.study import catalogue
 from intaglio.study.schema import Task
 from intaglio.tasks.prepare import prepare_data
+from refusals import refused
 
 COLUMNS = {"text": ["text"], "label": "label", "labels": ["neg", "pos"]}
 
@@ -43,12 +44,10 @@ def prepared(task: Task, source: Path | None, output: Path) -> tuple[dict[str, p
 
 
 def refusal(task: Task, source: Path | None, output: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        prepare_data(task, source, output)
+    message = refused(prepare_data, task, source, output)
     assert not output.exists()
     assert list(output.parent.glob(f".{output.name}*")) == []
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return message
 
 
 def test_cut_splits_are_disjoint_complete_and_stratified(tmp_path):
