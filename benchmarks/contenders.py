@@ -1,4 +1,4 @@
-"""What is compared in integer_inference.py: one model in every form in which somebody might run it."""
+"""The contenders of integer_inference.py: one model in all forms in which it can be run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def random_batch(model: Any, point: Point, device: str, padded: bool) -> Batch:
 
 
 def integer_encoder(model: Any) -> Encoder:
-    """Return our encoder with the model's weights and all operations on integers, calibrated, in evaluation mode."""
+    """Return an encoder with the model's weights and all operations on integers, calibrated, in evaluation mode."""
     encoder = convert(model, frozenset(OPERATIONS))
     with encoder.calibrating(momentum=0.95):
         encoder(**random_batch(model, (16, 64), "cpu", padded=True))
@@ -67,7 +67,7 @@ def integer_encoder(model: Any) -> Encoder:
 
 
 class Models:
-    """The forms of one model that several contenders share, each made when it is first asked for."""
+    """The forms of one model that several contenders share, each made on first use."""
 
     def __init__(self, model: Any, device: str, threads: int, folder: Path) -> None:
         self.encoder = integer_encoder(model).to(device)
@@ -88,13 +88,13 @@ class Models:
 
     @cached_property
     def float_onnx(self) -> Path:
-        """Floating point for ONNX Runtime: what torch exports, attention and LayerNorm fused by onnxscript's rules."""
+        """Floating point for ONNX Runtime: torch's export, with attention and LayerNorm fused by onnxscript's rules."""
         import onnx
 
         from intaglio.onnx.float_graph import float_onnx
 
         proto = float_onnx(self.model, ["input_ids", "attention_mask"])
-        # Shapes from before the fusions: quantize_dynamic stumbles over them.
+        # Recorded shapes are from before the fusions, and make quantize_dynamic fail.
         del proto.graph.value_info[:]
         path = self.folder / "float.onnx"
         onnx.save(proto, path)
@@ -102,13 +102,13 @@ class Models:
 
     @cached_property
     def dynamic_onnx(self) -> Path:
-        """Weights in 8 bits, ranges of activations taken at every call: ONNX Runtime's own quantization."""
+        """Weights in 8 bits, ranges of activations computed at every call: ONNX Runtime's own quantization."""
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         path = self.folder / "dynamic.onnx"
         options = {"DefaultTensorType": onnx.TensorProto.FLOAT}
-        # It would advise its pre-processing; the fusions are more than that.
+        # It would recommend its pre-processing, which the fusions replace.
         logging.disable(logging.WARNING)
         try:
             quantize_dynamic(self.float_onnx, path, weight_type=QuantType.QInt8, extra_options=options)
@@ -118,7 +118,7 @@ class Models:
 
     @cached_property
     def integer_onnx(self) -> Path:
-        """Our integer graph."""
+        """Intaglio's integer graph."""
         import onnx
 
         from intaglio.onnx.integer_graph import integer_onnx
@@ -142,7 +142,8 @@ def compiled(model: nn.Module) -> Any:
 
 def _compiled_integer(models: Models) -> Call:
     model = copy.copy(models.integer)
-    # In place, one layer for all: compiling it whole would unroll the layers and the parts of a large batch.
+    # In place, one program for all layers: compiling the whole model would unroll the layers and the parts of a large
+    # batch.
     model.compile()
     return partial(_run, model)
 
@@ -157,11 +158,11 @@ def session_call(opened: Any) -> Call:
     return call
 
 
-def session(path: Path, threads: int, ours: bool) -> Any:
-    """Open a graph in ONNX Runtime with the same options for all; ours is first fitted to the CPU, as Intaglio does."""
+def session(path: Path, threads: int, fitted: bool) -> Any:
+    """Open a graph in ONNX Runtime, with the same options for all; `fitted` gives it signed weights if exact here."""
     from intaglio.onnx.session import open_session, session_options
 
-    if ours:
+    if fitted:
         return open_session(path, threads)
     import onnxruntime
 
@@ -189,24 +190,24 @@ def _precise(model: Any, precision: str) -> Call:
     return call
 
 
-OURS_TORCH: dict[str, Build] = {
+INTAGLIO_TORCH: dict[str, Build] = {
     "intaglio torch": lambda m: partial(_run, m.integer),
     "intaglio torch.compile": _compiled_integer,
 }
-OURS: dict[str, Build] = {
-    **OURS_TORCH,
-    "intaglio onnxruntime": lambda m: session_call(session(m.integer_onnx, m.threads, ours=True)),
+INTAGLIO: dict[str, Build] = {
+    **INTAGLIO_TORCH,
+    "intaglio onnxruntime": lambda m: session_call(session(m.integer_onnx, m.threads, fitted=True)),
 }
 FLOAT_CPU: dict[str, Build] = {
     "torch float": lambda m: partial(_run, m.model),
     "torch.compile float": lambda m: partial(_run, compiled(m.model)),
 }
 DYNAMIC: dict[str, Build] = {
-    "onnxruntime dynamic int8": lambda m: session_call(session(m.dynamic_onnx, m.threads, ours=False)),
+    "onnxruntime dynamic int8": lambda m: session_call(session(m.dynamic_onnx, m.threads, fitted=False)),
     "torch.ao dynamic int8": _torch_ao,
 }
 OTHERS_CPU: dict[str, Build] = {
-    "onnxruntime float": lambda m: session_call(session(m.float_onnx, m.threads, ours=False)),
+    "onnxruntime float": lambda m: session_call(session(m.float_onnx, m.threads, fitted=False)),
     **DYNAMIC,
 }
 FLOAT_CUDA: dict[str, Build] = {
@@ -222,4 +223,4 @@ FLOAT = {**FLOAT_CPU, **FLOAT_CUDA}
 
 def builders(device: str) -> dict[str, Build]:
     """Return what is compared on a device, by name."""
-    return {**FLOAT_CUDA, **OURS_TORCH} if device == "cuda" else {**FLOAT_CPU, **OTHERS_CPU, **OURS}
+    return {**FLOAT_CUDA, **INTAGLIO_TORCH} if device == "cuda" else {**FLOAT_CPU, **OTHERS_CPU, **INTAGLIO}

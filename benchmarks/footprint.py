@@ -1,4 +1,4 @@
-"""What a model in float and in integers occupies: on disk by tensor type, and in memory while it computes."""
+"""Size of a model in float and in integers: on disk by tensor type, and in memory during inference."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import FLOAT, OURS, Call, Models, Point, random_batch, session, session_call
+from contenders import FLOAT, INTAGLIO, Call, Models, Point, random_batch, session, session_call
 from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
@@ -20,7 +20,7 @@ from intaglio.encoder.files import read_encoder, save_encoder
 from intaglio.measure.resident import peak, reset_peak
 
 Row = dict[str, Any]
-# The engines whose memory is compared, by contender: float, and ours on the same one.
+# The engines whose memory is compared: a float contender and Intaglio's on the same engine.
 ENGINES = {
     "torch float": "intaglio torch",
     "torch.compile float": "intaglio torch.compile",
@@ -29,9 +29,9 @@ ENGINES = {
 
 
 def write_files(models: Models) -> dict[str, Path]:
-    """Write what is not on disk yet; return the file or folder of each contender that has one.
+    """Write missing files; return the file or folder of each contender that has one.
 
-    A form that cannot be made is left out: its contender said why.
+    A form that cannot be made is left out; its contender has reported the reason.
     """
     floating, encoder = models.folder / "float", models.folder / "encoder"
     models.model.save_pretrained(floating)
@@ -43,15 +43,15 @@ def write_files(models: Models) -> dict[str, Path]:
         "onnxruntime dynamic int8": "dynamic_onnx",
         "intaglio onnxruntime": "integer_onnx",
     }
-    # Only those that were made: the cached property leaves its value in the instance.
+    # Only existing ones: a cached property stores its value in the instance.
     made = vars(models)
     return {**places, **{name: made[graph] for name, graph in graphs.items() if graph in made}}
 
 
 def file_rows(places: dict[str, Path]) -> list[Row]:
-    """Return a row a file: its bytes, those of its tensors by data type, its share of both float files.
+    """Return one row per file: its bytes, the bytes of its tensors by data type, its share of both float files.
 
-    Ours in torch is executed from a checkpoint for training, in float32: the integer model's file is the ONNX one.
+    Intaglio in torch runs from a training checkpoint in float32, so the file of the integer model is the ONNX one.
     """
     files = {"torch float": places["torch float"] / "model.safetensors"}
     files |= {name: path for name, path in places.items() if path.suffix == ".onnx"}
@@ -67,7 +67,7 @@ def file_rows(places: dict[str, Path]) -> list[Row]:
 def _safetensors(path: Path) -> dict[str, int]:
     totals: dict[str, int] = defaultdict(int)
     with safe_open(path, framework="pt") as content:
-        for name in content.keys():  # noqa: SIM118 (it is no dict: it does not iterate)
+        for name in content.keys():  # noqa: SIM118 (not a dict: it cannot be iterated)
             tensor = content.get_tensor(name)
             totals[str(tensor.dtype).removeprefix("torch.")] += tensor.nbytes
     return dict(totals)
@@ -88,16 +88,16 @@ def _onnx(path: Path) -> dict[str, int]:
 
 
 def memory_rows(places: dict[str, Path], names: Sequence[str], points: Sequence[Point], threads: int) -> list[Row]:
-    """Return the peak resident memory of inference in MB by contender and point; each in a process of its own.
+    """Return the peak resident memory of inference in MB by contender and point, each in a separate process.
 
-    It is what lies above the same process after it has loaded the model, called it and let go of it, as the package's
-    own `measure.memory` counts. None where the kernel cannot reset its high-water mark.
+    It is the memory above that of the same process after loading the model, calling it and freeing it, as in the
+    package's `measure.memory`. None if the kernel cannot reset its high-water mark.
 
     Args:
-        places: of `write_files`.
+        places: the result of `write_files`.
         names: the contenders that ran.
-        points: measured in ascending order, because engines keep what an earlier one needed.
-        threads: of the engine.
+        points: measured in ascending order, because engines keep memory that an earlier point needed.
+        threads: number of threads of the engine.
     """
     context = multiprocessing.get_context("spawn")
     points = sorted(points, key=lambda point: point[0] * point[1])
@@ -128,7 +128,7 @@ def _peaks(name: str, places: dict[str, Path], points: list[Point], threads: int
     _call_twice(call, batches[0])
     peaks: list[float | None] = []
     for batch in batches[1:]:
-        # The first calls find out which memory a graph needs.
+        # The first calls determine the memory that a graph needs.
         _call_twice(call, batch)
         reset_peak()
         _call_twice(call, batch)
@@ -138,7 +138,7 @@ def _peaks(name: str, places: dict[str, Path], points: list[Point], threads: int
 
 def _load(name: str, place: Path, threads: int) -> Call:
     if place.suffix == ".onnx":
-        return session_call(session(place, threads, ours=name in OURS))
+        return session_call(session(place, threads, fitted=name in INTAGLIO))
     model: Any
     if name in FLOAT:
         model = AutoModelForSequenceClassification.from_pretrained(place).eval()

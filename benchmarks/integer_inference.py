@@ -1,7 +1,7 @@
-"""Time inference: integers against every float and 8-bit form of the same model that stock libraries offer.
+"""Time inference: integers against every float and 8-bit form of the same model that other libraries offer.
 
-One process, the contenders interleaved, medians. Before the clock starts, ours are compared with their simulation: the
-integers are equal, so the logits differ by the rounding of the floating point head at most.
+All contenders are interleaved in one process; figures are medians. Before timing, Intaglio's results are compared with
+their simulation: the integers are equal, so logits differ at most by the rounding of the floating-point head.
 
     python benchmarks/integer_inference.py [--shape minilm] [--layers N] [--rounds N] [--json FILE] [--check]
     python benchmarks/integer_inference.py --device cuda [--json FILE] [--check]
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import FLOAT, OURS, SHAPES, Batch, Call, Models, Point, builders, random_batch, random_model
+from contenders import FLOAT, INTAGLIO, SHAPES, Batch, Call, Models, Point, builders, random_batch, random_model
 from footprint import file_rows, memory_rows, write_files
 from results import Row, missed_footprints, missed_speeds, print_footprints, print_point, print_summary
 from transformers.utils import logging
@@ -33,7 +33,7 @@ from intaglio.machine import fingerprint
 
 CPU_POINTS = [(batch, length) for length in (32, 128) for batch in (1, 8, 32)]
 CUDA_POINTS = [(32, 128), (128, 128)]
-# Seconds before each call, in which threads of the contender before it come to rest.
+# Seconds before each call for the threads of the contender before to become idle.
 PAUSE = 0.03
 
 
@@ -44,7 +44,7 @@ def why(error: BaseException) -> str:
 
 
 def build(models: Models, names: Sequence[str]) -> tuple[dict[str, Call], dict[str, str]]:
-    """Build the contenders; return them, and the reasons of those that this machine cannot build."""
+    """Build the contenders; return them, and the reasons for those that this machine cannot build."""
     calls: dict[str, Call] = {}
     skipped: dict[str, str] = {}
     for name, builder in builders(models.device).items():
@@ -53,7 +53,7 @@ def build(models: Models, names: Sequence[str]) -> tuple[dict[str, Call], dict[s
         start = time.perf_counter()
         try:
             calls[name] = builder(models)
-        except Exception as error:  # whatever a library raises: the others are measured all the same
+        except Exception as error:  # errors of libraries have no common base; the others are measured
             skipped[name] = why(error)
             print(f"skipped: {name}: {skipped[name]}", flush=True)
         else:
@@ -64,21 +64,21 @@ def build(models: Models, names: Sequence[str]) -> tuple[dict[str, Call], dict[s
 def first_calls(
     calls: dict[str, Call], batch: Batch, reference: torch.Tensor
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Call each once, which compiles; return how far ours are from the simulated logits, and reasons of failures."""
+    """Call each once, which compiles; return the differences of Intaglio's logits to the simulation, and failures."""
     differences: dict[str, float | None] = {}
     failed: dict[str, str] = {}
     for name, call in calls.items():
         try:
             logits = call(batch)
-        except Exception as error:  # a missing compiler shows here
+        except Exception as error:  # for example, a missing compiler
             failed[name] = why(error)
         else:
-            differences[name] = float((logits - reference).abs().max()) if name in OURS else None
+            differences[name] = float((logits - reference).abs().max()) if name in INTAGLIO else None
     return differences, failed
 
 
 def timed(calls: dict[str, Call], batch: Batch, rounds: int) -> dict[str, list[float]]:
-    """Return each contender's times in ms, one a round."""
+    """Return the times of each contender in ms, one per round."""
     wait: Callable[[], None] = torch.cuda.synchronize if batch["input_ids"].is_cuda else lambda: None
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
@@ -93,7 +93,7 @@ def timed(calls: dict[str, Call], batch: Batch, rounds: int) -> dict[str, list[f
 
 
 def default_rounds(point: Point, device: str) -> int:
-    """Return how often each contender is timed: less often where a call takes seconds."""
+    """Return how often each contender is timed: less often if a call takes seconds."""
     tokens = point[0] * point[1]
     if device == "cuda":
         return 30
@@ -102,8 +102,8 @@ def default_rounds(point: Point, device: str) -> int:
 
 @torch.inference_mode()
 def measure(models: Models, calls: dict[str, Call], point: Point, rounds: int) -> tuple[list[Row], dict[str, str]]:
-    """Return the rows of one point, and the reasons of contenders that failed there."""
-    # Padding is what batches have; on a GPU the goal is stated without it, and without a mask SDPA is fastest.
+    """Return the rows of one point, and the reasons for contenders that failed there."""
+    # Batches normally have padding. On a GPU the goal is for batches without it, where SDPA is fastest without a mask.
     batch = random_batch(models.model, point, models.device, padded=models.device == "cpu")
     if models.device == "cuda":
         del batch["attention_mask"]
@@ -149,7 +149,7 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Measure everything that was asked for, printing on the way; return what --json writes, without the machine."""
+    """Measure all that was requested, printing progress; return what --json writes, without the machine."""
     device = arguments.device
     models = Models(random_model(arguments.shape, arguments.layers), device, arguments.threads, folder)
     depth = models.model.config.num_hidden_layers
@@ -158,7 +158,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "layers": depth,
         "device": device,
         "threads": arguments.threads,
-        # Above the threads' number, something else had the machine.
+        # A larger value than the number of threads means that other processes used the machine.
         "load_before": os.getloadavg()[0],
         "onnxruntime": importlib.metadata.version("onnxruntime") if find_spec("onnxruntime") else None,
     }

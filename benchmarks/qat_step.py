@@ -1,6 +1,6 @@
 """Time a training step: float, our integer-only quantization-aware training, and transformers' port of I-BERT.
 
-One process, the three interleaved, medians and their ratios to float. A step is forward, backward and AdamW.
+One process, all three interleaved; figures are medians and ratios to float. A step is forward, backward and AdamW.
 
     python benchmarks/qat_step.py [--steps 15] [--json FILE] [--check]
 """
@@ -33,7 +33,7 @@ from intaglio.machine import fingerprint
 
 BATCH, LENGTH = 16, 64
 GOAL = 1.25
-# Float is timed in each of them, ours and the port beside it under the same setting.
+# Float is timed at each of these settings, and the other two at the same setting.
 PRECISIONS = {"cpu": ["fp32"], "cuda": ["fp32", "tf32", "bf16"]}
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1}
@@ -41,7 +41,7 @@ Step = Callable[[], None]
 
 
 def _step(model: torch.nn.Module, batch: dict[str, torch.Tensor], precision: str) -> Step:
-    # The fastest optimizer that torch has for the device, the same for all.
+    # The fastest optimizer of torch for the device, the same for all.
     device = batch["input_ids"].device.type
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 
@@ -58,7 +58,7 @@ def _step(model: torch.nn.Module, batch: dict[str, torch.Tensor], precision: str
 
 
 def _contenders(shape: str, device: str, precision: str, port: bool) -> dict[str, Step]:
-    """Return the three steps at one shape, on one batch with a quarter of its examples padded by half."""
+    """Return the three steps for one shape, on one batch with a quarter of its examples padded by half."""
     torch.manual_seed(0)
     if shape == "minilm":
         model: Any = BertForSequenceClassification(BertConfig(**MINILM))
@@ -85,8 +85,8 @@ def _contenders(shape: str, device: str, precision: str, port: bool) -> dict[str
 
 
 def measure(shape: str, device: str, precision: str, rounds: int, port: bool) -> list[dict[str, object]]:
-    """Return one row a contender: median milliseconds, and the median of its ratios to float, round by round."""
-    # TF32 is "high"; on a CPU neither changes anything.
+    """Return one row per contender: median milliseconds, and the median of its ratios to float, round by round."""
+    # TF32 is "high"; on a CPU neither has an effect.
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     steps = _contenders(shape, device, precision, port)
     for step in steps.values():

@@ -1,4 +1,4 @@
-"""What integer_inference.py says of its measurements: tables, and the goals that they miss."""
+"""Tables of integer_inference.py's measurements, and the goals that they miss."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contenders import DYNAMIC, OURS, Point
+from contenders import DYNAMIC, INTAGLIO, Point
 from footprint import ENGINES
 
-# Speed-ups over the fastest float PyTorch, and the file's share.
+# Goals: speed-up over the fastest float PyTorch, and size of the file relative to float.
 GOAL = {"cpu": 1.5, "cuda": 1.0}
 SHARE = 0.27
-# Largest difference of logits that the floating point head may make between engines that add in another order.
+# Tolerance for the logits, as engines sum the floating-point head in different orders.
 HEAD_ROUNDING = 1e-5
 
 
@@ -21,8 +21,8 @@ HEAD_ROUNDING = 1e-5
 class Row:
     """One contender at one point.
 
-    `speed_up` is over the fastest float PyTorch there, None where none ran; `difference` is the largest between our
-    logits and the simulated ones, None for the others.
+    `speed_up` is over the fastest float PyTorch at this point, None if none ran. `difference` is the largest between
+    Intaglio's logits and the simulated ones, None for other contenders.
     """
 
     contender: str
@@ -34,46 +34,46 @@ class Row:
     calls_ms: list[float]
 
 
-def right(row: Row) -> bool:
-    """Tell whether a row of Intaglio computed what the simulation computes."""
+def is_exact(row: Row) -> bool:
+    """Return whether a row of Intaglio has the results of the simulation."""
     return row.difference is not None and row.difference <= HEAD_ROUNDING
 
 
 def best(rows: Sequence[Row]) -> Row | None:
-    """Return the fastest of Intaglio that computes the right thing at one point."""
-    return min((row for row in rows if right(row)), key=lambda row: row.median_ms, default=None)
+    """Return Intaglio's fastest contender with correct results at one point."""
+    return min((row for row in rows if is_exact(row)), key=lambda row: row.median_ms, default=None)
 
 
 def missed_speeds(rows: Sequence[Row], points: Sequence[Point], device: str) -> list[str]:
-    """Return the goals of speed and exactness that are missed, one sentence each."""
+    """Return the missed goals of speed and exactness, one sentence each."""
     missed = [
         f"{row.contender} at {row.batch} x {row.length} differs from its simulation by {row.difference}"
         for row in rows
-        if row.contender in OURS and not right(row)
+        if row.contender in INTAGLIO and not is_exact(row)
     ]
     for batch, length in points:
         here = {row.contender: row for row in rows if (row.batch, row.length) == (batch, length)}
-        ours, where = best(list(here.values())), f"{batch} x {length}"
-        if ours is None:
+        fastest, where = best(list(here.values())), f"{batch} x {length}"
+        if fastest is None:
             missed.append(f"nothing of Intaglio ran at {where}")
             continue
-        if ours.speed_up is None:
+        if fastest.speed_up is None:
             missed.append(f"no float PyTorch ran at {where}")
-        elif ours.speed_up < GOAL[device]:
+        elif fastest.speed_up < GOAL[device]:
             missed.append(
-                f"at {where} {ours.contender} is {ours.speed_up:.2f} x as fast as the fastest float PyTorch, "
+                f"at {where} {fastest.contender} is {fastest.speed_up:.2f} x as fast as the fastest float PyTorch, "
                 f"the goal is {GOAL[device]}"
             )
         missed += [
-            f"at {where} {name} takes {here[name].median_ms:.1f} ms, {ours.contender} {ours.median_ms:.1f} ms"
+            f"at {where} {name} takes {here[name].median_ms:.1f} ms, {fastest.contender} {fastest.median_ms:.1f} ms"
             for name in DYNAMIC
-            if name in here and ours.median_ms >= here[name].median_ms
+            if name in here and fastest.median_ms >= here[name].median_ms
         ]
     return missed
 
 
 def missed_footprints(files: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the goals of size and memory that are missed, one sentence each."""
+    """Return the missed goals of size and memory, one sentence each."""
     integer = [row for row in files if row["contender"] == "intaglio onnxruntime"]
     missed = [] if integer else ["there is no integer file"]
     missed += [
@@ -83,25 +83,25 @@ def missed_footprints(files: Sequence[dict[str, Any]], memory: Sequence[dict[str
         if share > SHARE
     ]
     peaks = {(row["contender"], row["batch"], row["length"]): row["peak_mb"] for row in memory}
-    for (name, batch, length), theirs in peaks.items():
-        ours = peaks.get((ENGINES.get(name), batch, length))
-        if theirs is not None and ours is not None and ours >= theirs:
-            missed.append(f"{ENGINES[name]} needs {ours:.0f} MB at {batch} x {length}, {name} {theirs:.0f} MB")
+    for (name, batch, length), float_peak in peaks.items():
+        peak = peaks.get((ENGINES.get(name), batch, length))
+        if float_peak is not None and peak is not None and peak >= float_peak:
+            missed.append(f"{ENGINES[name]} needs {peak:.0f} MB at {batch} x {length}, {name} {float_peak:.0f} MB")
     return missed
 
 
 def print_point(rows: Sequence[Row]) -> None:
-    """Print the contenders of one point, and ours against the rest."""
+    """Print the contenders of one point, and Intaglio's against the others."""
     for row in rows:
         note = "" if row.difference is None else f"  off simulation by {row.difference:.1e}"
         note = "  equals simulation" if row.difference == 0 else note
         speed_up = _two(row.speed_up)
         print(f"{row.batch:>5} x{row.length:4}  {row.contender:26}{row.median_ms:10.1f}{speed_up:>9}{note}")
-    ours = best(rows)
-    if ours is not None:
-        others = {row.contender: row.median_ms / ours.median_ms for row in rows if row.contender in DYNAMIC}
+    fastest = best(rows)
+    if fastest is not None:
+        others = {row.contender: row.median_ms / fastest.median_ms for row in rows if row.contender in DYNAMIC}
         against = "".join(f", {ratio:.2f} x {name}" for name, ratio in others.items())
-        print(f"{'':13}{ours.contender}: {_two(ours.speed_up)} x the fastest float PyTorch{against}")
+        print(f"{'':13}{fastest.contender}: {_two(fastest.speed_up)} x the fastest float PyTorch{against}")
     sys.stdout.flush()
 
 
@@ -110,7 +110,7 @@ def _two(number: float | None) -> str:
 
 
 def print_summary(rows: Sequence[Row]) -> None:
-    """Print the whole: a line a contender, a column a point, milliseconds and speed-up."""
+    """Print all results: one line per contender, one column per point, in milliseconds with speed-up."""
     points = list(dict.fromkeys((row.batch, row.length) for row in rows))
     cells = {(row.contender, row.batch, row.length): f"{row.median_ms:.1f} ({_two(row.speed_up)})" for row in rows}
     print("\nms (times as fast as the fastest float PyTorch)")
@@ -120,7 +120,7 @@ def print_summary(rows: Sequence[Row]) -> None:
 
 
 def print_footprints(files: Sequence[dict[str, Any]], memory: Sequence[dict[str, Any]]) -> None:
-    """Print sizes of files by tensor type, and peaks of memory."""
+    """Print sizes of files by tensor type, and peak memory."""
     print(f"\n{'file of':26}{'MB':>8}  share of float        tensors, MB")
     for row in files:
         shares = ", ".join(f"{share:.1%}" for share in row["share_of"].values())
