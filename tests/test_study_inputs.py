@@ -68,7 +68,7 @@ def test_the_study_is_sound(tmp_path: Path) -> None:
         ("[ham, spam]", '["1", 2]', 'labels.1: 2 is read as a number; put it in quotes: "2"'),
         ("[ham, spam]", "[01, b]", 'labels.0: 01 is read as a number; put it in quotes: "01"'),
         ("[ham, spam]", "[2024-01-31, b]", 'labels.0: 2024-01-31 is read as a date; put it in quotes: "2024-01-31"'),
-        ("[ham, spam]", '["caf\\u00e9", "cafe\\u0301"]', "labels: a value stands there twice"),
+        ("[ham, spam]", '["caf\\u00e9", "cafe\\u0301"]', "labels: a value occurs twice"),
         (
             "variants:\n  float:\n",
             "variants: [float]\n",
@@ -105,9 +105,9 @@ def test_a_mistake_is_one_line_in_words(tmp_path: Path, old: str, new: str, mess
         (
             "    label: label\n",
             "    label: label\n    label: other\n",
-            "line 8: the key 'label' stands there already, on line 7",
+            "line 8: duplicate key 'label', also on line 7",
         ),
-        ("models:", "variants:\n  int:\nmodels:", "line 14: the key 'variants' stands there already, on line 9"),
+        ("models:", "variants:\n  int:\nmodels:", "line 14: duplicate key 'variants', also on line 9"),
         ("    text: [text]", "\ttext: [text]", "line 6: not YAML: a tab; indent by spaces"),
         (
             "study: mine",
@@ -220,7 +220,7 @@ def test_a_results_folder_belongs_to_one_study_file(tmp_path: Path) -> None:
         ("study: mine\n", "", "study: is missing"),
         # Snakemake's own words, before it reads the Snakefile; README sends to `intaglio study`.
         ("    text: [text]", "\ttext: [text]", "Config file is not valid JSON or YAML"),
-        ("seeds: [0]", "seeds: [0]\nseeds: [1]", "study.yaml, line 3: the key 'seeds' stands there already, on line 2"),
+        ("seeds: [0]", "seeds: [0]\nseeds: [1]", "study.yaml, line 3: duplicate key 'seeds', also on line 2"),
         ("train.csv", "trian.csv", "tasks.mails.source.train: no such file or folder: trian.csv"),
     ],
 )

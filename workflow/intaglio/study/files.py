@@ -77,7 +77,7 @@ def _parsed(path: Path) -> yaml.Node | None:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
     for key, first, second in _twice(root):
-        raise UserError(f"{path}, line {second}: the key {key!r} stands there already, on line {first}; keep one")
+        raise UserError(f"{path}, line {second}: duplicate key {key!r}, also on line {first}; keep one")
     return root
 
 

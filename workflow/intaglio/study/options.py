@@ -17,19 +17,19 @@ class TrainingOptions(StudyPart):
     epochs: float = Field(3.0, gt=0, description="Passes over the training data, at most.")
     max_steps: int | None = Field(None, gt=0, description="Optimizer steps, at most; overrides `epochs`.")
     batch_size: int = Field(32, gt=0, description="Examples per optimizer step, accumulated ones included.")
-    gradient_accumulation: int = Field(1, gt=0, description="Parts in which a batch passes through the device.")
+    gradient_accumulation: int = Field(1, gt=0, description="Number of parts that a batch is split into on the device.")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's decoupled weight decay.")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment.")
     adam_beta2: float = Field(0.98, ge=0, lt=1, description="AdamW's second moment.")
     adam_epsilon: float = Field(1e-6, gt=0, description="AdamW's epsilon.")
     warmup: float = Field(0.06, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
-    dropout: float | None = Field(None, ge=0, lt=1, description="Of hidden states; the checkpoint's own when null.")
+    dropout: float | None = Field(None, ge=0, lt=1, description="Dropout of hidden states; null keeps the model's own.")
     attention_dropout: float | None = Field(
-        None, ge=0, lt=1, description="Of attention probabilities; the checkpoint's own when null."
+        None, ge=0, lt=1, description="Dropout of attention probabilities; null keeps the model's own."
     )
     evaluations: int = Field(
-        0, ge=0, description="Evaluations on the validation split, evenly spaced; 0 means one an epoch."
+        0, ge=0, description="Evaluations on the validation split, evenly spaced; 0 means one per epoch."
     )
     patience: int | None = Field(None, gt=0, description="Stop after so many evaluations without improvement.")
     checkpoint_minutes: float = Field(10.0, ge=0, description="Minutes between checkpoints that a killed job resumes.")
@@ -54,7 +54,7 @@ class FinetuneOptions(TrainingOptions):
 
 
 class Distillation(StudyPart):
-    """What a student learns from: weights of the terms of its loss, and who teaches it."""
+    """The loss of a student: its teacher, and the weights of its terms."""
 
     teacher: str | None = Field(
         None,
@@ -63,7 +63,7 @@ class Distillation(StudyPart):
     )
     labels: float = Field(0.5, ge=0, description="Weight of the cross-entropy with the labels.")
     logits: float = Field(0.5, ge=0, description="Weight of the divergence from the teacher's probabilities.")
-    temperature: float = Field(2.0, gt=0, description="By which both logits are divided for that.")
+    temperature: float = Field(2.0, gt=0, description="Temperature by which both logits are divided for that.")
     hidden: float = Field(
         0.0, ge=0, description="Weight of the mean squared distance of hidden states, layer by layer."
     )
@@ -85,8 +85,8 @@ class DistilOptions(TrainingOptions):
     layers: int | None = Field(
         None,
         gt=0,
-        description="Layers of the student, copied evenly spaced, the last among them, from the model before it, "
-        "whoever teaches; null is every other.",
+        description="Number of the student's layers, copied evenly spaced up to the last from the model before it, "
+        "whatever model teaches; null is every other layer.",
     )
     student: str | None = Field(
         None, description="Another pretrained model with the same vocabulary, a name as in `models`, as student."
@@ -124,7 +124,7 @@ class PruneOptions(TrainingOptions):
         "schedule.",
     )
     pruning: float = Field(0.5, gt=0, le=1, description="Share of the steps in which a gradual schedule removes.")
-    prunings: int = Field(10, gt=0, description="Times that a gradual schedule removes.")
+    prunings: int = Field(10, gt=0, description="Number of removals in a gradual schedule.")
     distillation: Distillation | None = Field(
         None, description="Let a teacher help to recover; null learns from the labels alone."
     )
@@ -193,8 +193,8 @@ class QuantizeOptions(TrainingOptions):
     )
     calibration_examples: int = Field(512, gt=0, description="Training examples whose activations set the ranges.")
     momentum: float = Field(0.95, gt=0, lt=1, description="Of the moving average of activation ranges.")
-    freeze: float = Field(0.5, ge=0, le=1, description="Share of the steps after which ranges stay as they are.")
-    recalibrations: int = Field(5, ge=0, description="Times that ranges are updated before they are frozen.")
+    freeze: float = Field(0.5, ge=0, le=1, description="Share of the steps after which ranges are frozen.")
+    recalibrations: int = Field(5, ge=0, description="Number of updates of the ranges before they are frozen.")
     tolerance: float = Field(
         0.4,
         ge=0,
@@ -226,7 +226,7 @@ class Int8Options(StudyPart):
         "prediction depends a little on the others of its batch. `static`: ranges are calibrated. "
         "`weights`: only stored weights have 8 bits; ONNX Runtime makes them floating point when it opens the file.",
     )
-    per_channel: bool = Field(True, description="Scales of linear weights an output channel, or else one a tensor.")
+    per_channel: bool = Field(True, description="One scale per output channel of linear weights, or one each.")
     calibration: Literal["min-max", "percentile", "mse"] = Field(
         "mse", description="Of `static`: the range of all values, of a share of them, or with the least squared error."
     )

@@ -42,13 +42,13 @@ class StageOptions(StudyPart):
 
 
 class Bins(StudyPart):
-    """Make labels of a number: the label of the interval that it falls into.
+    """Labels from a number: the label of the interval that it falls into.
 
     A number on an edge belongs to the interval above, but is dropped if either of its neighbors is dropped.
     """
 
     edges: list[float] = Field(min_length=1, description="Ascending bounds between the intervals.")
-    labels: list[str | None] = Field(description="One label an interval; null drops its examples.")
+    labels: list[str | None] = Field(description="One label per interval; null drops its examples.")
 
     @model_validator(mode="after")
     def _one_label_an_interval(self) -> Self:
@@ -72,7 +72,7 @@ class Task(StudyPart):
     label: str = Field(description="Column of the label.")
     labels: list[str] = Field(min_length=2, description="The labels, in the order of the model's outputs.")
     label_values: list[str] | None = Field(
-        None, description="What stands in the label column for each label, where that is not its name."
+        None, description="Value in the label column for each label, if it is not the label's name."
     )
     bins: Bins | None = Field(None, description="Make the label of a numeric label column.")
     splits: dict[Split, str] = Field(
@@ -84,7 +84,7 @@ class Task(StudyPart):
         description=f"The primary metric: {', '.join(metrics.KNOWN_METRICS)}.",
         json_schema_extra=lambda schema: schema.update(enum=list(metrics.KNOWN_METRICS)),
     )
-    positive: str | None = Field(None, description="Of two labels the one that the metric f1 is of.")
+    positive: str | None = Field(None, description="The one of two labels to which the metric f1 applies.")
     validation: float = Field(0.1, gt=0, lt=0.5, description="Share of the training data on which models are chosen.")
     test: float = Field(0.2, gt=0, lt=0.5, description="Share to test on, where the source has no test split.")
     split_seed: int = Field(0, ge=0, description="Seed of these splits; the same for every run.")
@@ -115,7 +115,7 @@ class Task(StudyPart):
     def _labels_agree(self) -> Self:
         for key, values in (("labels", self.labels), ("label_values", self.label_values or [])):
             if len({unicodedata.normalize("NFC", value) for value in values}) != len(values):
-                raise ValueError(f"{key}: a value stands there twice")
+                raise ValueError(f"{key}: a value occurs twice")
         if "train" not in self.splits:
             raise ValueError("splits: `train` is missing")
         if self.label_values is not None and len(self.label_values) != len(self.labels):
@@ -144,12 +144,12 @@ class Pretrained(StudyPart):
 
 
 class Profile(StudyPart):
-    """What is measured of every model, and how."""
+    """What to measure for every model, and how."""
 
     batch_sizes: list[int] = Field(default_factory=lambda: [1, 8, 32], min_length=1, description="Batch sizes.")
     lengths: list[int] = Field(default_factory=lambda: [32, 128], min_length=1, description="Sequence lengths, tokens.")
     headline: tuple[int, int] = Field((1, 128), description="Batch size and length of the summary's latency.")
-    warmup: int = Field(5, ge=1, description="Calls before the clock starts.")
+    warmup: int = Field(5, ge=1, description="Calls before timing.")
     calls: int = Field(30, ge=2, description="Calls that are timed, at each point of the grid.")
     threads: int = Field(2, ge=1, description="CPU threads.")
     seeds: Literal["first", "all"] = Field(
@@ -187,7 +187,7 @@ class Profile(StudyPart):
     @classmethod
     def _named_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) != len(names):
-            raise ValueError("a name stands there twice")
+            raise ValueError("a name occurs twice")
         return names
 
     @model_validator(mode="after")
@@ -211,9 +211,9 @@ class Study(StudyPart):
 
     study: Name = Field(description="Name of the study; its tables and plots go to results/NAME.")
     description: str = Field("", description="A sentence for the report.")
-    seeds: list[int] = Field(min_length=1, description="One run of everything for each.")
+    seeds: list[int] = Field(min_length=1, description="Seeds; every run is repeated for each of them.")
     max_length: int = Field(
-        128, ge=8, description="Tokens at which texts are cut, those that the tokenizer adds included."
+        128, ge=8, description="Number of tokens at which texts are truncated, including those that the tokenizer adds."
     )
     tasks: dict[Name, Task] = Field(min_length=1, description="Tasks by name; `{}` takes a known task as it is.")
     models: dict[Name, Pretrained] = Field(min_length=1, description="Pretrained encoders by name.")
@@ -232,7 +232,7 @@ class Study(StudyPart):
         if strange:
             raise ValueError(f"{strange[0]} is no seed: give numbers from 0 to {2**32 - 1}")
         if len(set(seeds)) != len(seeds):
-            raise ValueError("a seed stands there twice")
+            raise ValueError("a seed occurs twice")
         return seeds
 
     @field_validator("tasks", "models", mode="before")

@@ -78,7 +78,7 @@ def _why(columns: list[str], span: int, quotes: bool) -> str:
     """Return a possible reason for the wrong number of fields."""
     if span > 1:
         return f"(a field spans {span} lines: a stray quote?)"
-    hint = "; if fields stand in double quotes, set `quotes: true`" if not quotes else ""
+    hint = "; if fields are in double quotes, set `quotes: true`" if not quotes else ""
     return f"(a stray delimiter?){_of_delimiter(columns) or hint}"
 
 

@@ -1,4 +1,4 @@
-"""PyTorch with torch.compile, compiled anew for every shape of the inputs."""
+"""PyTorch with torch.compile, compiled for every shape of the inputs."""
 
 from __future__ import annotations
 
