@@ -63,7 +63,7 @@ def machine(gpu: bool = False) -> dict[str, Any]:
 
 
 def study(tasks: Any = ("movie",), variants: Any = SIX, seeds: Sequence[int] = (0, 1), **more: Any) -> dict[str, Any]:
-    """Return a resolved study file; variants are names that are known, or recipes by name."""
+    """Return a resolved study file; variants are known names, or recipes by name."""
     model = "roberta-base" if set(tasks) <= set(GLUE) else "minilm"
     given: dict[str, Any] = {
         "study": "fake",
@@ -172,7 +172,7 @@ def checkpoint(
 
 
 def _compressed(folder: Path, recipe: Sequence[dict[str, Any]]) -> None:
-    """Add to a checkpoint what stages say of their conversion and of the zeros that they leave."""
+    """Add to a checkpoint's record the conversion and the sparsity that stages report."""
     with new_artifact(folder.with_name("more"), "checkpoint") as draft:
         shutil.copytree(folder, draft, dirs_exist_ok=True)
         record = json.loads((draft / "training.json").read_text())

@@ -1,9 +1,9 @@
-"""What every kind of job makes of a tiny model, summed up in numbers that hold on any processor.
+"""Results of every kind of job on a tiny model, summarized in numbers that are the same on any processor.
 
     make golden
 
-writes tests/golden.json anew for kinds that are new, or whose declared version (or library) is another; it refuses to
-where results changed under the same version. To begin again with all kinds, delete the file first.
+updates tests/golden.json for kinds that are new, or whose declared version (or library) has changed; it refuses if
+results changed under the same version. To begin again with all kinds, delete the file first.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ def defaults(kind: str) -> Summary:
 
 
 class Results:
-    """The results of every kind, made in a folder when they are asked for."""
+    """The results of every kind, made in a folder on first use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def summary(self, kind: str) -> Summary:
-        """Return what a kind of job makes, summed up."""
+        """Return a summary of the results of a kind of job."""
         own: Callable[[], Summary] | None = getattr(self, f"_{kind}", None)
         return own() if own else self._stage(kind)
 
@@ -101,7 +101,7 @@ class Results:
         return tiny_data(self.folder / "examples")
 
     def stage(self, stage: str) -> Path:
-        """Return the checkpoint that a stage makes of the start."""
+        """Return the checkpoint that a stage makes from the common start."""
         output = self.folder / stage
         if not output.exists():
             fresh = stage == "finetune"
@@ -258,18 +258,18 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 
 
 def other_defaults(old: Summary, new: Summary) -> list[str]:
-    """Return the options of which the default is another; one that was added or taken away is none."""
+    """Return the options whose defaults have changed, without those that were added or removed."""
     others = [name for name in old if name in new and old[name] != new[name]]
     return [f"default of {name}: {old[name]} is now {new[name]}" for name in others]
 
 
 def problems(kind: str, entry: Summary, summary: Summary) -> list[str]:
-    """Return what changed under the same version, where the file's entry is of this version at all."""
+    """Return what changed under the same version; nothing if the file's entry has another version."""
     return [*differences(entry["result"], summary), *other_defaults(entry["defaults"], defaults(kind))]
 
 
 def write() -> int:
-    """Write the entries that may be written; return how many may not."""
+    """Write the entries that may be written; return the number of others."""
     entries = json.loads(FILE.read_text()) if FILE.exists() else {}
     refused = 0
     with tempfile.TemporaryDirectory() as folder:

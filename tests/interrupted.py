@@ -1,6 +1,6 @@
-"""Fine-tuning jobs that a test can kill: a server process imports everything once and forks a job a line.
+"""Fine-tuning jobs that a test can kill: a server process imports everything once and forks one job per line.
 
-A job is a real process of its own, killed by a real signal; only the seconds of importing torch are spared.
+A job is a separate process, killed by a real signal; only the import of torch, which takes seconds, is shared.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Jobs:
 
 @contextmanager
 def jobs(log: Path) -> Iterator[Jobs]:
-    """Start the server; what the jobs say goes to `log`."""
+    """Start the server; the output of the jobs goes to `log`."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",

@@ -299,11 +299,11 @@ def differing(expected: Stream, found: Stream) -> list[str]:
     missing = expected.keys() - found.keys() - {"products"}
     wrong = [f"{key} is missing" for key in sorted(missing)]
     for key in found:
-        ours, theirs = expected[key], found[key]
-        if len(ours) != len(theirs):
-            wrong.append(f"{key}: {len(ours)} calls, {len(theirs)}")
+        wanted, computed = expected[key], found[key]
+        if len(wanted) != len(computed):
+            wrong.append(f"{key}: {len(wanted)} calls, {len(computed)}")
             continue
-        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        for index, (one, other) in enumerate(zip(wanted, computed, strict=True)):
             if other is not None and not np.array_equal(one, other.reshape(one.shape)):
                 wrong.append(f"{key}[{index}]: {int((one != other.reshape(one.shape)).sum())} of {one.size}")
     return wrong

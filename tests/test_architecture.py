@@ -1,4 +1,4 @@
-"""The house stays as docs/architecture.md draws it."""
+"""The package has the structure that docs/architecture.md describes."""
 
 import ast
 import graphlib

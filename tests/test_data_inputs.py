@@ -1,4 +1,4 @@
-"""Files of data as users bring them: what works, what is warned of, and the one line that says what is wrong."""
+"""Files of data as users have them: what works, what causes a warning, and one-line messages for what does not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def task(path: Path, **options: Any) -> Task:
 
 
 def prepared(path: Path, **options: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return all examples in the order of the file, and what the manifest says."""
+    """Return all examples in the order of the file, and the facts of the manifest."""
     output = path.parent / "out"
     prepare_data(task(path, **options), None, output)
     frames = [pd.read_parquet(file) for file in output.glob("*.parquet")]

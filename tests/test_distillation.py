@@ -37,7 +37,7 @@ from tiny import MAX_LENGTH, tiny_checkpoint, tiny_data, tiny_tokenizer
 ALL = Distillation(labels=0.3, logits=0.7, temperature=2.5, hidden=1.1, relations=0.9)
 NARROW = {"hidden_size": 16, "intermediate_size": 32}
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-KINDS = ["theirs", "float", "integer"]
+KINDS = ["transformers", "float", "integer"]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -164,7 +164,7 @@ def test_layers_are_evenly_spaced_and_end_with_the_last(layers, total, expected)
 
 def as_kind(model, kind):
     """Return a transformers model, or the same as our encoder, float or on calibrated integers."""
-    if kind == "theirs":
+    if kind == "transformers":
         return model
     encoder = convert(model, INT if kind == "integer" else frozenset())
     if kind == "integer":
@@ -309,7 +309,7 @@ def test_integers_that_are_overwritten_leave_right_gradients():
 
 def test_gradients_of_our_encoder_are_those_of_transformers():
     teacher, found = random_model(seed=1), []
-    for kind in ("theirs", "float"):
+    for kind in ("transformers", "float"):
         student = as_kind(random_model(seed=2), kind)
         DistillationLoss(teacher, student, ALL)(student, labeled(teacher)).backward()
         found.append(sorted(gradients(student).values(), key=lambda gradient: gradient.norm().item()))

@@ -1,4 +1,4 @@
-"""What is wrong in transformers' port of I-BERT, one test each: ours is right, and where that is cheap the port is not.
+"""Defects of transformers' port of I-BERT: tests that Intaglio does not have them and, if cheap, that the port does.
 
 A test of the port that begins to fail says that the port was mended; it can go then.
 """

@@ -1,4 +1,4 @@
-"""The float point of the lattice is transformers' model; what it cannot be is said in one line."""
+"""The float point of the lattice is transformers' model; other models are refused in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command prints goes to the screen and to its log, whoever of it prints."""
+"""The output of a command and its children goes to the screen and to its log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import os, subprocess, sys
 from pathlib import Path
 from intaglio.logged import logged
 with logged(Path(sys.argv[1])):
-    print("said")
+    print("printed")
     print("warned", file=sys.stderr)
     subprocess.run(["echo", "a child"])
     # It outlives us and holds what we print to, as multiprocessing's resource tracker does.
@@ -33,6 +33,6 @@ def test_all_is_in_the_log_and_on_the_screen_and_nobody_waits_for_children(tmp_p
     screen = "".join(process.stderr.readline() for _ in range(5))
     assert process.wait() == 0
     assert time.monotonic() - start < 20
-    expected = ["said", "warned", "a child", "x" * 200_000, "last"]
+    expected = ["printed", "warned", "a child", "x" * 200_000, "last"]
     assert sorted(log.read_text().splitlines()) == sorted(expected)
     assert sorted(screen.splitlines()) == sorted(expected)

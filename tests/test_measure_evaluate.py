@@ -50,11 +50,11 @@ def test_equals_examples_one_by_one_without_padding(tmp_path, arch):
 def test_encoder_of_ours(tmp_path):
     checkpoint = tiny_checkpoint(tmp_path / "checkpoint", "electra", LABELS)
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
-    with new_artifact(tmp_path / "ours", "checkpoint") as draft:
+    with new_artifact(tmp_path / "encoder", "checkpoint") as draft:
         save_encoder(convert(model, frozenset()), model.config, draft)
         AutoTokenizer.from_pretrained(checkpoint).save_pretrained(draft)
     data = tiny_data(tmp_path / "data", labels=LABELS, pair=True)
-    evaluate(tmp_path / "ours", data, 48, tmp_path / "evaluation")
+    evaluate(tmp_path / "encoder", data, 48, tmp_path / "evaluation")
     found = pd.read_parquet(tmp_path / "evaluation" / "predictions.parquet")
     expected = one_by_one(checkpoint, pd.read_parquet(data / "test.parquet"), 48)
     np.testing.assert_allclose(np.stack(found["logits"]), expected, atol=1e-5)

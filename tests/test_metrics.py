@@ -100,7 +100,7 @@ def test_f1_is_of_the_class_that_the_task_names(labels: list[str]) -> None:
 
 
 def test_macro_f1_has_one_definition() -> None:
-    """A declared class that nobody has costs nothing, neither in training nor in evaluation nor in intervals."""
+    """A declared class without examples costs nothing in training, evaluation and intervals."""
     labels = np.array([0, 1, 1, 0, 1, 1])
     metric, perfect = named("f1_macro"), Judged(labels, labels)
     assert metric.compute(perfect, Classes(3)) == 1

@@ -31,7 +31,7 @@ def original(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def own(original, tmp_path) -> Path:
-    """Return a folder such as users have, with more in it than is needed."""
+    """Return a folder as users have it, with files that are not needed."""
     folder = tmp_path / "own"
     shutil.copytree(original, folder)
     (folder / "manifest.json").unlink()

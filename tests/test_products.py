@@ -31,7 +31,7 @@ WEIGHT_SUM, BIAS = 98_400, 2**21 + 2**19
 
 
 def has_onednn() -> bool:
-    """Whether oneDNN's product is here, and exact: it saturates on a CPU without VNNI, where nobody takes it."""
+    """Whether oneDNN's product is here, and exact: it saturates on a CPU without VNNI, where it is not used."""
     ones = torch.full((4, 64), 127, dtype=torch.int8)
     try:
         found = OneDnnProduct(ones, torch.zeros(4, dtype=torch.int32))(ones)

@@ -127,7 +127,7 @@ def test_a_teacher_is_made_although_no_recipe_begins_with_it() -> None:
     assert prune.inputs["teacher"] == next(run.checkpoint for run in plan.runs if run.variant == "better")
 
 
-def test_nobody_teaches_himself() -> None:
+def test_a_variant_cannot_teach_itself() -> None:
     with pytest.raises(UserError, match=r"variants\.a: it teaches itself, by a and b"):
         make_plan(load(study(a=[taught("b")], b=[taught("a", sparsity=0.3)])))
 

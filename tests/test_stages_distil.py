@@ -174,11 +174,11 @@ def test_a_pretrained_student_gets_a_head_of_the_seed_and_the_labels(data, tmp_p
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
 
 
-@pytest.mark.parametrize("kind", ["theirs", "ours"])
+@pytest.mark.parametrize("kind", ["transformers", "encoder"])
 def test_a_pretrained_student_end_to_end(kind, data, tmp_path):
     model = random_model()
-    parent = checkpoint(tmp_path / "parent", model if kind == "theirs" else convert(model, frozenset()))
-    assert (Checkpoint(parent).kind == "encoder") == (kind == "ours")
+    parent = checkpoint(tmp_path / "parent", model if kind == "transformers" else convert(model, frozenset()))
+    assert (Checkpoint(parent).kind == "encoder") == (kind == "encoder")
     # Another architecture and, in a folder as transformers saves it, another width, with the same tokens.
     student = tmp_path / "student"
     random_model("electra", hidden_size=16, num_attention_heads=1, intermediate_size=32).save_pretrained(student)

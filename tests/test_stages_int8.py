@@ -245,15 +245,15 @@ class TestRanges:
 
 
 class TestGraphs:
-    @pytest.mark.parametrize(("arch", "ours"), [(arch, False) for arch in ARCHITECTURES] + [("bert", True)])
+    @pytest.mark.parametrize(("arch", "as_encoder"), [(arch, False) for arch in ARCHITECTURES] + [("bert", True)])
     def test_all_linear_layers_and_embeddings_have_8_bits(
-        self, parent: Path, tmp_path: Path, arch: str, ours: bool
+        self, parent: Path, tmp_path: Path, arch: str, as_encoder: bool
     ) -> None:
         checkpoint = parent if arch == "bert" else tiny_checkpoint(tmp_path / arch, arch)
         model: Any = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
         inputs = batch(model, 3, 11, types=arch in ("bert", "electra"))
         names = graph_inputs(tiny_tokenizer(arch))
-        if ours:
+        if as_encoder:
             graph = float_onnx(convert(model, frozenset()), names)
         else:
             graph = int8_stage.float_graph(checkpoint, model, names)

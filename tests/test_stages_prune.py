@@ -62,8 +62,8 @@ def parents(tmp_path_factory):
     return {arch: with_record(tiny_checkpoint(folder / arch, arch)) for arch in ARCHITECTURES}
 
 
-def as_ours(folder, parent, change):
-    """The checkpoint as our encoder, changed."""
+def as_encoder(folder, parent, change):
+    """Write the checkpoint as an Intaglio encoder, after a change."""
     model = Checkpoint(parent).load()
     with store.new_artifact(folder, "checkpoint") as draft:
         save_encoder(change(convert(model, frozenset())), model.config, draft)
@@ -73,15 +73,15 @@ def as_ours(folder, parent, change):
 
 
 @pytest.fixture(scope="module")
-def ours(parents, tmp_path_factory):
-    return as_ours(tmp_path_factory.mktemp("ours") / "ours", parents["bert"], lambda encoder: encoder)
+def converted(parents, tmp_path_factory):
+    return as_encoder(tmp_path_factory.mktemp("encoder") / "encoder", parents["bert"], lambda encoder: encoder)
 
 
 @pytest.fixture(scope="module")
 def smaller(parents, tmp_path_factory):
     """With one head and 40 neurons in the first layer, two and 64 in the second."""
     kept = Kept(((1,), (0, 1)), (tuple(range(0, 40)), tuple(range(64))))
-    return as_ours(tmp_path_factory.mktemp("smaller") / "smaller", parents["bert"], partial(cut_out, kept=kept))
+    return as_encoder(tmp_path_factory.mktemp("smaller") / "smaller", parents["bert"], partial(cut_out, kept=kept))
 
 
 class Watch(TrainerCallback):
@@ -212,9 +212,11 @@ def test_prunings_at_the_same_step_are_one_and_none_comes_before_the_first(paren
         assert found == pytest.approx(sparsities)
 
 
-@pytest.mark.parametrize("parent", ["transformers", "ours"])
-def test_a_gradual_pruning_that_was_interrupted_ends_the_same_to_the_bit(run, parents, ours, parent):
-    start = partial(run, prune, ours if parent == "ours" else parents["bert"], sparsity=0.6, prunings=4, pruning=0.75)
+@pytest.mark.parametrize("parent", ["transformers", "encoder"])
+def test_a_gradual_pruning_that_was_interrupted_ends_the_same_to_the_bit(run, parents, converted, parent):
+    start = partial(
+        run, prune, converted if parent == "encoder" else parents["bert"], sparsity=0.6, prunings=4, pruning=0.75
+    )
     undisturbed, _ = start("undisturbed")
     # Weights are removed after steps 2, 4, 7 and 9: asked to leave right then, dead between two removals.
     with pytest.raises(SystemExit) as leaving:
@@ -235,12 +237,12 @@ def test_one_shot_pruning_that_was_interrupted_ends_the_same_to_the_bit(run, par
     assert_same_outcome(undisturbed, start("broken")[0])
 
 
-def test_our_encoder_is_pruned_as_transformers_own(run, parents, ours):
-    output, _ = run(prune, ours, schedule="one-shot", sparsity=0.5, max_steps=2)
-    theirs, _ = run(prune, parents["bert"], "theirs", schedule="one-shot", sparsity=0.5, max_steps=2)
+def test_an_encoder_is_pruned_as_the_transformers_model(run, parents, converted):
+    output, _ = run(prune, converted, schedule="one-shot", sparsity=0.5, max_steps=2)
+    reference, _ = run(prune, parents["bert"], "reference", schedule="one-shot", sparsity=0.5, max_steps=2)
     assert Checkpoint(output).kind == "encoder"
     assert not Checkpoint(output).load().shape.integer
-    assert torch.equal(masks_of(output), masks_of(theirs))
+    assert torch.equal(masks_of(output), masks_of(reference))
 
 
 @pytest.mark.parametrize("structure", ["unstructured", "2:4"])
@@ -267,9 +269,9 @@ def test_a_teacher_helps_to_recover_and_is_not_pruned(run, parents):
         run(prune, parents["bert"], "without", **options)
 
 
-@pytest.mark.parametrize("parent", ["transformers", "ours"])
-def test_the_options_decide_about_dropout(run, parents, ours, parent):
-    start = partial(run, prune, ours if parent == "ours" else parents["bert"], max_steps=3)
+@pytest.mark.parametrize("parent", ["transformers", "encoder"])
+def test_the_options_decide_about_dropout(run, parents, converted, parent):
+    start = partial(run, prune, converted if parent == "encoder" else parents["bert"], max_steps=3)
     first = start("first", dropout=0.0, attention_dropout=0.0)[0]
     second = start("second", dropout=0.5, attention_dropout=0.0)[0]
     third = start("third")[0]

@@ -1,4 +1,4 @@
-"""The study file: what it accepts, what it says of mistakes, and the plan that it makes."""
+"""The study file: accepted files, messages for mistakes, and the plan of a study."""
 
 import ast
 import importlib.metadata

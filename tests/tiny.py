@@ -88,7 +88,7 @@ def tiny_model(
 ) -> Path:
     """Write a randomly initialized model with its tokenizer as an artifact ([model], or another kind).
 
-    Its biases and LayerNorm parameters are random too: a fresh model's zeros and ones would hide what is forgotten.
+    Its biases and LayerNorm parameters are random too: the zeros and ones of a fresh model could hide a missing term.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -103,12 +103,12 @@ def tiny_model(
 
 
 def tiny_checkpoint(folder: Path, arch: str = "bert", labels: Sequence[str] = ("negative", "positive")) -> Path:
-    """Write the same as a [checkpoint], without a training record."""
+    """Write a randomly initialized model as a [checkpoint], without a training record."""
     return tiny_model(folder, arch, labels, kind="checkpoint")
 
 
 def tiny_sentences(n: int, classes: int, seed: int) -> pd.DataFrame:
-    """Return `n` sentences of 1 to 25 words, columns text and label; most words of the label's list tell it."""
+    """Return `n` sentences of 1 to 25 words, columns text and label; most words are from the list of the label."""
     chance = random.Random(seed)
     rows = []
     for index in range(n):

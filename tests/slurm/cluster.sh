@@ -17,7 +17,7 @@ packages=(slurm-wlm slurmdbd munge mariadb-server)
 node_names=(n1 n2)
 hosts_line="127.0.0.1 ${node_names[*]} # intaglio-slurm"
 link=/etc/slurm/slurm.conf
-export SLURM_CONF=$folder/etc/slurm.conf # for the daemons; the end of our steps is told by it
+export SLURM_CONF=$folder/etc/slurm.conf # for the daemons, which also report the end of steps by it
 PATH=$PATH:/usr/sbin:/sbin
 
 fail() {
@@ -72,7 +72,7 @@ install_packages() {
 write_configuration() {
     local host memory
     host=$(hostname -s)
-    # Each node is told to have a third of the machine, in MB, so that nobody has to count on memory that is not there.
+    # Each node is configured with a third of the machine's memory, in MB, so that the sum is available.
     memory=$(awk '/^MemTotal/ {print int($2 / 1024 / 3)}' /proc/meminfo)
     mkdir -p "$folder"/{etc,run,log,state,db}
     chmod 755 "$folder" "$folder"/*

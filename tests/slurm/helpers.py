@@ -27,7 +27,7 @@ _ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_
 
 
 def call(*command: str | Path, **options: object) -> str:
-    """Run a command and return its output; fail with what it said."""
+    """Run a command and return its output; on failure, the output is in the message."""
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
     return str(done.stdout).strip()
@@ -40,9 +40,9 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def snakemake(profile: str, *arguments: str | Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run Snakemake with one of our profiles (slurm, slurm-gres), fitted to this cluster, in a folder of its own.
+    """Run Snakemake with a profile (slurm, slurm-gres) adapted to this cluster, in a separate folder.
 
-    What it says goes to snakemake.txt there. It is ended on leaving, whatever a test has waited for.
+    Its output goes to snakemake.txt there. It is terminated on leaving.
     """
     profile_folder = REPOSITORY / "profiles" / profile
     command = [sys.executable, "-m", "snakemake", *map(str, arguments), "--profile", str(profile_folder), *HERE]
@@ -80,14 +80,14 @@ def wait_until_none_is_queued(folder: Path, seconds: float = 60) -> None:
 
 
 def sacct(jobid: str, *fields: str, every_attempt: bool = False) -> list[dict[str, str]]:
-    """What accounting knows of a job, without its steps: its last attempt, or each of them."""
+    """Return accounting data of a job, without its steps: of its last attempt, or of each."""
     command = ["sacct", "--noheader", "--parsable2", "--allocations", "--jobs", jobid, "--format", ",".join(fields)]
     rows = call(*command, *(["--duplicates"] if every_attempt else [])).splitlines()
     return [dict(zip(fields, row.split("|"), strict=True)) for row in rows]
 
 
 def jobs_in(folder: Path, *fields: str) -> list[dict[str, str]]:
-    """The same for every job that was submitted from this folder."""
+    """Return the accounting data of every job that was submitted from this folder."""
     rows = call("sacct", "--noheader", "--parsable2", "--allocations", "--format", ",".join([*fields, "WorkDir"]))
     table = [row.split("|") for row in rows.splitlines()]
     return [dict(zip(fields, row[:-1], strict=True)) for row in table if row[-1] == str(folder)]
