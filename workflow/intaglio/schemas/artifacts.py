@@ -23,7 +23,7 @@ PREDICTIONS = schema(
         field("id", STRING, "Example, unique within its test set."),
         field("label", INT, "True label, an index into the task's labels."),
         field("prediction", INT, "Predicted label."),
-        field("logits", pa.list_(pa.float32()), "The model's outputs, one a label."),
+        field("logits", pa.list_(pa.float32()), "The model's outputs, one per label."),
     ],
 )
 
@@ -35,7 +35,7 @@ METRICS = schema(
         field("label", STRING, "Class of a class_* metric; true class of a confusion count; else null.", True),
         field("predicted", STRING, "Predicted class of a confusion count; else null.", True),
         field("value", FLOAT, "The metric; for confusion a count of examples."),
-        field("primary", BOOL, "Whether this is the metric by which the task is judged."),
+        field("primary", BOOL, "Whether this is the primary metric of the task."),
     ],
 )
 
@@ -51,8 +51,8 @@ LATENCY = schema(
             "What multiplies weights, comma-separated: int8 oneDNN, int8 torch._int_mm, float32 of integers, a data "
             "type; of onnxruntime the operators that its profile shows.",
         ),
-        field("batch_size", INT, "Examples a call."),
-        field("length", INT, "Tokens an example, without padding."),
+        field("batch_size", INT, "Examples per call."),
+        field("length", INT, "Tokens per example, without padding."),
         field("threads", INT, "CPU threads."),
         field("calls", pa.list_(FLOAT), "Time of every timed call after warm-up, ms."),
         field("mean_ms", FLOAT, "Mean over the calls, ms."),
@@ -64,15 +64,15 @@ LATENCY = schema(
         field(
             "busy",
             FLOAT,
-            "Percent of the process's cores that others took during the timed calls (with those of points beside it "
-            "where these took less than half a second); above 20 the times are not to be trusted.",
+            "Percent of the process's cores that others used during the timed calls (together with neighbouring points "
+            "if these took less than half a second); above 20 the times are not reliable.",
         ),
         field("peak_memory_mb", FLOAT, "Peak of model and activations, MB: resident on a CPU, or a GPU's.", True),
         field(
             "max_difference",
             FLOAT,
-            "Largest absolute difference of logits to torch's on the CPU, on one padded batch; where all operations "
-            "are integer, that of the float head alone; of int8, which torch does not run, 0 to itself.",
+            "Largest absolute difference of logits to torch's on the CPU, on one padded batch; if all operations are "
+            "integer, only the float head contributes; for int8, which torch does not run, 0 to itself.",
         ),
         *MACHINE,
     ],
@@ -84,14 +84,14 @@ SIZES = schema(
         field(
             "component",
             STRING,
-            "file (the exported model, which is deployed), tensors (in it), nonzero (what is not zero in them), "
-            "sparse (the tensors with a bit an element and the non-zero elements, or as they are if that is smaller), "
+            "file (the exported model, which is deployed), tensors (in it), nonzero (their non-zero elements), "
+            "sparse (the tensors with a bit per element and the non-zero elements, or dense if that is smaller), "
             "zstd (the file compressed at level 3), checkpoint (weights as trained), "
             "checkpoint_tensors (in them), parameters or buffers (in memory, as trained).",
         ),
         field("dtype", STRING, "Data type; null for files, and for tensors of all types.", null=True),
         field("bytes", INT, "Bytes."),
-        field("count", INT, "Elements, of sparse the non-zero ones; for files how many files."),
+        field("count", INT, "Elements; for sparse, the non-zero ones; for files, the number of files."),
     ],
 )
 
@@ -102,7 +102,7 @@ OPERATORS = schema(
         field("device", STRING, "cpu or cuda."),
         field("operator", STRING, "Operator as the backend's profiler names it; for onnxruntime its type."),
         field("calls", INT, "Calls in the profiled passes."),
-        field("self_time_ms", FLOAT, "Time within it, without operators that it calls, ms."),
+        field("self_time_ms", FLOAT, "Time in the operator, without operators that it calls, ms."),
         field("share", FLOAT, "Its share of all operators' self time in that backend on that device, 0 to 1."),
     ],
 )
