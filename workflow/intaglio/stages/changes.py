@@ -39,15 +39,15 @@ class Changes:
         return float(found.low), float(found.high)
 
     def exceeds(self, tolerance: float) -> bool:
-        """Tell whether the share is surely above a tolerance: the lower bound of its interval is."""
+        """Return whether the lower bound of the share's interval exceeds a tolerance."""
         return self.interval[0] > tolerance
 
     def facts(self, measure: str, tolerance: float) -> dict[str, Any]:
-        """Return the share, its interval and the tolerance, as they stand in a checkpoint's record.
+        """Return the share, its interval and the tolerance, for a checkpoint's record.
 
         Args:
-            measure: what the share is called in the tables.
-            tolerance: share that is allowed.
+            measure: name of the share in the tables.
+            tolerance: largest allowed share.
         """
         low, high = self.interval
         return {

@@ -102,7 +102,7 @@ def compare_predictions(
         `measure`, `difference`, the bounds of its interval, and `tolerance`, as `Changes.facts` returns them.
 
     Raises:
-        UserError: surely more have changed. Classes are not told apart as for int8: training follows.
+        UserError: significantly more have changed, over all classes, as training follows.
     """
     pairs = [(parent(**batch).logits.argmax(-1), encoder(**batch).logits.argmax(-1)) for batch in batches]
     changed = torch.cat([before != after for before, after in pairs])

@@ -22,7 +22,7 @@ from intaglio.tasks.raw_table import RawTable
 from intaglio.tasks.sources import read_source
 from intaglio.tasks.splits import at_most, split_off
 
-# Rows that are turned into a file's form at once.
+# Number of rows converted to a file's format at once.
 _ROW_GROUP = 2_000
 
 
@@ -134,7 +134,7 @@ def _absent(task: Task, splits: dict[str, Examples]) -> list[str]:
 
 
 def _write(examples: Examples, path: Path) -> None:
-    """Write a split in row groups, so that no second and third copy of all its texts is in memory."""
+    """Write a split in row groups, so that memory never holds further copies of all its texts."""
     names = ("text_a", "text_b")[: len(examples.texts)]
     schema = pa.schema([("id", pa.string()), *((name, pa.string()) for name in names), ("label", pa.int64())])
     with pq.ParquetWriter(path, schema) as writer:
@@ -150,7 +150,7 @@ def _counts(task: Task, examples: Examples) -> dict[str, Any]:
 
 
 def _leaked(splits: dict[str, Examples], test: str) -> int:
-    """Count the test examples whose text (or pair) is in the training or validation split, too."""
+    """Count the test examples whose text (or pair) is also in the training or validation split."""
     asked = set(splits[test].contents())
     seen = {content for name in ("train", "validation") for content in splits[name].contents() if content in asked}
     return sum(content in seen for content in splits[test].contents())

@@ -108,8 +108,8 @@ class EncodedSplit(NamedTuple):
     """A split as tokens, in memory.
 
     Attributes:
-        dataset: columns input_ids, attention_mask, token_type_ids where the tokenizer gives them, and label.
-        truncated: share of its texts that were cut.
+        dataset: columns input_ids, attention_mask, token_type_ids if the tokenizer makes them, and label.
+        truncated: share of truncated texts.
     """
 
     dataset: Dataset
