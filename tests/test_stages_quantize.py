@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,4 +63,26 @@ def test_a_calibration_that_breaks_the_model_fails_with_its_figures(made: tuple[
         encoder.head.output.bias.neg_()
     with pytest.raises(UserError, match=r"\d+ of 32 predictions .* change .*; tolerance: 40.0% is allowed") as caught:
         compare_predictions(model, encoder, batches, 0.4)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e38])
+@pytest.mark.parametrize(
+    "integer", [("linear", "gelu", "softmax", "layernorm"), ("linear", "softmax"), ("linear", "gelu")], ids="-".join
+)
+@pytest.mark.parametrize(
+    ("recalibrations", "message"),
+    [
+        (0, "the loss became (nan|inf) at step 2, learning rate"),
+        (6, r"the range of \S+ is (nan|inf); training has diverged by step 1; lower learning_rate"),
+    ],
+)
+def test_a_training_that_diverges_at_once_says_so(
+    made: tuple[Path, Path], tmp_path: Path, recalibrations: int, message: str, integer: Any, rate: float
+) -> None:
+    parent, data = made
+    options = {"learning_rate": rate, "warmup": 0, "recalibrations": recalibrations, "freeze": 1.0}
+    chosen = QuantizeOptions(integer=integer, batch_size=8, max_steps=6, **options)
+    with pytest.raises(UserError, match=message) as caught:
+        quantize(parent, data, chosen, 1, 32, tmp_path / "work", tmp_path / "output")
     assert "\n" not in str(caught.value)

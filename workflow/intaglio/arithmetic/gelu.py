@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.integers import HIGH, LOW, Integers, largest, scale_of
-from intaglio.arithmetic.pieces import fill_rows, like
+from intaglio.arithmetic.pieces import fill_rows, like, look_up
 
 A, B = -0.2888, -1.769
 GRID = 2.0**-8
@@ -74,11 +74,6 @@ def gelu_table(range_: Tensor) -> GeluTable:
     return GeluTable(input_scale, zero_point, entries, slopes.masked_fill_(ends, 0), scale)
 
 
-def _look_up(table: Tensor, codes: Tensor, out: Tensor) -> Tensor:
-    torch.index_select(table, 0, codes.view(-1), out=out.view(-1))
-    return out
-
-
 class _Gelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, multiplier: Tensor, table: GeluTable, inplace: bool) -> Tensor:
@@ -89,9 +84,9 @@ class _Gelu(torch.autograd.Function):
         def of_rows(result: Tensor, slope: Tensor | None, x: Tensor) -> None:
             # accumulators become codes as in `rescale`
             codes = torch.mul(x, multiplier, out=result).round_().add_(table.zero_point).clamp_(0, CODES - 1).int()
-            _look_up(table.entries, codes, result)
+            look_up(table.entries, codes, result)
             if slope is not None:
-                _look_up(slopes, codes, slope).mul_(multiplier)
+                look_up(slopes, codes, slope).mul_(multiplier)
 
         fill_rows(of_rows, result, slope, x)
         if result is x:

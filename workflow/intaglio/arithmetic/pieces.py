@@ -36,6 +36,22 @@ def fill_rows(function: Callable[..., object], *tensors: Tensor | None) -> None:
     fill(function, *(None if x is None else x.reshape(-1, x.shape[-1]) for x in tensors))
 
 
+def look_up(table: Tensor, codes: Tensor, out: Tensor) -> Tensor:
+    """Fill `out`, contiguous, with the entries of a table [n] at these codes, and return it.
+
+    Args:
+        table: float32, [n].
+        codes: int32 in [0, n); an integer beyond, which is what a CPU makes of NaN, fills `out` with NaN.
+        out: float32, of the shape of `codes`.
+    """
+    try:
+        torch.index_select(table, 0, codes.view(-1), out=out.view(-1))
+    except IndexError:
+        # Training diverged. The loss has to become NaN, too: that is where it is looked for.
+        out.fill_(torch.nan)
+    return out
+
+
 def like(x: Tensor, inplace: bool = False) -> Tensor:
     """Return uninitialized contiguous memory like `x`; `x` itself if `inplace` and it is contiguous."""
     return x if inplace and x.is_contiguous() else torch.empty_like(x, memory_format=torch.contiguous_format)

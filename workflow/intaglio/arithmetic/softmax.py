@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.integers import EXACT, Integers, floor_log2
-from intaglio.arithmetic.pieces import fill, fill_rows, like
+from intaglio.arithmetic.pieces import fill, fill_rows, like, look_up
 
 A, B, C = 0.3585, 1.353, 0.344
 STEPS = 256
@@ -98,7 +98,7 @@ def softmax_integers(scores: Tensor, scale: DistanceScale, masked: Tensor | None
         torch.sub(scores.amax(-1, keepdim=True), scores, out=result).mul_(down).floor_().clamp_(max=scale.top)
         # the conversion to integers rounds non-negative numbers down
         distance = result.mul_(step).clamp_(max=FARTHEST).int()
-        torch.index_select(table, 0, distance.view(-1), out=result.view(-1))
+        look_up(table, distance, result)
         _divide(result)
 
     fill(of_rows, result, scores, None if masked is None else masked.expand_as(scores))

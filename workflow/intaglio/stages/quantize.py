@@ -48,7 +48,7 @@ def prepare(job: StageJob[QuantizeOptions]) -> Prepared:
     model = parent.load()
     set_seed(job.seed)
     encoder = read_encoder(parent.path, frozenset(options.integer), config)
-    check_shape(encoder.shape)
+    check_shape(encoder.shape, job.max_length)
     batches = drawn_batches(job, tokenizer, options.calibration_examples)
     observe = partial(calibrate_ranges, encoder, batches, options.momentum)
     observe()
@@ -68,8 +68,14 @@ def prepare(job: StageJob[QuantizeOptions]) -> Prepared:
     return Prepared(learner, partial(save_encoder, encoder, config), facts)
 
 
-def calibrate_ranges(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], momentum: float) -> None:
+def calibrate_ranges(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], momentum: float, step: int = 0) -> None:
     """Set the encoder's activation ranges by these batches of input_ids, attention_mask (, token_type_ids).
+
+    Args:
+        encoder: its ranges are changed; without dropout, in whatever mode it is.
+        batches: int64 [batch, length] each.
+        momentum: of the moving average.
+        step: of the training after which this happens, 0 before it begins.
 
     Raises:
         UserError: an activation is not finite, or always zero.
@@ -80,10 +86,12 @@ def calibrate_ranges(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], 
             encoder(**{name: tensor.to(device) for name, tensor in batch.items()})
     for name, buffer in encoder.named_buffers():
         if name.endswith(".largest") and not (torch.isfinite(buffer) and buffer > 0):
-            raise UserError(
-                f"calibration: the range of {name.removesuffix('.largest')} is {float(buffer)}; "
-                "the checkpoint that it starts from is broken, train it again"
+            advice = (
+                f"training has diverged by step {step}; lower learning_rate or lengthen warmup"
+                if step
+                else "the checkpoint that it starts from is broken, train it again"
             )
+            raise UserError(f"calibration: the range of {name.removesuffix('.largest')} is {float(buffer)}; {advice}")
 
 
 @torch.no_grad()
@@ -121,7 +129,7 @@ class Recalibration(TrainerCallback):  # type: ignore[misc]
     The ranges are in the model's state dict, so a resumed job restores them.
     """
 
-    def __init__(self, options: QuantizeOptions, observe: Callable[[], None]) -> None:
+    def __init__(self, options: QuantizeOptions, observe: Callable[..., None]) -> None:
         self.options = options
         self.observe = observe
 
@@ -134,4 +142,4 @@ class Recalibration(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
         """Update the ranges if it is due."""
         if state.global_step in self.steps(state.max_steps):
-            self.observe()
+            self.observe(step=state.global_step)
