@@ -18,6 +18,7 @@ from intaglio.encoder.layers import Range
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.execution import on_torch
+from intaglio.execution.checks import check_shape
 from intaglio.execution.constants import constants_of
 from intaglio.execution.on_torch import integer_model
 from intaglio.onnx.signed import signed_is_exact, with_signed_weights
@@ -329,8 +330,15 @@ def test_sizes_that_would_overflow_are_refused() -> None:
     constants_of(of_shape(frozenset({"linear", "gelu", "softmax"}), hidden_size=1040, num_attention_heads=4))
     constants_of(of_shape(hidden_size=1024, num_attention_heads=2))
     refused(of_shape(hidden_size=514, num_attention_heads=1), "heads of 514", "512")
-    refused(of_shape(max_position_embeddings=LONGEST + 1), str(LONGEST + 1), str(LONGEST))
-    constants_of(of_shape(max_position_embeddings=LONGEST))
+
+
+def test_texts_may_be_shorter_than_the_positions() -> None:
+    encoder = of_shape(max_position_embeddings=LONGEST + 1)
+    constants_of(encoder)
+    check_shape(encoder.shape, LONGEST)
+    with pytest.raises(UserError, match=f"{LONGEST + 1} tokens: integer softmax is exact up to {LONGEST};"):
+        check_shape(encoder.shape, LONGEST + 1)
+    check_shape(of_shape(frozenset({"linear"}), max_position_embeddings=LONGEST + 1).shape, LONGEST + 1)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])

@@ -86,6 +86,7 @@ def test_tokenizer_labels_and_record_lie_beside(made: tuple[Path, Path]) -> None
     checkpoint, exported = made
     text = ("a good film", "was it")
     assert AutoTokenizer.from_pretrained(exported)(*text) == AutoTokenizer.from_pretrained(checkpoint)(*text)
+    assert json.loads((exported / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert AutoConfig.from_pretrained(exported).id2label == dict(enumerate(LABELS))
     record = json.loads((exported / "export.json").read_text())
     graph = onnx.load(exported / "model.onnx")

@@ -96,8 +96,6 @@ def test_what_the_encoder_does_not_compute(changes, reason):
     ("changes", "integer", "reason"),
     [
         ({"hidden_size": 1280, "num_attention_heads": 20}, INT["integer"], "hidden size 1280"),
-        ({"max_position_embeddings": 8192}, INT["integer"], "8192 positions"),
-        ({"max_position_embeddings": 8192}, ["linear", "gelu"], None),
         ({"hidden_size": 1040, "num_attention_heads": 2}, ["linear"], "attention heads of 520"),
         ({"hidden_act": "gelu_python"}, INT["integer"], None),
     ],
@@ -107,6 +105,23 @@ def test_limits_of_the_integers(changes, integer, reason):
     for key, value in changes.items():
         setattr(config, key, value)
     message = demanded(config, {**INT, "integer": integer})
+    assert (reason is None) == (message == "")
+    assert reason is None or reason in message
+
+
+@pytest.mark.parametrize(
+    ("lengths", "integer", "reason"),
+    [
+        ({"max_length": 128}, INT["integer"], None),
+        ({"max_length": 4096}, INT["integer"], "4096 tokens: integer softmax is exact up to 2819"),
+        ({"longest_profiled": 4096}, INT["integer"], "4096 tokens"),
+        ({"max_length": 4096}, ["linear", "gelu"], None),
+    ],
+)
+def test_integers_of_a_long_model_are_limited_by_the_texts_of_the_study(lengths, integer, reason):
+    config = tiny_config()
+    config.max_position_embeddings = 8192
+    message = demanded(config, {**INT, "integer": integer}, **lengths)
     assert (reason is None) == (message == "")
     assert reason is None or reason in message
 

@@ -37,6 +37,7 @@ def test_a_checkpoint_is_whole_and_loads(arch, data, tmp_path):
     assert model.config.id2label == {0: "no", 1: "yes", 2: "maybe"}
     tokenizer = AutoTokenizer.from_pretrained(output)
     assert model(**tokenizer("a good film", return_tensors="pt")).logits.shape == (1, 3)
+    assert len(tokenizer("good " * 40, truncation=True)["input_ids"]) == 32
     record = json.loads((output / "training.json").read_text())
     assert record == Checkpoint(output).record
     assert record["options"] == OPTIONS.model_dump(mode="json")

@@ -7,11 +7,15 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pytest
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from intaglio.checkpoint import longest_input
+from encoders import INT, calibrated
+from intaglio.checkpoint import Checkpoint, longest_input, save_tokenizer
+from intaglio.encoder.files import save_encoder
 from intaglio.errors import UserError
-from intaglio.tasks.tokenize import collate, encode_split, read_split, read_task, tokenize
+from intaglio.store import new_artifact
+from intaglio.tasks.tokenize import collate, encode_split, read_split, read_task, set_limit, tokenize
 from tiny import tiny_data, tiny_model, tiny_tokenizer
 
 
@@ -84,6 +88,33 @@ def test_longest_input(tmp_path, arch, longest):
 def test_longest_input_unknown():
     assert longest_input({"model_type": "t5"}) is None
     assert longest_input({"model_type": "roberta", "max_position_embeddings": 514, "pad_token_id": 1}) == 512
+
+
+def test_a_longest_input_is_one_that_integer_softmax_is_exact_for(tmp_path):
+    encoder, model = calibrated(INT, max_position_embeddings=4000)
+    with new_artifact(tmp_path / "int", "checkpoint") as draft:
+        save_encoder(encoder, model.config, draft)
+    assert Checkpoint(tmp_path / "int").longest_input == 2819
+    with pytest.raises(UserError, match=r"max_length: 3000 tokens, but the model in .* takes at most 2819"):
+        Checkpoint(tmp_path / "int").check_length(3000, "max_length")
+
+
+@pytest.mark.parametrize("arch", ["bert", "roberta"])
+def test_a_saved_tokenizer_cuts_texts_as_the_study_does(tmp_path, arch):
+    tokenizer, texts = tiny_tokenizer(arch), ("good film " * 5, "the story was long and dull")
+    whole = tokenizer(*texts)["input_ids"]
+    expected = tokenize(tokenizer, pd.DataFrame({"text_a": texts[:1], "text_b": texts[1:]}), 10)[0]["input_ids"]
+    set_limit(tokenizer, 10)
+    save_tokenizer(tokenizer, tmp_path / "checkpoint")
+    save_tokenizer(AutoTokenizer.from_pretrained(tmp_path / "checkpoint"), tmp_path / "export")
+    for folder in (tmp_path / "checkpoint", tmp_path / "export"):
+        assert Tokenizer.from_file(str(folder / "tokenizer.json")).encode(*texts).ids == expected
+        loaded = AutoTokenizer.from_pretrained(folder)
+        assert loaded(*texts, truncation=True)["input_ids"] == expected
+        assert loaded(*texts, verbose=False)["input_ids"] == whole
+        # The name of its class in transformers 4, where TokenizersBackend does not exist.
+        described = json.loads((folder / "tokenizer_config.json").read_text())
+        assert (described["tokenizer_class"], described["model_max_length"]) == ("PreTrainedTokenizerFast", 10)
 
 
 def test_nothing_is_written_to_the_home(tmp_path):

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from intaglio import schemas, store
+from intaglio.arithmetic import softmax
 from intaglio.arithmetic.operations import OPERATIONS, Operation
 from intaglio.encoder.files import SECTION, read_config, read_encoder, transformers_config
 from intaglio.errors import UserError
@@ -78,8 +79,11 @@ class Checkpoint:
 
     @property
     def longest_input(self) -> int | None:
-        """Largest number of tokens that it can take; None if its configuration does not define it."""
-        return longest_input(self.described)
+        """Largest number of tokens that it can take, with integer softmax exactly; None if nothing limits it."""
+        positions = longest_input(self.described)
+        if "softmax" not in self.integers:
+            return positions
+        return softmax.LONGEST if positions is None else min(positions, softmax.LONGEST)
 
     def check_length(self, length: int, key: str) -> None:
         """Refuse sequences that are too long for the model's positions.
@@ -166,6 +170,17 @@ def longest_input(described: Mapping[str, Any]) -> int | None:
     return positions
 
 
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Save a transformers tokenizer, so that transformers 4 opens it, too."""
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    described = json.loads(file.read_text())
+    if described.get("tokenizer_class") == "TokenizersBackend":
+        # What the class is called in transformers 4; transformers 5 knows it by both names.
+        described["tokenizer_class"] = "PreTrainedTokenizerFast"
+        file.write_text(json.dumps(described, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
 def write_checkpoint(
     output: Path,
     save: Callable[[Path], object],
@@ -185,6 +200,6 @@ def write_checkpoint(
     about = {key: record[key] for key in ("stage", "seed", "parent") if key in record}
     with store.new_artifact(output, "checkpoint", about) as draft:
         save(draft)
-        tokenizer.save_pretrained(draft)
+        save_tokenizer(tokenizer, draft)
         (draft / TRAINING_RECORD).write_text(json.dumps(record, indent=1) + "\n")
         schemas.write_table(draft / HISTORY, history, schemas.TRAINING_HISTORY)

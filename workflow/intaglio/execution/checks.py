@@ -18,20 +18,22 @@ LONGEST_WIDTH = 1024
 LARGEST_HEAD = 512
 
 
-def check_shape(shape: EncoderConfig) -> None:
+def check_shape(shape: EncoderConfig, length: int = 0) -> None:
     """Refuse sizes for which sums would exceed the specified widths.
 
+    Args:
+        shape: sizes of the encoder.
+        length: tokens of its longest input, which may be less than its positions; 0 leaves it open.
+
     Raises:
-    +4 UserError: names the size and its limit.
+        UserError: names the size and its limit.
     """
     if not shape.integer:
         raise UserError("this encoder computes in floating point: there are no integers to run")
     if shape.head_width > LARGEST_HEAD:
         raise UserError(f"attention heads of {shape.head_width}: integers are exact up to {LARGEST_HEAD}")
-    if "softmax" in shape.integer and shape.positions > softmax.LONGEST:
-        raise UserError(
-            f"{shape.positions} positions: integer softmax is exact up to {softmax.LONGEST}; leave 'softmax' out"
-        )
+    if "softmax" in shape.integer and length > softmax.LONGEST:
+        raise UserError(f"{length} tokens: integer softmax is exact up to {softmax.LONGEST}; leave 'softmax' out")
     width = max(shape.hidden_size, shape.embedding_size)
     if "layernorm" in shape.integer and width > LONGEST_WIDTH:
         raise UserError(f"hidden size {width}: integer LayerNorm is exact up to {LONGEST_WIDTH}; leave 'layernorm' out")
@@ -41,7 +43,7 @@ def check_state(encoder: Encoder) -> None:
     """Refuse weights and ranges that are not finite.
 
     Raises:
-    +4 UserError: names the tensor.
+        UserError: names the tensor.
     """
     for name, tensor in encoder.state_dict().items():
         # minimum and maximum propagate NaN, in one pass over the weights
@@ -53,7 +55,7 @@ def check_widths(constants: Any, where: str = "encoder") -> None:
     """Refuse constants with which an operation could overflow for some input.
 
     Raises:
-    +4 UserError: names the place.
+        UserError: names the place.
     """
     if isinstance(constants, tuple):
         for number, part in enumerate(constants):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intaglio.arithmetic.operations import OPERATIONS
-from intaglio.checkpoint import Checkpoint
+from intaglio.checkpoint import Checkpoint, save_tokenizer
 from intaglio.encoder.files import CONFIG, SECTION
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
@@ -49,7 +49,7 @@ def export(checkpoint: Path, output: Path) -> None:
         record = _hand_on(opened, draft) if model is None else _write(opened, model, draft)
         write_table(draft / "sizes.parquet", size_rows(checkpoint, draft, model), SIZES)
         about |= {name: record[name] for name in ("difference", "tolerance")}
-        opened.tokenizer.save_pretrained(draft)
+        save_tokenizer(opened.tokenizer, draft)
         plain = {name: value for name, value in opened.described.items() if name != SECTION}
         (draft / CONFIG).write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
         (draft / RECORD).write_text(json.dumps(record, indent=1) + "\n")

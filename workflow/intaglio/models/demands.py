@@ -49,7 +49,7 @@ def check_demands(config: Any, demands: Mapping[str, Any], name: str) -> None:
         model = AutoModelForSequenceClassification.from_config(config)
     for demand in demands["stages"]:
         try:
-            _check(model, demand)
+            _check(model, demand, max(wanted["max_length"], wanted["longest_profiled"]))
         except UserError as error:
             known = reasons.setdefault(str(error), [])
             known.extend(variant for variant in demand["variants"] if variant not in known)
@@ -58,9 +58,9 @@ def check_demands(config: Any, demands: Mapping[str, Any], name: str) -> None:
         raise UserError(f"{name}: {found}; leave these variants out, or take another model for them")
 
 
-def _check(model: Any, demand: Mapping[str, Any]) -> None:
+def _check(model: Any, demand: Mapping[str, Any], length: int) -> None:
     if "integer" in demand:
-        check_shape(from_transformers(model.config, frozenset(demand["integer"])))
+        check_shape(from_transformers(model.config, frozenset(demand["integer"])), length)
     if demand["stage"] == "cut":
         from_transformers(model.config, frozenset())
     if "structure" in demand:

@@ -10,6 +10,7 @@ from intaglio import machine
 from intaglio.checkpoint import write_checkpoint
 from intaglio.stages import cut, distil, finetune, int8, prune, quantize
 from intaglio.stages.prepared import Prepared
+from intaglio.tasks.tokenize import set_limit
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.resume import clear_failure
 from intaglio.training.train import TrainingResult, train
@@ -39,6 +40,7 @@ def run_stage(job: StageJob[Any]) -> None:
     else:
         result, tokenizer = prepared.training, job.parent.tokenizer
     record = training_record(job, result, before) | prepared.facts()
+    set_limit(tokenizer, job.max_length)
     write_checkpoint(job.output, prepared.save, tokenizer, record, result.history)
     shutil.rmtree(job.work, ignore_errors=True)
 

@@ -47,6 +47,18 @@ def _tokens(tokenizer: Any, table: pa.Table | pd.DataFrame, max_length: int) -> 
             yield dict(zip(columns, row, strict=True))
 
 
+def set_limit(tokenizer: Any, max_length: int) -> None:
+    """Make a tokenizer cut texts as `tokenize` does wherever it is asked to truncate and not at which length.
+
+    The limit is saved with the tokenizer, for transformers and for the library tokenizers alone.
+    """
+    tokenizer.model_max_length = max_length
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+        backend.no_padding()
+
+
 def share_cut(
     tokenizer: Any, table: pa.Table | pd.DataFrame, rows: Sequence[dict[str, list[int]]], length: int
 ) -> float:
