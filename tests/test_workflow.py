@@ -129,7 +129,6 @@ def test_a_new_seed_trains_only_itself(study: Path) -> None:
         "quantize": 1,
         "evaluate": 2,
         "export": 2,
-        "profile": 2,
         "plan": 1,
         "summarize": 1,
         "pages": 1,
