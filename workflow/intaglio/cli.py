@@ -138,7 +138,7 @@ def _plan(arguments: Arguments) -> None:
 
 
 def _study(arguments: Arguments) -> None:
-    """Check a study file, and say what it plans."""
+    """Check a study file, and print its plan."""
     from intaglio.planning.plan import make_plan
     from intaglio.study.load import read
 

@@ -200,7 +200,7 @@ class QuantizeOptions(TrainingOptions):
         ge=0,
         le=1,
         description="Share of calibration examples whose prediction may change before training. The run fails where "
-        "the share is surely larger: the lower bound of its exact binomial 95 % interval is above the tolerance.",
+        "it is significantly larger: the lower bound of its exact binomial 95 % interval is above the tolerance.",
     )
     learning_rate: float = Field(2e-6, gt=0, description="Peak learning rate; a float-sized one makes tasks collapse.")
 
@@ -237,7 +237,7 @@ class Int8Options(StudyPart):
         ge=0,
         le=1,
         description="Share of predictions on the validation split that may change. The run fails where the share is "
-        "surely larger: the lower bound of its exact binomial 95 % interval is above the tolerance, over all "
+        "significantly larger: the lower bound of its exact binomial 95 % interval is above the tolerance, over all "
         "compared examples or over those that the float model assigns to one class (intervals of classes are "
         "corrected for their number).",
     )
