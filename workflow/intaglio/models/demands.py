@@ -49,7 +49,7 @@ def check_demands(config: Any, demands: Mapping[str, Any], name: str) -> None:
         model = AutoModelForSequenceClassification.from_config(config)
     for demand in demands["stages"]:
         try:
-            _check(model, demand, max(wanted["max_length"], wanted["longest_profiled"]))
+            _check(model, demand, max(demands["max_length"], demands["longest_profiled"]))
         except UserError as error:
             known = reasons.setdefault(str(error), [])
             known.extend(variant for variant in demand["variants"] if variant not in known)
