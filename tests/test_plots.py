@@ -137,7 +137,7 @@ def test_a_task_judged_by_another_metric_shows_both(tmp_path: Path) -> None:
 
 def test_what_cannot_be_drawn_says_so(tmp_path: Path) -> None:
     only = _summary(tmp_path / "a", variants=("float",))
-    assert "no finished float runs beside those of other variants" in _said(draw("differences", only))
+    assert "no finished float runs to compare with" in _said(draw("differences", only))
     assert "the study has no float beside int" in _said(draw("accuracy", only))
     root = tmp_path / "b"
     root.mkdir()

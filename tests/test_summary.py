@@ -196,7 +196,7 @@ def test_several_test_sets_metrics_and_a_gpu(tmp_path: Path) -> None:
     variants = _rows(tmp_path, "variants", schemas.VARIANTS)
     assert variants[1]["primary_sd"] is None
     page = (tmp_path / "pages/variants.md").read_text()
-    assert "One seed: its interval speaks of the choice of examples only." in page
+    assert "One seed: the interval covers only the choice of examples." in page
 
 
 def test_variants_that_are_measured_once_have_times_and_the_sizes_of_every_seed(tmp_path: Path) -> None:
@@ -344,8 +344,8 @@ def test_what_takes_trust_from_a_number_stands_beside_it(tmp_path: Path) -> None
     assert (rows["int", 0]["disturbed"], rows["int", 1]["disturbed"]) == (None, 83)
     assert {row["variant"]: row["disturbed"] for row in _rows(tmp_path, "variants", schemas.VARIANTS)}["int"] == 83
     text = " ".join((tmp_path / "pages/overview.txt").read_text().split())
-    assert "126 test texts are in the training data too" in text
-    assert "25.0 % of the test texts were cut" in text
+    assert "126 test texts are also in the training data" in text
+    assert "25.0 % of test texts were truncated" in text
     assert "up to 83 % of the cores while these were timed: int." in text
 
 
@@ -412,7 +412,7 @@ def test_times_of_other_hardware_are_left_out_of_means(tmp_path: Path) -> None:
     assert (rows["float"]["n"], rows["float"]["train_n"]) == (3, 2)
     assert rows["float"]["train_seconds_mean"] < 1000
     assert rows["int"]["relative_train_seconds"] == pytest.approx(1.63, rel=0.05)
-    assert "Times on other hardware than most are left out" in (tmp_path / "pages/variants.md").read_text()
+    assert "Times on less frequent hardware are left out" in (tmp_path / "pages/variants.md").read_text()
     backends = {(row["variant"], row["backend"]): row for row in _rows(tmp_path, "backends", schemas.BACKENDS)}
     assert (backends["float", "torch"]["n"], backends["int", "torch"]["n"]) == (2, 3)
     assert backends["float", "torch"]["device_name"] == "Intel(R) Xeon(R) Platinum 8480+"

@@ -1,4 +1,4 @@
-"""Plot of what executes the variants: grouped bars, a group a variant, a bar a backend."""
+"""Plot of backends: grouped bars, one group per variant, one bar per backend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from intaglio.report.formatting import number
 from intaglio.summary.read import Summary
 from intaglio.summary.variants import BASELINE
 
-# Colors tell variants, so fillings tell backends.
+# Colors distinguish variants, so fill patterns distinguish backends.
 _FILLINGS: dict[str, dict[str, Any]] = {
     "torch": {"fill": False},
     "torch.compile": {"fill": False, "hatch": "//////"},
@@ -27,7 +27,7 @@ _FILLINGS: dict[str, dict[str, Any]] = {
 
 
 def inference_time_backends(summary: Summary, look: Look) -> Figure:
-    """Draw inference time of every variant in every backend, on the CPU and, in panels of its own, on the GPU."""
+    """Draw inference time of every variant in every backend, on the CPU and, in separate panels, on the GPU."""
     title = "Inference time of every variant in every backend"
     devices = devices_of(summary)
     if not devices:
@@ -58,7 +58,7 @@ def inference_time_backends(summary: Summary, look: Look) -> Figure:
 def _groups(
     ax: Axes, rows: Sequence[dict[str, Any]], names: Sequence[str], backends: Sequence[str], look: Look
 ) -> None:
-    """Draw bars with their deviation, number and ratio, those of a variant around its place."""
+    """Draw bars with their deviation, number and ratio, grouped by variant."""
     height = 0.82 / len(backends)
     for row in rows:
         beside = backends.index(row["backend"]) - (len(backends) - 1) / 2

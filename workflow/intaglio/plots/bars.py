@@ -1,4 +1,4 @@
-"""Plots with a line a variant: differences to float, and bars of time."""
+"""Plots with one line per variant: differences to float, and bars of time."""
 
 from __future__ import annotations
 
@@ -31,12 +31,10 @@ def differences(summary: Summary, look: Look) -> Figure:
     names = [name for name in summary.variants if name != BASELINE]
     drawn = [panel for panel in summary.panels if any(row["difference"] is not None for row in panel.variants)]
     if not names or not drawn:
-        return statement(
-            title, "Nothing to compare: the study has no finished float runs beside those of other variants."
-        )
+        return statement(title, "Nothing to compare: the study has no finished float runs to compare with.")
     caption = "Mean over seeds and 95\u00a0% interval (bootstrap paired over test examples and seeds), in points."
     if any(row["difference_n"] == 1 for panel in drawn for row in panel.variants):
-        caption += " Where there is one seed, the interval speaks of the choice of examples only."
+        caption += " With one seed, the interval covers only the choice of examples."
     figure, axes = rows_of_variants(len(drawn), names, title, caption)
     for ax, panel in zip(axes, drawn, strict=True):
         ax.axvline(0, color=look.color(BASELINE), lw=1.2, zorder=1)
@@ -58,7 +56,7 @@ def differences(summary: Summary, look: Look) -> Figure:
 def rows_of_variants(
     count: int, names: Sequence[str], title: str, caption: str, *, height: float = 0.27, legend: Sequence[Artist] = ()
 ) -> tuple[Figure, list[Axes]]:
-    """Make panels with a line a variant, so many inches high, from top to bottom, named on the left."""
+    """Make panels with one line per variant of this height in inches, from top to bottom, labelled on the left."""
     left = 0.075 * max(map(len, names))
     size = (2.55, height * len(names) + 0.85)
     figure, axes = panels(count, size, title, caption, left=left, legend=legend, sharey=True)
@@ -82,7 +80,7 @@ def training_time_variants(summary: Summary, look: Look) -> Figure:
 
 
 def inference_time_variants(summary: Summary, look: Look) -> Figure:
-    """Draw inference time of every variant, on the CPU and, in panels of its own, on the GPU."""
+    """Draw inference time of every variant, on the CPU and, in separate panels, on the GPU."""
     title = "Inference time of every variant"
     drawn = inference_times(summary)
     if not drawn:
@@ -92,7 +90,7 @@ def inference_time_variants(summary: Summary, look: Look) -> Figure:
 
 
 def _bars(summary: Summary, look: Look, drawn: Sequence[Measured], title: str, caption: str, label: str) -> Figure:
-    """Draw a horizontal bar a variant, with its seeds, deviation, number and ratio to float."""
+    """Draw one horizontal bar per variant, with its seeds, deviation, number and ratio to float."""
     names = list(summary.variants)
     count = max((len(seeds) for measured in drawn for seeds in measured.values.values()), default=0)
     caption += f" Bars: mean ± standard deviation over {count} seeds; small dots: seeds." if count > 1 else " One seed."

@@ -1,4 +1,4 @@
-"""What the plots have in common: which variants and values they show, and what their captions say of them."""
+"""Variants, values and captions shared by the plots."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ INTEGER = "int"
 
 
 def pair(summary: Summary) -> list[str]:
-    """Return float and end-to-end integer, or whatever variants there are in a study without them."""
+    """Return float and the integer-only variant, or the first variants of a study without them."""
     wanted = [name for name in (BASELINE, INTEGER) if name in summary.variants]
     return wanted if len(wanted) == 2 else list(summary.variants)
 
 
 def seeds_shown(summary: Summary) -> str:
-    """Say what marks mean, by how many seeds there are."""
+    """Return the meaning of marks, by the number of seeds."""
     seeds = {run["seed"] for panel in summary.panels for run in panel.runs}
     if len(seeds) == 1:
         return "One seed."
@@ -24,5 +24,5 @@ def seeds_shown(summary: Summary) -> str:
 
 
 def metric_name(panel: Panel) -> str:
-    """Return how the panel's primary metric is called on an axis."""
+    """Return the axis label of the panel's primary metric."""
     return named(panel.runs[0]["primary_metric"]).axis

@@ -1,4 +1,4 @@
-"""Plots of what happened within runs: loss curves and confusion matrices."""
+"""Plots of single runs: loss curves and confusion matrices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from intaglio.summary.read import Panel, Summary
 _LOSSES = {"loss": "training loss", "validation_loss": "validation loss"}
 # More classes than this leave no room for numbers in a confusion matrix.
 _MOST_NUMBERS = 6
-# Characters of a class's name that are shown.
+# Maximum length of a shown class name.
 _LONGEST = 40
 
 
@@ -25,7 +25,7 @@ def loss_curves(summary: Summary, look: Look) -> Figure:
     """Draw training and validation loss of every variant's last stage, mean over seeds, with their range."""
     title = "Loss curves"
     history = summary.history.filter(pc.is_in(summary.history["name"], value_set=pa.array(_LOSSES))).to_pandas()
-    # Rows are losses and columns panels, where these fit into one row.
+    # Rows are losses and columns panels, if these fit into one row.
     drawn = [(panel, name) for name in _LOSSES for panel in summary.panels]
     if history.empty:
         return statement(title, "No loss was recorded.")
@@ -51,7 +51,7 @@ def _curve(ax: Axes, rows: pd.DataFrame, color: str, marked: bool) -> None:
     ax.fill_between(epoch, steps["low"].to_numpy(), steps["high"].to_numpy(), color=color, alpha=0.13, lw=0)
 
 
-def confusion(summary: Summary, look: Look) -> Figure:  # noqa: ARG001 (all plots are called alike)
+def confusion(summary: Summary, look: Look) -> Figure:  # noqa: ARG001 (all plots have the same arguments)
     """Draw confusion matrices of float and end-to-end integer: shares of each true class, mean over seeds."""
     title = "Confusion matrices"
     table = summary.metrics.filter(pc.equal(summary.metrics["metric"], "confusion")).to_pandas()

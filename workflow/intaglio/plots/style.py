@@ -1,4 +1,4 @@
-"""How all plots look: colours by variant, type, headings, grids of panels."""
+"""Style of all plots: colors by variant, fonts, headings, grids of panels."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ RC: Any = {
 
 
 def fonts() -> list[str]:
-    """Return the families to draw with, of those that are installed."""
+    """Return the installed font families to use."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     return [name for name in _FONTS if name in installed]
 
 
-# Okabe and Ito's palette, which the color-blind can tell apart, and three more; the same variant is the same color.
+# Okabe and Ito's palette, which color-blind people can distinguish, and three more; the same variant is the same color.
 _COLORS = {
     "float": "#3d444d",
     "int": "#d55e00",
@@ -80,12 +80,12 @@ class Look:
     variants: tuple[str, ...]
 
     def color(self, variant: str) -> str:
-        """Return its own color, or for a variant of the user's one by its place in the study."""
+        """Return the color of a known variant; other variants get one by their position in the study."""
         others = [name for name in self.variants if name not in _COLORS]
         return _COLORS[variant] if variant in _COLORS else _MORE[others.index(variant) % len(_MORE)]
 
     def marker(self, variant: str) -> str:
-        """Return a marker, so that colors are not all there is to tell by."""
+        """Return a marker, so that variants differ not only in color."""
         return _MARKERS[self.variants.index(variant) % len(_MARKERS)]
 
     def handles(self, variants: Sequence[str], line: bool = False) -> list[Line2D]:
@@ -117,8 +117,8 @@ def panels(
         size: of a panel, inches (width, height).
         title: in bold above everything.
         subtitle: what is shown and under what conditions.
-        columns: panels in a row, at most.
-        left: inches more for the first column's labels.
+        columns: maximum number of panels in a row.
+        left: additional inches for the first column's labels.
         legend: entries below the panels.
         options: for `Figure.subplots`.
     """
@@ -150,7 +150,7 @@ def panels(
 
 
 def statement(title: str, text: str) -> Figure:
-    """Return a figure that says why there is nothing to be seen."""
+    """Return a figure with a sentence in place of a plot."""
     figure, (axes,) = panels(1, (6.0, 0.9), title, "")
     axes.axis("off")
     axes.text(0, 0.8, textwrap.fill(text, 80), va="top", color=GREY, transform=axes.transAxes)

@@ -1,4 +1,4 @@
-"""Plots of what accuracy costs: against training time and against inference time."""
+"""Plots of accuracy against training time, inference time and size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from intaglio.plots.style import FAINT, GREY, INK, Look, panels, statement
 from intaglio.summary.read import Summary
 from intaglio.summary.variants import mean_sd
 
-# More variants than these are hard to find by their marks alone.
+# With more variants than this, marks alone are hard to identify.
 CROWD = 9
 
 
@@ -35,7 +35,7 @@ def accuracy_vs_training_time(summary: Summary, look: Look) -> Figure:
 
 
 def accuracy_vs_inference_time(summary: Summary, look: Look) -> Figure:
-    """Draw the primary metric against inference time, with the variants that no other beats in both."""
+    """Draw the primary metric against inference time, with the Pareto front."""
     title = "Accuracy against inference time"
     drawn = inference_times(summary)
     if not drawn:
@@ -46,7 +46,7 @@ def accuracy_vs_inference_time(summary: Summary, look: Look) -> Figure:
 
 
 def accuracy_vs_size(summary: Summary, look: Look) -> Figure:
-    """Draw the primary metric against the size of the deployed file, with the variants that no other beats in both."""
+    """Draw the primary metric against the size of the deployed file, with the Pareto front."""
     title = "Accuracy against size"
     drawn = sizes(summary)
     if not drawn:
@@ -81,7 +81,7 @@ def _scatter(
     handles = look.handles(summary.variants)
     if front:
         handles.append(Line2D([], [], color=GREY, lw=1.2, ls=(0, (4, 2)), label="Pareto front"))
-    # Many variants want room.
+    # Many variants need more room.
     size = (2.75, 2.6) if len(summary.variants) <= CROWD else (4.4, 3.6)
     figure, axes = panels(len(drawn), size, title, caption, legend=handles)
     for ax, measured in zip(axes, drawn, strict=True):
@@ -90,7 +90,7 @@ def _scatter(
             runs, known = measured.panel.of(name), measured.values[name]
             value = [100 * run["primary_value"] for run in runs]
             (x, x_sd), (y, y_sd) = mean_sd(known.values()), mean_sd(value)
-            # A seed that was not measured stands where the others are.
+            # A seed that was not measured is placed at the mean of the others.
             time = [known.get(run["seed"], x or 0.0) for run in runs]
             color = look.color(name)
             ax.scatter(time, value, s=9, color=color, alpha=0.45, lw=0, zorder=2)
@@ -107,7 +107,7 @@ def _scatter(
 
 
 def _draw_front(ax: Axes, means: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
-    """Ring the variants that no other beats, join them, and name them where there are many."""
+    """Mark and join the variants on the Pareto front, and label them if there are many."""
     best = pareto(means)
     x_best, y_best = np.array([means[i] for i in best]).T
     ax.plot(x_best, y_best, color=GREY, lw=1.2, ls=(0, (4, 2)), zorder=1)
@@ -118,7 +118,7 @@ def _draw_front(ax: Axes, means: Sequence[tuple[float, float]], names: Sequence[
     for place, i in enumerate(best):
         x, y = means[i]
         side = 1 if x < middle else -1
-        # Neighbors on the front are often close: their names stand above and below by turns.
+        # Neighbors on the front are often close: their names alternate above and below.
         ax.annotate(
             names[i], (x, y), (9 * side, 9 if place % 2 else -13), textcoords="offset points", fontsize=8,
             ha="left" if side > 0 else "right",

@@ -1,4 +1,4 @@
-"""The table of backends: what executes every variant, how fast and on what."""
+"""The table of backends: latency, memory and kernels of every variant in every backend."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from intaglio.summary.variants import BASELINE
 
 
 def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
-    """Return the backends as a table to be read, or a sentence where nothing was timed."""
+    """Return the table of backends, or a sentence if nothing was timed."""
     title = f"Backends of {study}"
     if not rows:
-        return Display(title, [], [], frozenset(), ["Nothing to show yet: no run of this study has ended well."])
+        return Display(title, [], [], frozenset(), ["Nothing to show yet: no run of this study is complete."])
     cells = {
         "task": lambda row: row["task"],
         "model": lambda row: row["model"],
@@ -39,10 +39,10 @@ def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         f"standard deviation over seeds. Speed-up: over {BASELINE} in its fastest backend on the same device.",
         "File: the exported model, which onnxruntime executes. Peak memory: model and activations, resident on a CPU, "
         "allocated on a GPU.",
-        "Products: the kernels that multiply weights. Operators: those that took most of the time in the backend's own "
-        "profiler, with their shares of it.",
-        "Difference of logits: the largest on a padded batch, to torch on the CPU. Integers are the same everywhere; "
-        "what is left in floating point rounds. int8 is compared with itself.",
+        "Products: the kernels that multiply weights. Operators: those with the largest shares of time in the "
+        "backend's own profiler.",
+        "Difference of logits: the largest on a padded batch, to torch on the CPU. Integers are equal in all backends; "
+        "operations in floating point differ by rounding. int8 is compared with itself.",
         *(f"{DEVICE_NAMES[device]}: {names}." for device, names in _names(rows)),
     ]
     return Display(table.title, table.columns, table.rows, table.numbers, notes)

@@ -1,4 +1,4 @@
-"""Tables of what compression keeps and saves, and of the conversions on the way."""
+"""Tables of compression (quality kept, resources saved) and of conversions."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def show_compression(study: str, rows: Sequence[_Row], seconds: Mapping[str, flo
     table = tabulate(f"Compression in {study}", cells, rows, text)
     notes = [
         "As teacher: share of test examples with the teacher's prediction; KL: divergence of the probabilities from "
-        "the teacher's, nats. The teacher is what taught the last stage, or else the recipe's fine-tuned model.",
-        "Sparsity: zeros among the weights of the linear layers, where weights were pruned. Non-zero: numbers in the "
-        "file that stand for something else than zero. Sparse: the file's tensors, each stored whole or as a bit mask "
-        "and its non-zero values; zstd: the file compressed at level 3. What is executed is the file as it is: zeros "
+        "the teacher's, nats. The teacher is that of the last stage, or else the recipe's fine-tuned model.",
+        "Sparsity: zeros among the weights of the linear layers, if weights were pruned. Non-zero: elements of the "
+        "file's tensors that are not zero. Sparse: the file's tensors, each stored whole or as a bit mask "
+        "and its non-zero values; zstd: the file compressed at level 3. The file is executed as it is: zeros "
         "among dense weights save no time.",
         _cost(seconds),
     ]
@@ -62,12 +62,12 @@ def show_compression(study: str, rows: Sequence[_Row], seconds: Mapping[str, flo
 def _cost(seconds: Mapping[str, float]) -> str:
     return (
         f"Training of the whole study: {number(seconds['shared'] / 60)} minutes, stages that several recipes begin "
-        f"with counted once; {number(seconds['alone'] / 60)} minutes if every recipe had been trained for itself."
+        f"with counted once; {number(seconds['alone'] / 60)} minutes if every recipe had been trained separately."
     )
 
 
 def show_conversions(study: str, rows: Sequence[_Row]) -> Display:
-    """Return the table of parity gates: the largest difference of all seeds beside what was allowed."""
+    """Return the table of parity gates: the largest difference over seeds, with its tolerance."""
     title = f"Conversions in {study}"
     groups: dict[tuple[Any, ...], list[_Row]] = {}
     for row in rows:
@@ -77,7 +77,7 @@ def show_conversions(study: str, rows: Sequence[_Row]) -> Display:
     ]
     note = "A conversion that exceeds its tolerance fails its run. Export: the ONNX file against the checkpoint."
     if not merged:
-        return Display(title, [], [], frozenset(), ["Nothing to show yet: no run of this study has ended well."])
+        return Display(title, [], [], frozenset(), ["Nothing to show yet: no run of this study is complete."])
     cells = {
         "task": lambda row: row["task"],
         "model": lambda row: row["model"],

@@ -1,4 +1,4 @@
-"""A table to be read: few columns, rounded, with units; as Markdown here, as HTML in `html`."""
+"""Readable tables: few columns, rounded, with units; as Markdown here, as HTML in `html`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ DEVICE_NAMES = {"cpu": "CPU", "cuda": "GPU"}
 
 @dataclass(frozen=True)
 class Display:
-    """A table to be read.
+    """A readable table.
 
     Attributes:
-        title: what it shows.
+        title: its title.
         columns: headings, with units.
         rows: cells, formatted.
         numbers: headings whose cells are numbers, to be aligned right.
-        notes: sentences below it.
+        notes: sentences below the table.
     """
 
     title: str
@@ -41,12 +41,12 @@ def difference(row: Mapping[str, Any]) -> str:
 
 
 def device_cell(row: Mapping[str, Any]) -> str:
-    """Return how the device of a row's times is called."""
+    """Return the name of the device of a row's times."""
     return DEVICE_NAMES[row["device"]] if row["device"] else NOTHING
 
 
 def state(row: Mapping[str, Any]) -> str:
-    """Say how many runs of a variant ended well, where not all did: `1 of 3, 1 failed`."""
+    """Return the number of complete runs of a variant if it is not all: `1 of 3, 1 failed`."""
     if row["n"] == row["planned"]:
         return str(row["n"])
     failed = f", {row['failed']} failed" if row["failed"] else ""
@@ -54,26 +54,26 @@ def state(row: Mapping[str, Any]) -> str:
 
 
 def disturbances(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name in a sentence the variants whose times are not to be trusted, if there are any."""
+    """Return a sentence on the variants whose times are not reliable; empty if there are none."""
     names = list(dict.fromkeys(row["variant"] for row in rows if row.get("disturbed")))
     if not names:
         return []
     most = max(row["disturbed"] for row in rows if row.get("disturbed"))
     return [
         f"Other processes took up to {most:.0f} % of the cores "
-        f"while these were timed: {', '.join(names)}. Their times are not to be trusted; the next run measures again."
+        f"while these were timed: {', '.join(names)}. Their times are not reliable; the next run measures them again."
     ]
 
 
 def tabulate(title: str, cells: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: Iterable[str]) -> Display:
-    """Format rows, leaving out columns that tell no rows apart: a single model or device, nothing but dashes."""
+    """Format rows, without columns that are the same in all rows: a single model or device, or only dashes."""
     formatted = {name: [cell(row) for row in rows] for name, cell in cells.items()}
     if len(set(formatted.get("model", ()))) == 1:
         del formatted["model"]
     if len(set(formatted.get("device", ())) - {NOTHING}) == 1:
         del formatted["device"]
     if set(formatted.get("metric", ())) == {"accuracy"}:
-        # The metric is accuracy everywhere: its column would stand there twice.
+        # If the metric is accuracy everywhere, there would be two equal columns.
         del formatted["metric"], formatted["accuracy, %"]
         formatted = {"accuracy, %" if name == "value, %" else name: column for name, column in formatted.items()}
     kept = {name: column for name, column in formatted.items() if set(column) != {NOTHING}}

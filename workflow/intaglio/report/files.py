@@ -1,4 +1,4 @@
-"""The pages of a study's tables: every study has the same ones, so the DAG knows them. Imports nothing."""
+"""The pages of a study's tables: the same for every study, so the DAG knows them. It imports nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers for people: rounded, with a true minus sign, never in scientific notation."""
+"""Formatting of numbers: rounded, with a true minus sign, never in scientific notation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Format to so many significant digits, never in scientific notation, with a true minus sign."""
+    """Format to this number of significant digits, never in scientific notation, with a true minus sign."""
     if value is None:
         return NOTHING
     decimals = digits - 1
@@ -31,12 +31,12 @@ def percent(value: float | None, decimals: int = 1, sign: bool = False) -> str:
 
 
 def spread(mean: str, sd: str) -> str:
-    """Join a mean and its standard deviation, where there is one."""
+    """Join a mean and its standard deviation, if there is one."""
     return mean if NOTHING in (mean, sd) else f"{mean} ± {sd}"
 
 
 def measured(mean: float | None, sd: float | None) -> str:
-    """Format a mean with its standard deviation, to the same decimals, one more where the deviation needs it."""
+    """Format a mean with its standard deviation, to the same decimals, with one more if the deviation needs it."""
     if mean is None or sd is None:
         return number(mean)
     decimals = len(number(mean).partition(".")[2])
@@ -45,7 +45,7 @@ def measured(mean: float | None, sd: float | None) -> str:
 
 
 def power_of_ten(value: float) -> str:
-    """Format what matters by its power of ten, such as a rounding error; nothing but 0 is shown as 0."""
+    """Format a value by its power of ten, such as a rounding error; only 0 is shown as 0."""
     if value == 0:
         return "0"
     digits, _, power = f"{value:.0e}".partition("e")
@@ -58,5 +58,5 @@ def times(value: float | None) -> str:
 
 
 def share_over_seeds(name: str) -> Callable[[Mapping[str, Any]], str]:
-    """Return what formats a share of a row of variants.parquet: its mean over seeds with its deviation, percent."""
+    """Return a formatter of a share in rows of variants.parquet: its mean over seeds with its deviation, percent."""
     return lambda row: spread(percent(row[f"{name}_mean"]), percent(row[f"{name}_sd"]))

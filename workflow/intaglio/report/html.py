@@ -1,4 +1,4 @@
-"""Tables as HTML pages that stand alone: no network, no script, everything escaped."""
+"""Tables as self-contained HTML pages: no network, no script, everything escaped."""
 
 from __future__ import annotations
 

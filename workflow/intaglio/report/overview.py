@@ -1,4 +1,4 @@
-"""The study at a glance: a row a variant in 80 columns, for a terminal and for the report's first page."""
+"""The overview of a study: one row per variant in 80 columns, for a terminal and for the report's first page."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ WIDTH = 80
 
 
 def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> Display:
-    """Return the few columns by which variants are compared first.
+    """Return the most important columns for comparing variants.
 
     Args:
-        study: its name.
+        study: name of the study.
         variants: rows of `on_devices`.
         runs: rows of runs.parquet.
     """
@@ -48,19 +48,19 @@ def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Seque
             f"{first['status']}, {first['error']}"
         )
     leaked = {run["task"]: run["test_texts_in_training"] for run in runs if run.get("test_texts_in_training")}
-    notes += [f"{task}: {count} test texts are in the training data too." for task, count in leaked.items()]
+    notes += [f"{task}: {count} test texts are also in the training data." for task, count in leaked.items()]
     cut = {run["task"]: run["truncated"] for run in runs if run.get("truncated")}
-    notes += [f"{task}: {percent(share)} % of the test texts were cut at max_length." for task, share in cut.items()]
+    notes += [f"{task}: {percent(share)} % of test texts were truncated at max_length." for task, share in cut.items()]
     notes += disturbances(variants)
     return Display(table.title, table.columns, table.rows, table.numbers, notes)
 
 
 def to_text(table: Display, places: Mapping[str, str]) -> str:
-    """Return it for a terminal, no line longer than 80 columns but for paths; long names are cut.
+    """Return the table as text of at most 80 columns (except for paths); long names are shortened.
 
     Args:
         table: of `show_overview`.
-        places: what can be found where.
+        places: paths of further results, by name.
     """
     widths = [max(len(cell) for cell in column) for column in zip(table.columns, *table.rows, strict=True)]
     texts = [place for place, name in enumerate(table.columns) if name not in table.numbers]
@@ -83,7 +83,7 @@ def to_text(table: Display, places: Mapping[str, str]) -> str:
 
 
 def to_rst(table: Display) -> str:
-    """Return it as reStructuredText, which the report's first page includes."""
+    """Return the table as reStructuredText, for the report's first page."""
 
     def plain(text: str) -> str:
         return re.sub(r"([\\*`|_])", r"\\\1", text)

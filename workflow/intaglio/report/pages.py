@@ -19,7 +19,7 @@ from intaglio.summary.read import Summary, read_summary
 
 
 def write_pages(summary: Path, output: Path) -> None:
-    """Write a study's tables for people into the artifact `output` [pages], which holds `files.PAGE_FILES`.
+    """Write a study's readable tables into the artifact `output` [pages], which holds `files.PAGE_FILES`.
 
     Raises:
         UserError: the summary is not complete.

@@ -1,4 +1,4 @@
-"""The table of published figures beside measured ones."""
+"""The table of published and measured figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUANTITIES = {
 
 
 def show_published(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
-    """Return the comparison as a table to be read, or a sentence where there is nothing to compare."""
+    """Return the table of the comparison, or a sentence if there is nothing to compare."""
     title = f"Published figures beside those of {study}"
     if not rows:
         return Display(
@@ -42,9 +42,9 @@ def show_published(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         for row in rows
     ]
     notes = [
-        "Measured: mean ± standard deviation over seeds, on the official development set, on which nothing was chosen: "
-        "weights are chosen on a validation split cut from the training data. I-BERT's scores were chosen on the very "
-        "set that they report, so they are expected to be higher.",
+        "Measured: mean ± standard deviation over seeds, on the official development set, on which nothing was "
+        "selected: weights are selected on a validation split taken from the training data. I-BERT's scores were "
+        "selected on the set that they report, so they are expected to be higher.",
         "Training times compare the recipes' cost only roughly: hardware, epochs and precision differ.",
         *(f"Measured on: {devices}." for devices in _devices(rows)),
     ]

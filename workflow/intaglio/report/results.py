@@ -10,10 +10,10 @@ from intaglio.report.display import DEVICE_NAMES, Display, device_cell, differen
 from intaglio.report.formatting import NOTHING, measured, number, percent, share_over_seeds, times
 
 _MARKS = (
-    "Texts cut: test texts longer than max_length. In training: test texts that are in the training data too. Others: "
-    "the part of the cores that other processes took while the run was timed."
+    "Texts cut: test texts longer than max_length. In training: test texts that are also in the training data. Others: "
+    "the share of the cores that other processes used while the run was timed."
 )
-_LEFT_OUT = "Times on other hardware than most are left out of the means; runs.csv and latency.csv have them."
+_LEFT_OUT = "Times on less frequent hardware are left out of the means; runs.csv and latency.csv have them."
 _ONE_SEED = "Times depend on shapes, not on seeds: latency is that of one run (profile.seeds: all measures every run)."
 _FASTEST = "The backend named is the fastest, and latency is its own; all of them are in the table of backends."
 
@@ -91,14 +91,14 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
         *([_ONE_SEED] if any(row["timed"] == 1 < row["n"] for row in rows) else []),
         *([_LEFT_OUT] if left_out else []),
         *disturbances(rows),
-        *(["One seed: its interval speaks of the choice of examples only."] if lonely else []),
+        *(["One seed: the interval covers only the choice of examples."] if lonely else []),
         *_conditions(rows),
     ]
     return Display(table.title, table.columns, table.rows, table.numbers, notes)
 
 
 def _conditions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say on what hardware the times were taken."""
+    """Return notes on the hardware of the times."""
 
     trained = "; ".join(sorted({row["trained_on"] for row in rows if row["trained_on"]}))
     notes = [f"Trained on: {trained}."] if trained else []

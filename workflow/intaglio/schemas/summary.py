@@ -1,4 +1,4 @@
-"""Tables of a study's summary. Megabytes are 10^6 bytes, times are wall clock."""
+"""Schemas of the tables in a study's summary. Megabytes are 10^6 bytes, times are wall clock."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ RUNS = schema(
     "runs",
     [
         *KEYS,
-        field("recipe", STRING, "What was done to the pretrained model, in words."),
+        field("recipe", STRING, "The recipe in words."),
         field("stages", STRING, "The same as JSON: a list of stages with all their options."),
         field("status", STRING, "ok, failed (a job of it ended with an error) or pending (not all jobs are done)."),
         *nullable(
-            ("error", STRING, "What a failed run said; for a pending one what is missing."),
+            ("error", STRING, "The error of a failed run, or the missing results of a pending one."),
             ("test_set", STRING, "The test set behind the metrics here: the task's first."),
             ("test_examples", INT, "Its number of examples."),
-            ("primary_metric", STRING, "The metric by which the task is judged."),
+            ("primary_metric", STRING, "The task's primary metric."),
             ("primary_value", FLOAT, "Its value on the test set."),
-            ("warnings", STRING, "What to know before trusting the metrics, joined by semicolons; null for nothing."),
-            ("truncated", FLOAT, "Share of test texts that were cut at max_length, 0 to 1; null where not counted."),
-            ("test_texts_in_training", INT, "Test examples whose text is in the training data too."),
+            ("warnings", STRING, "Warnings on the metrics, joined by semicolons; null if there are none."),
+            ("truncated", FLOAT, "Share of test texts truncated at max_length, 0 to 1; null if not counted."),
+            ("test_texts_in_training", INT, "Test examples whose text is also in the training data."),
             ("accuracy", FLOAT, "Share of correct predictions, 0 to 1."),
             ("f1_macro", FLOAT, "Mean over classes of F1, 0 to 1."),
             ("balanced_accuracy", FLOAT, "Mean over classes of recall, 0 to 1."),
             ("cohen_kappa", FLOAT, "Cohen's kappa, -1 to 1."),
             ("matthews", FLOAT, "Matthews correlation, -1 to 1."),
-            ("validation_value", FLOAT, "Primary metric on the validation split, by which the weights were chosen."),
+            ("validation_value", FLOAT, "Primary metric on the validation split, which selected the weights."),
             ("teacher_agreement", FLOAT, "Share of test examples with the prediction of the teacher, 0 to 1."),
             ("teacher_kl", FLOAT, "Mean divergence of the probabilities from the teacher's, nats; null for float."),
-            ("sparsity", FLOAT, "Zeros among the linear layers' weights, 0 to 1; null where none were pruned."),
+            ("sparsity", FLOAT, "Zeros among the linear layers' weights, 0 to 1; null if none were pruned."),
             ("train_seconds", FLOAT, "Training of the recipe's last stage, without set-up and evaluation, s."),
             ("total_train_seconds", FLOAT, "Training of all its stages, wherever they ran, s."),
             ("step_seconds", FLOAT, "Median time of an optimizer step of the last stage, s."),
             ("steps", INT, "Optimizer steps of the last stage."),
             ("trained_on", STRING, "Model name of the device that trained."),
             ("machine", STRING, "Fingerprint id of the machine that trained."),
-            ("disturbed", FLOAT, "Largest percentage of the cores that others took while timing; null if little."),
+            ("disturbed", FLOAT, "Largest percentage of the cores that others used during timing; null if negligible."),
             ("size_mb", FLOAT, "The exported model's file, which is deployed, MB."),
-            ("nonzero", INT, "Numbers in that file which stand for something else than zero."),
+            ("nonzero", INT, "Elements of that file's tensors that are not zero."),
             ("sparse_mb", FLOAT, "Its tensors, each stored whole or as a bit mask and its non-zero values, MB."),
             ("zstd_mb", FLOAT, "That file compressed by zstd at level 3, MB."),
             ("checkpoint_mb", FLOAT, "Weights of the checkpoint on disk, as trained, MB."),
@@ -61,15 +61,15 @@ VARIANTS = schema(
     "variants",
     [
         *KEYS[:-1],
-        field("recipe", STRING, "What was done to the pretrained model, in words."),
+        field("recipe", STRING, "The recipe in words."),
         field("stages", STRING, "The same as JSON: a list of stages with all their options."),
-        field("n", INT, "Runs (seeds) that ended well: all figures here are of these."),
-        field("planned", INT, "Runs that the study wants."),
-        field("failed", INT, "Runs of which a job failed; what is left is pending."),
+        field("n", INT, "Complete runs (seeds), on which all figures are based."),
+        field("planned", INT, "Runs of the study."),
+        field("failed", INT, "Runs with a failed job; the others are pending."),
         *nullable(
             ("test_set", STRING, "The test set behind the metrics: the task's first."),
             ("test_examples", INT, "Its number of examples."),
-            ("primary_metric", STRING, "The metric by which the task is judged."),
+            ("primary_metric", STRING, "The task's primary metric."),
         ),
         *_over_seeds("primary", "the primary metric"),
         *nullable(
@@ -88,7 +88,7 @@ VARIANTS = schema(
         *_over_seeds("size_mb", "the exported model's file, MB"),
         *_over_seeds("sparse_mb", "its tensors, each stored whole or as a bit mask and its non-zero values, MB"),
         *_over_seeds("zstd_mb", "that file compressed by zstd at level 3, MB"),
-        *_over_seeds("nonzero", "the numbers in that file which stand for something else than zero"),
+        *_over_seeds("nonzero", "the non-zero elements of that file's tensors"),
         *_over_seeds("sparsity", "zeros among the linear layers' weights, 0 to 1"),
         *_over_seeds("teacher_agreement", "the share of test examples with the teacher's prediction"),
         *_over_seeds("teacher_kl", "the divergence of the probabilities from the teacher's, nats"),
@@ -99,7 +99,7 @@ VARIANTS = schema(
             (
                 "disturbed",
                 FLOAT,
-                "Largest percentage of the cores that others took while a run was timed; null if little.",
+                "Largest percentage of the cores that other processes used while a run was timed; null if negligible.",
             ),
         ),
     ],
@@ -114,8 +114,8 @@ BACKENDS = schema(
         field("fastest", BOOL, "Whether it is the variant's fastest backend on this device, by the mean over seeds."),
         field("n", INT, "Runs (seeds) behind the figures: those timed on the machine that timed most of the task's."),
         field("left_out", INT, "Runs that were timed on other machines."),
-        field("batch_size", INT, "Examples a call (the study's profile.headline)."),
-        field("length", INT, "Tokens an example (the study's profile.headline)."),
+        field("batch_size", INT, "Examples per call (the study's profile.headline)."),
+        field("length", INT, "Tokens per example (the study's profile.headline)."),
         *_over_seeds("latency_ms", "the mean time of an inference call, ms"),
         *nullable(
             ("speedup", FLOAT, "Time of `float` in its fastest backend on this device / time; above 1 is faster."),
@@ -138,11 +138,11 @@ CONVERSIONS = schema(
     [
         *KEYS,
         field("stage", STRING, "The stage that converted, or export."),
-        field("measure", STRING, "What was compared with the model before."),
-        field("difference", FLOAT, "How much of it there was."),
+        field("measure", STRING, "The compared quantity."),
+        field("difference", FLOAT, "Its value."),
         field("difference_low", FLOAT, "Lower bound of its 95 % interval, where it is a share.", null=True),
         field("difference_high", FLOAT, "Upper bound.", null=True),
-        field("tolerance", FLOAT, "How much was allowed; more fails the run."),
+        field("tolerance", FLOAT, "Largest allowed value; the run fails above it."),
     ],
 )
 
@@ -151,8 +151,8 @@ SPARSITY = schema(
     [
         *KEYS,
         field("layer", STRING, "Layer's number and linear layer: 0.query."),
-        field("weights", INT, "Its weights."),
-        field("zeros", INT, "Those that are zero."),
+        field("weights", INT, "Number of weights."),
+        field("zeros", INT, "Number of zeros."),
     ],
 )
 
@@ -162,14 +162,14 @@ PUBLISHED = schema(
         *KEYS[1:4],
         field("quantity", STRING, "Column of runs.parquet that it compares with."),
         field("unit", STRING, "s or share."),
-        field("source", STRING, "Who published it."),
+        field("source", STRING, "Its source."),
         field("published", FLOAT, "The published figure."),
         *nullable(
             ("measured_mean", FLOAT, "Mean over seeds of the runs' own."),
             ("measured_sd", FLOAT, "Its standard deviation over seeds (n - 1); null for one seed."),
         ),
         field("n", INT, "Runs (seeds) behind the measured figure."),
-        field("published_conditions", STRING, "How the published figure was come by."),
-        field("measured_conditions", STRING, "How the measured one was."),
+        field("published_conditions", STRING, "Conditions of the published figure."),
+        field("measured_conditions", STRING, "Conditions of the measured figure."),
     ],
 )

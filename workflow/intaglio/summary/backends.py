@@ -1,4 +1,4 @@
-"""One row a variant, device and backend: what executing it there takes, over seeds, beside `float` at its fastest."""
+"""One row per variant, device and backend: latency and memory over seeds, compared with `float` at its fastest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLACE = ("variant", "device", "backend")
 
 
 def backend_rows(records: Sequence[Record]) -> list[Row]:
-    """Return the rows of backends.parquet: in the order of the plan, then of devices and backends."""
+    """Return the rows of backends.parquet, in the order of the plan, then of devices and backends."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         if record.row["status"] == "ok":
@@ -50,7 +50,7 @@ def _rows_of_group(group: Sequence[Record]) -> list[Row]:
         row["fastest"] = fastest[row["variant"], row["device"]] is row
         base = fastest.get((BASELINE, row["device"]))
         row |= _against(cells[_place(row)], cells[_place(base)] if base else [])
-    # Devices of a variant stand together, whatever the order in which seeds were measured.
+    # Devices of a variant are kept together, whatever the order in which seeds were measured.
     order = list(dict.fromkeys(record.row["variant"] for record in group))
     return sorted(rows, key=lambda row: (order.index(row["variant"]), DEVICES.index(row["device"])))
 
@@ -67,7 +67,7 @@ def _by_place(rows: Iterable[Row]) -> dict[tuple[str, ...], list[Row]]:
 
 
 def _row(seeds: Sequence[Row]) -> Row:
-    """Return a row from the rows of the latency table of every seed, each with its run's."""
+    """Return a row from the latency rows of all seeds, each merged with its run's row."""
     first = seeds[0]
     latency, latency_sd = mean_sd(row["mean_ms"] for row in seeds)
     same = ("study", "task", "model", "variant", "backend", "device", "batch_size", "length", "threads")
@@ -89,7 +89,7 @@ def _row(seeds: Sequence[Row]) -> Row:
 def _against(seeds: Sequence[Row], baseline: Sequence[Row]) -> Row:
     """Return the ratios to `float` in its fastest backend.
 
-    A run stands beside that of the same seed, or, where that was not measured, beside the mean of those that were.
+    A run is compared with the `float` run of its seed or, if that was not measured, with the mean of the others.
     """
     of_seed = {row["seed"]: row["mean_ms"] for row in baseline}
     mean, _ = mean_sd(of_seed.values())
@@ -100,7 +100,7 @@ def _against(seeds: Sequence[Row], baseline: Sequence[Row]) -> Row:
 
 
 def most_time(operators: Sequence[Row]) -> str:
-    """Return the operators that took most of the time, with their shares: rows of the operators' table, any seeds."""
+    """Return the operators with the largest shares of time, and the shares, from rows of the operators table."""
     times: dict[str, float] = {}
     for row in operators:
         times[row["operator"]] = times.get(row["operator"], 0.0) + row["self_time_ms"]
@@ -110,6 +110,6 @@ def most_time(operators: Sequence[Row]) -> str:
 
 
 def _ratio(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
-    """Return the ratio of the sums of what both have."""
+    """Return the ratio of the sums over pairs in which both values are known."""
     known = [(above, below) for above, below in pairs if above and below]
     return sum(above for above, _ in known) / sum(below for _, below in known) if known else None

@@ -1,12 +1,12 @@
-"""How sure a difference between two variants is: a bootstrap paired over examples and seeds.
+"""Confidence intervals of the difference between two variants: a bootstrap paired over examples and seeds.
 
-Two things would come out otherwise another time: which examples the test set holds, and which seeds were drawn. Every
+Two things are random: the examples of the test set, and the seeds. Every
 resample draws both with replacement, independently, and takes for both variants the same examples and the same seeds
 (two-way resampling of crossed factors: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2), 2007). The
-metric is computed anew on every resample, so the interval holds for Matthews correlation or F1 as for accuracy.
+metric is computed on every resample, so intervals are valid for any metric, such as Matthews correlation or F1.
 
-With one seed the interval speaks of examples only; with few it is too narrow for what new seeds would do, since n
-resampled seeds vary by (n - 1) / n of what n new ones do. Everything is deterministic.
+With one seed, the interval covers the choice of examples only. With few seeds it is too narrow, since the variance over
+n resampled seeds is (n - 1) / n of that over n new ones. Everything is deterministic.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
 
 _SEED = 20211
-# Numbers of a block of resamples: examples or cells of a confusion matrix.
+# Size of a block of resamples, in examples or cells of a confusion matrix.
 _BLOCK = 8_000_000
 
 
@@ -34,11 +34,11 @@ def resampled(
     """Compute a metric of several runs on the same resamples of the test examples.
 
     Args:
-        metric: any that is computed from examples; fast where it can be computed from a confusion matrix.
-        classes: of the task.
-        runs: the same examples in the same order in each; at least one.
-        resamples: how many; the same call with more runs draws the same ones.
-        draw: draws the rows of resamples, as the task's kind has it.
+        metric: any metric of examples; computed faster if it has `from_confusion`.
+        classes: the classes of the task.
+        runs: at least one; all with the same examples in the same order.
+        resamples: number of resamples; they do not depend on the number of runs.
+        draw: draws the rows of resamples, as defined by the task's kind.
 
     Returns:
         [runs, resamples] values.
@@ -60,7 +60,7 @@ def _one_by_one(metric: Metric, classes: Classes, runs: Sequence[Any], rows: _In
 
 
 def _cells(run: Judged, classes: int) -> tuple[_Integers, _Integers]:
-    """Return the cells of a run's confusion matrix that are not empty, and which example is in which of them."""
+    """Return the non-empty cells of a run's confusion matrix, and the cell of each example."""
     return np.unique(run.targets * classes + run.predictions, return_inverse=True)
 
 
@@ -71,7 +71,7 @@ def _by_confusion(metric: Metric, classes: Classes, runs: Sequence[Any], rows: _
     counts = np.bincount(places.ravel(), minlength=resamples * examples).reshape(resamples, examples)
     counts = counts.astype(np.float32)
     values = []
-    # Run by run, so that the memory does not grow with them.
+    # Run by run, so that memory does not grow with the number of runs.
     for cells, of_example in runs:
         member = (of_example[:, None] == np.arange(len(cells))).astype(np.float32)
         confusion = np.zeros((resamples, classes.count**2))
@@ -86,8 +86,8 @@ def interval(variant: _Floats, baseline: _Floats, level: float = 0.95) -> tuple[
 
     Args:
         variant: [seeds, resamples] values of `resampled`.
-        baseline: the same of the baseline, of the same seeds in the same order.
-        level: of confidence.
+        baseline: values of the baseline, for the same seeds in the same order.
+        level: confidence level.
     """
     seeds, resamples = variant.shape
     random: Any = np.random.default_rng([_SEED, seeds, 1])

@@ -1,4 +1,4 @@
-"""What the conversions of every run changed, and how many weights its layers have at zero."""
+"""The conversions of all runs with their differences, and the sparsity of their layers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _Row = dict[str, Any]
 
 
 def conversion_rows(records: Sequence[Record]) -> list[_Row]:
-    """Return the rows of conversions.parquet: one a run and conversion."""
+    """Return the rows of conversions.parquet: one per run and conversion."""
     return [{**_run(record), **row} for record in records for row in record.conversions]
 
 
 def sparsity_of_runs(records: Sequence[Record]) -> list[_Row]:
-    """Return the rows of sparsity.parquet: one a run and linear layer, of runs that prune weights."""
+    """Return the rows of sparsity.parquet: one per run and linear layer, for runs that prune weights."""
     return [{**_run(record), **row} for record in records for row in record.sparsity]
 
 

@@ -1,4 +1,4 @@
-"""Rows of runs and variants beside their times: one row for each device on which they were timed."""
+"""Rows of runs and variants joined with their times: one row per device on which they were timed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _OF_RUN = (*_PLACE, "mean_ms", "std_ms", "p99_ms")
 def on_devices(variants: Sequence[_Row], backends: Sequence[_Row]) -> list[dict[str, Any]]:
     """Return rows of variants.parquet, each with columns of its fastest backend on every device.
 
-    A variant that was not timed has one row, in which these columns are null. The column `timed` is the number of runs
-    behind the times; see `schemas.BACKENDS` for the others.
+    A variant that was not timed has one row, in which these columns are null. The column `timed` is the number of timed
+    runs; see `schemas.BACKENDS` for the others.
     """
     fastest = [{**row, "timed": row["n"]} for row in backends if row["fastest"]]
     return _joined(variants, fastest, _VARIANT, _OF_VARIANT)

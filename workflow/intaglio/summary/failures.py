@@ -1,4 +1,4 @@
-"""Why a run is not complete: what its jobs left when they failed."""
+"""Reasons of failed runs, from the records and logs of their jobs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from intaglio.store import MANIFEST
 
 _FAILURE = "failure.json"
-# How the last line of a failed command begins: its own message, or that of an exception.
+# Start of the last line of a failed command: Intaglio's own message, or an exception.
 _ERROR = re.compile(r"intaglio \w+: |[\w.]*(Error|Exception)\b")
 
 
 def reasons(run: Mapping[str, Any]) -> list[str]:
     """Return the error of every job of a run of the plan that failed, with the path of its log.
 
-    A training leaves it in its work folder, any other job in the last line of its log.
+    A training records it in its work folder; for any other job it is the last line of the log.
     """
     folders = [*run["stages"], run["evaluation"], run["export"], run["profile"]]
     found = []

@@ -1,8 +1,8 @@
-"""The files of a summary: every study has the same ones, so the DAG knows them. Imports nothing."""
+"""The files of a summary: the same for every study, so the DAG knows them. It imports nothing."""
 
 from __future__ import annotations
 
-# Tables of the study's own, and tables gathered from all runs as they are.
+# Tables of the study, and tables concatenated over all runs.
 SUMMARIZED = ("runs", "variants", "backends", "conversions", "sparsity", "published")
 GATHERED = ("metrics", "history", "latency", "sizes", "operators")
 CSV = ("runs", "variants", "compression", "conversions", "backends", "published", "latency")

@@ -1,4 +1,4 @@
-"""Times of different hardware are never averaged: those of the hardware that most were taken on are kept."""
+"""Selection of the hardware on which most times were measured, since times of different hardware are never averaged."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _TRAINING_TIMES = ("train_seconds", "total_train_seconds", "step_seconds")
 
 
 def of_one_device(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows of runs.parquet in which training times of another device than most rows' are null.
+    """Return rows of runs.parquet; training times on devices other than the most frequent one are null.
 
-    Of devices that are equally frequent the first one counts.
+    Among equally frequent devices, the first one is taken.
     """
     kept = [dict(run) for run in runs]
     seen = Counter(run["trained_on"] for run in kept if run.get("trained_on"))
@@ -24,9 +24,9 @@ def of_one_device(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def of_one_machine(timed: Sequence[_Row]) -> tuple[list[_Row], list[_Row]]:
-    """Part rows of the latency table into those of the machine that timed most of them, for each device, and others.
+    """Split rows of the latency table into those of the most frequent machine, for each device, and others.
 
-    Of machines that are equally frequent the first one counts.
+    Among equally frequent machines, the first one is taken.
     """
     most = {}
     for device in {row["device"] for row in timed}:

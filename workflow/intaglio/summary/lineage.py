@@ -1,4 +1,4 @@
-"""What a run's recipe left on its way: its sparsity, agreement with its teacher, parity of conversions."""
+"""Facts of the stages of a run's recipe: sparsity, agreement with the teacher, differences of conversions."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def trained_seconds(stages: Sequence[str]) -> dict[str, float]:
 
 
 def conversions(stages: Sequence[str]) -> list[_Row]:
-    """Return the conversions among the stages of a recipe, as they record them, from the folders of checkpoints."""
+    """Return the recorded conversions of a recipe's stages, from the folders of their checkpoints."""
     records = [_record(Path(folder)) for folder in stages]
     return [{"stage": record["stage"], **record["conversion"]} for record in records if record.get("conversion")]
 
 
 def exported(facts: Mapping[str, Any]) -> list[_Row]:
-    """Return the conversion that export is, from what a profile's manifest says of the exported file."""
+    """Return the export as a conversion, from the facts of the exported file in a profile's manifest."""
     if "difference" not in facts:
         return []
     measured = {name: facts[name] for name in ("difference", "tolerance")}
@@ -38,25 +38,25 @@ def exported(facts: Mapping[str, Any]) -> list[_Row]:
 
 
 def sparsity(checkpoint: Path) -> list[_Row]:
-    """Return how many weights every linear layer has, and how many are zero; nothing where none were pruned."""
+    """Return the numbers of weights and of zeros of every linear layer; empty if none were pruned."""
     rows: list[_Row] = _record(checkpoint).get("sparsity", [])
     return rows
 
 
 def share_of_zeros(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the share of zeros among all weights; null where none were pruned."""
+    """Return the share of zeros among all weights; None if none were pruned."""
     return sum(row["zeros"] for row in rows) / sum(row["weights"] for row in rows) if rows else None
 
 
 def agreement(evaluation: Path, teacher: Path, test_set: str) -> _Row:
-    """Return how far predictions are those of the teacher: columns teacher_agreement and teacher_kl.
+    """Return the agreement of predictions with the teacher's: columns teacher_agreement and teacher_kl.
 
-    Nothing is known of a run that is its own teacher, or whose teacher's predictions are not there, not sound, or of
-    other examples.
+    The result is empty if the run is its own teacher, or if the teacher's predictions are missing, damaged or for other
+    examples.
 
     Args:
         evaluation: [evaluation] artifact of the run.
-        teacher: that of the teacher.
+        teacher: [evaluation] artifact of the teacher.
         test_set: the examples to compare on.
     """
     if evaluation == teacher:

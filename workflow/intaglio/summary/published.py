@@ -1,4 +1,4 @@
-"""The figures that others published for RoBERTa-base on GLUE, beside the measured ones."""
+"""Published figures for RoBERTa-base on GLUE, compared with the measured ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PublishedFigure(NamedTuple):
 
 
 class Publication(NamedTuple):
-    """Where figures come from; what its scores are, what those of single tasks are beside, and its times."""
+    """A source of figures, with the conditions of its scores, of single tasks and of its times."""
 
     name: str
     scores: str
@@ -30,7 +30,7 @@ class Publication(NamedTuple):
     figures: tuple[PublishedFigure, ...]
 
     def conditions(self, figure: PublishedFigure) -> str:
-        """Say what a figure is."""
+        """Return the conditions of a figure."""
         if figure.column == "train_seconds":
             return self.seconds
         return "; ".join(filter(None, [self.of_task.get(figure.task), self.scores]))
@@ -89,11 +89,11 @@ PUBLICATIONS = (
 
 
 def published_rows(study: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row for every published figure that the study has a counterpart to, whatever its tasks are called.
+    """Return a row for every published figure with a counterpart in the study, whatever the names of its tasks.
 
     Args:
         study: the resolved study file.
-        runs: rows of runs.parquet; those that are not ok count for nothing.
+        runs: rows of runs.parquet; those that are not ok are ignored.
     """
     models = [name for name, model in study["models"].items() if model["source"].get("repo") == PUBLISHED_MODEL]
     rows = []

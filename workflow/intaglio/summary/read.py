@@ -1,4 +1,4 @@
-"""A summary read back, for pages and plots."""
+"""Reading of a summary, for pages and plots."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _TABLES = {
 
 @dataclass(frozen=True)
 class Panel:
-    """What is drawn together: one model on one task.
+    """A panel of plots: one model on one task.
 
     Attributes:
-        title: the task, with the model where the study has several.
-        runs: rows of runs.parquet that ended well; training times of another device than most rows' are null.
+        title: the task, with the model if the study has several.
+        runs: rows of runs.parquet with status ok; training times on other devices than the most frequent one are null.
         variants: rows of variants.parquet with at least one such run.
         backends: rows of backends.parquet.
         times: the rows of `Summary.times` of these runs, of the machine that timed most of them.
-        elsewhere: those of other machines.
+        elsewhere: rows of `times` from other machines.
     """
 
     task: str
@@ -56,11 +56,11 @@ class Summary:
     """A study's summary.
 
     Attributes:
-        study: its name.
+        study: name of the study.
         facts: the facts of its manifest: `resamples` of the bootstrap, `train_seconds` of the study.
-        rows: those of its own tables, by name: runs, variants, backends, conversions, published.
+        rows: rows of the study's tables, by name: runs, variants, backends, conversions, published.
         times: rows of latency.parquet at the headline point, of every run in its variant's fastest backend, by device.
-        panels: one a task and model that has results, in the study's order.
+        panels: one per task and model with results, in the study's order.
         variants: names of all variants, in the study's order.
         metrics: table metrics.parquet with the runs' keys.
         history: table history.parquet with the runs' keys.
@@ -80,7 +80,7 @@ def read_summary(folder: Path) -> Summary:
     """Read an artifact [summary].
 
     Raises:
-        UserError: it is not complete, or a table is not of its schema.
+        UserError: the summary is not complete, or a table does not have its schema.
     """
     about = open_artifact(folder, "summary")
     rows = {name: schemas.read_table(folder / f"{name}.parquet", of).to_pylist() for name, of in _TABLES.items()}

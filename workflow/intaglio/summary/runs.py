@@ -1,4 +1,4 @@
-"""Reading what the jobs of one run left: its row of runs.parquet, and the tables that are gathered as they are."""
+"""Reading of the results of one run: its row of runs.parquet, and the tables to concatenate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SIZES = {
     "checkpoint": "checkpoint_mb",
     "parameters": "parameters_mb",
 }
-# The metrics that have a column of their own, beside the primary one.
+# Metrics with their own columns, in addition to the primary one.
 _SCORES = tuple(name for name in KNOWN_METRICS if name in schemas.RUNS.names)
 
 
@@ -34,15 +34,15 @@ class Record:
     """One run.
 
     Attributes:
-        row: its row of runs.parquet; what is not known is absent.
-        tables: pyarrow tables by name (metrics, history, latency, sizes, operators), those that are there.
+        row: its row of runs.parquet, without unknown values.
+        tables: existing pyarrow tables by name (metrics, history, latency, sizes, operators).
         timed: rows of its latency table at the study's headline point.
-        evaluation: folder of its predictions, if it is there and sound.
-        task: what its data says of its task.
-        validation: metrics on the validation split, of the weights that were kept.
+        evaluation: folder of its predictions, if it is complete.
+        task: content of its data's task.json.
+        validation: metrics of the selected weights on the validation split.
         trained: training time of every stage by the folder of its checkpoint, s.
         sparsity: weights and zeros of its linear layers, rows of sparsity.parquet without the run's key.
-        conversions: what its conversions changed, rows of conversions.parquet without the run's key.
+        conversions: its conversions, rows of conversions.parquet without the run's key.
     """
 
     row: dict[str, Any]
@@ -57,10 +57,10 @@ class Record:
 
 
 def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
-    """Read a run of the plan, as far as it has come.
+    """Read the existing results of a run of the plan.
 
-    Its status is `ok` where everything is there and sound, `failed` where an artifact is damaged or a job left an
-    error, else `pending`.
+    Its status is `ok` if all results are complete, `failed` if an artifact is damaged or a job recorded an error, else
+    `pending`.
     """
     key = {name: run[name] for name in KEY}
     facts = {"checkpoint": str(run["checkpoint"]), "recipe": recipes.in_words(run["recipe"])}

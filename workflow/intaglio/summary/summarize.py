@@ -1,4 +1,4 @@
-"""The summary of a study: everything that its runs left, gathered into tables that a program can read."""
+"""The summary of a study: the results of all runs in machine-readable tables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _GATHERED = {
     "sizes": schemas.SIZES,
     "operators": schemas.OPERATORS,
 }
-# Columns of variants and backends that say what compression keeps and saves: one row a variant and device.
+# Columns of variants and backends on what compression keeps and saves: one row per variant and device.
 _COMPRESSION = (
     *("study", "task", "model", "variant", "recipe", "n"),
     *("primary_mean", "primary_sd", "difference", "difference_low", "difference_high"),
@@ -53,11 +53,11 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
     Args:
         plan: plan.json; its paths are relative to the working folder.
         output: the folder.
-        partial: write what there is; runs that failed or are pending stand in runs.parquet as such, with the reason.
+        partial: accept missing results; failed and pending runs are in runs.parquet with their status and reason.
 
     Raises:
-        UserError: no plan can be read, a run is not complete (unless partial), or evaluations that belong together
-            differ in their examples.
+        UserError: the plan cannot be read, a run is not complete (unless partial), or evaluations to compare differ in
+            their examples.
     """
     content = _read_plan(plan)
     study: dict[str, Any] = content["study"]
@@ -96,9 +96,9 @@ def _read_plan(plan: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(plan.read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{plan}: no readable plan ({error}); make it anew from the study file") from error
+        raise UserError(f"{plan}: no readable plan ({error}); make it again from the study file") from error
     if not content.get("runs"):
-        raise UserError(f"{plan}: plans no run; make it anew from the study file")
+        raise UserError(f"{plan}: plans no run; make it again from the study file")
     return content
 
 
@@ -110,19 +110,19 @@ def _refuse_gaps(study: str, records: Sequence[Record]) -> None:
     more = f", and {len(gaps) - 3} more" if len(gaps) > 3 else ""
     raise UserError(
         f"study {study}: {len(gaps)} of {len(records)} runs are not complete: {', '.join(named)}{more}; "
-        "run the rest, or summarize what there is with --partial"
+        "run the rest, or summarize existing results with --partial"
     )
 
 
 def _training(records: Sequence[Record]) -> dict[str, float]:
-    """Return the training time of the study as it is (`shared`), and if no recipes shared a stage (`alone`), s."""
+    """Return the training time of the study (`shared`), and that without sharing of stages (`alone`), in seconds."""
     stages = {folder: seconds for record in records for folder, seconds in record.trained.items()}
     alone = sum(seconds for record in records for seconds in record.trained.values())
     return {"shared": sum(stages.values()), "alone": alone}
 
 
 def _gather(name: str, schema: Any, records: Sequence[Record]) -> Any:
-    """Concatenate a table of all runs that have it, each row behind its run's key."""
+    """Concatenate a table over runs, with the key of the run in every row."""
     parts = [_with_key(record.row, record.tables[name]) for record in records if name in record.tables]
     return pa.concat_tables(parts) if parts else schemas.keyed(schema).empty_table()
 
@@ -135,7 +135,7 @@ def _with_key(row: Mapping[str, Any], table: Any) -> Any:
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Write these columns in full precision; what is null is empty."""
+    """Write these columns in full precision; null is an empty field."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()

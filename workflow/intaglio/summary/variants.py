@@ -1,4 +1,4 @@
-"""One row a variant: its runs over seeds, and how far it is from `float` with how much certainty."""
+"""One row per variant: statistics over seeds, and the difference to `float` with its interval."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OVER_SEEDS = {
 
 
 def mean_sd(values: Iterable[float | None]) -> tuple[float | None, float | None]:
-    """Return mean and standard deviation (n - 1) of what is known; null where that is too little."""
+    """Return mean and standard deviation (n - 1) of the known values; None if there are too few."""
     known = [value for value in values if value is not None]
     return (statistics.fmean(known) if known else None, statistics.stdev(known) if len(known) > 1 else None)
 
@@ -88,7 +88,7 @@ def _over_seeds(planned: Sequence[Record], rows: Sequence[Mapping[str, Any]]) ->
 
 
 def _against(runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return difference and ratios to the baseline's runs of the same seeds."""
+    """Return difference and ratios to the baseline's runs with the same seeds."""
 
     def ratio(column: str) -> float | None:
         pairs = [
@@ -127,7 +127,7 @@ def _resampled(records: Sequence[Record], resamples: int) -> dict[tuple[str, int
 
 
 def _predictions(record: Record, metric: Metric) -> tuple[Any, Judged]:
-    """Return ids, and what the metric is computed of, on the primary test set, by id."""
+    """Return ids and the metric's arguments on the primary test set, sorted by id."""
     if record.evaluation is None:
         raise ValueError("a finished run has an evaluation")
     table = schemas.read_table(record.evaluation / "predictions.parquet", kind_of(record.task).predictions)
