@@ -83,6 +83,27 @@ def test_what_is_refused(tmp_path: Path, name: str, content: str, message: str) 
     assert message in refusal(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"PAR1" + bytes(9), "a.csv: a Parquet file by its content; rename it to end in .parquet"),
+        ("a.csv", gzip.compress(CSV.encode()), "a.csv: compressed by gzip; rename it to end in .gz"),
+        ("a.csv", b"PK\x03\x04" + bytes(9), "a.csv: a spreadsheet or an archive by its content"),
+        ("a.csv", CSV.encode("utf-16"), "a.csv: UTF-16; save it as UTF-8"),
+        ("a.csv", b"<!DOCTYPE html>\n<html>\n", "a.csv: a web page, not the data; download the file itself"),
+        ("a.csv", b"version https://git-lfs.github.com/spec/v1\n", "a.csv: a pointer of Git LFS, not the data"),
+        ("a.csv.bz2", b"BZh9", "a.csv.bz2: a compressed file; decompress it"),
+        ("a.csv", b"# by hand\n" + CSV.encode(), "line 2: 2 fields instead of 1 (line 1 names one column, '# by hand'"),
+        ("a.json", pd.DataFrame(ROWS, columns=["text", "label"]).to_json().encode(), '..." is not declared'),
+    ],
+)
+def test_files_of_another_kind(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    said = refusal(tmp_path / name)
+    assert message in said
+    assert len(said) < len(str(tmp_path)) + 200
+
+
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.csv").mkdir()
     assert "a.csv: a folder; name the file in it" in refusal(tmp_path / "a.csv")

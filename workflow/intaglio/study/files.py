@@ -66,7 +66,9 @@ def _child(node: yaml.Node, part: Any) -> tuple[int, yaml.Node | None]:
 
 def _parsed(path: Path) -> yaml.Node | None:
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        yaml.safe_load(text)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -76,6 +78,8 @@ def _parsed(path: Path) -> yaml.Node | None:
         raise UserError(f"{path}{line}: not YAML: {_in_words(str(error.problem))}") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: a value looks like a date and is none ({error}); put it in quotes") from error
     for key, first, second in _twice(root):
         raise UserError(f"{path}, line {second}: duplicate key {key!r}, also on line {first}; keep one")
     return root
@@ -106,23 +110,34 @@ def _twice(node: yaml.Node | None) -> Iterator[tuple[str, int, int]]:
 
 
 def check_paths(study: Study, files: Sequence[Path] = ()) -> None:
-    """Check that the user's own files exist.
+    """Check that the user's own data files and model folders exist.
 
     Raises:
-    +4 UserError: one line for every missing path, with its key.
+        UserError: one line for every path that is missing or of the other kind, with its key.
     """
     written = StudyFiles(files)
-    absent = []
+    found = []
     for group in ("tasks", "models"):
         for name, entry in getattr(study, group).items():
             if isinstance(entry.source, FilesSource):
                 for key, path in _paths(entry.source):
-                    if not Path(path).exists():
+                    wrong = _wrong(Path(path), key[0] == "path")
+                    if wrong:
                         location = (group, name, "source", *key)
-                        where = f"{written.where(location)}{'.'.join(location)}"
-                        absent.append(f"{where}: no such file or folder: {path} (looked from {Path.cwd()})")
-    if absent:
-        raise UserError("\n".join(absent))
+                        found.append(f"{written.where(location)}{'.'.join(location)}: {wrong}")
+    if found:
+        raise UserError("\n".join(found))
+
+
+def _wrong(path: Path, of_model: bool) -> str:
+    """Return what is wrong with a path, nothing if it is right."""
+    if not path.exists():
+        return f"no such file or folder: {path} (looked from {Path.cwd()})"
+    if of_model and not path.is_dir():
+        return f"{path} is a file; name the model's folder"
+    if not of_model and path.is_dir():
+        return f"{path} is a folder; name the file in it"
+    return ""
 
 
 def _paths(source: FilesSource) -> Iterator[tuple[tuple[str, ...], str]]:

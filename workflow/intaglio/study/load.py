@@ -27,6 +27,7 @@ _MAPPINGS = {
     "models": "models: {mine: {source: ...}}",
     "variants": "variants: {float: null}",
 }
+_EXAMPLES = {"source": "source: {kind: files, ...}"}
 
 
 def read(path: Path) -> Study:
@@ -55,11 +56,35 @@ def load(config: Mapping[str, Any], files: Sequence[Path] = ()) -> Study:
         UserError: one line for every mistake: the key, what is wrong, and the nearest known name.
     """
     written = StudyFiles(files)
+    _check_names(config, written)
     try:
         return Study.model_validate(dict(config))
     except ValidationError as error:
-        lines = [f"{written.where(_without_tags(item['loc']))}{_line(item, written)}" for item in error.errors()]
+        lines = [
+            f"{written.where(_without_tags(item['loc']))}{_line(item, written)}" for item in _of_branch_taken(error)
+        ]
         raise UserError("\n".join(lines)) from None
+
+
+def _check_names(config: Mapping[str, Any], written: StudyFiles) -> None:
+    """Refuse names of tasks, models and variants that YAML reads as something else, as `no` or `2024`."""
+    for group in _MAPPINGS:
+        names = config.get(group)
+        for name in names if isinstance(names, Mapping) else ():
+            if not isinstance(name, str):
+                raise UserError(f"{written.where([group])}{group}: a name is read as {_kind(name)}; put it in quotes")
+
+
+def _of_branch_taken(error: ValidationError) -> list[Any]:
+    """Return the errors; where a text or names with values may stand, only those of what was meant."""
+    found = []
+    for item in error.errors():
+        branch, given = str(item["loc"][-1:][0]) if item["loc"] else "", isinstance(item["input"], dict)
+        if branch == "str" and not given:
+            found.append({**item, "loc": item["loc"][:-1]})
+        elif branch != "str" and (given or not branch.startswith("dict[")):
+            found.append(dict(item))
+    return found
 
 
 def _line(error: Any, written: StudyFiles) -> str:
@@ -81,11 +106,16 @@ def _line(error: Any, written: StudyFiles) -> str:
         return f"{where}: unknown value {error['input']!r}, {nearest(str(error['input']), expected)}"
     if kind == "string_pattern_mismatch" and context["pattern"] in _WANTED:
         return f"{where.removesuffix('.[key]')}: {_WANTED[context['pattern']]} (given: {error['input']!r})"
-    if kind == "string_type" and not isinstance(error["input"], dict | list | None):
-        text = written.text(_without_tags(location)) or str(error["input"])
+    if kind == "string_type":
+        text = written.text(_without_tags(location)) or str("" if error["input"] is None else error["input"])
+        if isinstance(error["input"], dict | list) or not text:
+            return f"{where}: holds {_kind(error['input'])} where a text belongs"
         return f'{where}: {text} is read as {_kind(error["input"])}; put it in quotes: "{text}"'
     if kind in ("dict_type", "model_type", "model_attributes_type"):
-        example = f", as in `{_MAPPINGS[where]}`" if where in _MAPPINGS else ""
+        example = _MAPPINGS.get(where) or _EXAMPLES.get(location[-1] if location else "")
+        if where.startswith("variants."):
+            example = "{stage: quantize}"
+        example = f", as in `{example}`" if example else ""
         return f"{where}: holds {_kind(error['input'])} where names with values belong{example}"
     if kind in ("list_type", "tuple_type"):
         return f"{where}: holds {_kind(error['input'])} where a list belongs, as in `[...]`"
@@ -127,6 +157,8 @@ def _walk(location: Sequence[Any]) -> tuple[list[type[BaseModel]], list[Any]]:
         tagged = [model for model in models if _tag(model) == part]
         if tagged:
             models = tagged
+            continue
+        if str(part).startswith("dict["):
             continue
         keys.append(part)
         fields = [model.model_fields[part] for model in models if part in model.model_fields]

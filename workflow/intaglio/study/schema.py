@@ -116,6 +116,14 @@ class Task(StudyPart):
         for key, values in (("labels", self.labels), ("label_values", self.label_values or [])):
             if len({unicodedata.normalize("NFC", value) for value in values}) != len(values):
                 raise ValueError(f"{key}: a value occurs twice")
+            if any(not value.strip() for value in values):
+                raise ValueError(f"{key}: a value is empty")
+        columns = [*self.text, self.label]
+        again = [column for column in columns if columns.count(column) > 1]
+        if again:
+            raise ValueError(f"the column {again[0]!r} occurs twice among `text` and `label`")
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ValueError(f'delimiter: {self.delimiter!r} is not one character; a tab is "\\t" in double quotes')
         if "train" not in self.splits:
             raise ValueError("splits: `train` is missing")
         if self.label_values is not None and len(self.label_values) != len(self.labels):

@@ -33,9 +33,9 @@ MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX, "model-*-of-*.safetenso
 
 
 class StudyPart(BaseModel):
-    """Base of all parts of a study file: an undeclared key is an error."""
+    """Base of all parts of a study file: an undeclared key is an error, and so is an infinite number."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class HubSource(StudyPart):

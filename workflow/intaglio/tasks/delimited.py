@@ -78,6 +78,8 @@ def _why(columns: list[str], span: int, quotes: bool) -> str:
     """Return a possible reason for the wrong number of fields."""
     if span > 1:
         return f"(a field spans {span} lines: a stray quote?)"
+    if len(columns) == 1 and other_delimiter(columns) is None:
+        return f"(line 1 names one column, {columns[0]!r}; it should be the header line)"
     hint = "; if fields are in double quotes, set `quotes: true`" if not quotes else ""
     return f"(a stray delimiter?){_of_delimiter(columns) or hint}"
 

@@ -15,6 +15,8 @@ from intaglio.tasks.delimited import other_delimiter
 from intaglio.tasks.raw_table import RawTable, missing
 
 T = TypeVar("T")
+# Characters of a value that a message shows.
+_SHOWN = 60
 ID_COLUMNS = ("id", "idx")
 
 
@@ -112,9 +114,10 @@ def _declared(task: Task, table: RawTable) -> list[str | None]:
     if strange:
         row = strange[0]
         more = f" (and {len(strange) - 1} rows more)" if len(strange) > 1 else ""
-        what = f"label {found[row]!r} is not declared" if found[row] else f"no label in column {task.label!r}"
+        name = found[row] if len(found[row]) <= _SHOWN else f"{found[row][:_SHOWN]}..."
+        what = f"label {name!r} is not declared" if name else f"no label in column {task.label!r}"
         key = "labels" if task.label_values is None else "label_values"
-        raise UserError(f"{table.where(row)}: {what}{more}; {nearest(found[row], values)} (`{key}` in the study file)")
+        raise UserError(f"{table.where(row)}: {what}{more}; {nearest(name, values)} (`{key}` in the study file)")
     return [label_of[value] for value in found]
 
 

@@ -23,6 +23,16 @@ DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = {".jsonl", ".ndjson", ".json"}
 PARQUET = {".parquet", ".pq"}
 _SPREADSHEETS = {".xlsx", ".xls", ".ods"}
+_COMPRESSED = {".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz"}
+# First bytes of a file, the suffixes that fit them, and the message for any other suffix.
+_OTHERS = (
+    ((b"PAR1",), PARQUET, "a Parquet file by its content; rename it to end in .parquet"),
+    ((b"\x1f\x8b",), {".gz"}, "compressed by gzip; rename it to end in .gz, after the suffix that tells its format"),
+    ((b"PK\x03\x04",), set[str](), "a spreadsheet or an archive by its content; save it as CSV in UTF-8"),
+    ((b"\xff\xfe", b"\xfe\xff"), set[str](), "UTF-16; save it as UTF-8"),
+    ((b"<!DOCTYPE", b"<!doctype", b"<html"), set[str](), "a web page, not the data; download the file itself"),
+    ((b"version https://git-lfs",), set[str](), "a pointer of Git LFS, not the data; run `git lfs pull`"),
+)
 # Half of a surrogate pair: JSON can contain one alone, but no encoding of Unicode can.
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
@@ -67,6 +77,14 @@ def _check_file(path: Path, name: str) -> None:
         raise UserError(f"{path}: no such file (looked from {Path.cwd()}); check `source` in the study file")
     if path.suffix.lower() in _SPREADSHEETS:
         raise UserError(f"{name}: a spreadsheet; save it as CSV in UTF-8 and name that file")
+    if path.suffix.lower() in _COMPRESSED:
+        raise UserError(f"{name}: a compressed file; decompress it, or compress it by gzip, which is read as it is")
+    with path.open("rb") as file:
+        begin = file.read(64)
+    suffixes = {suffix.lower() for suffix in path.suffixes}
+    for signs, suffix, what in _OTHERS:
+        if begin.startswith(signs) and not suffix & suffixes:
+            raise UserError(f"{name}: {what}")
     if not path.stat().st_size:
         raise UserError(f"{name}: an empty file; check `source` in the study file")
 
