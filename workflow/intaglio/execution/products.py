@@ -45,7 +45,7 @@ class IntegerProduct:
     float32.
 
     Attributes:
-    +4 name: of the kernel, for the tables.
+        name: of the kernel, for the tables.
     """
 
     name: ClassVar[str]

@@ -80,7 +80,7 @@ def with_signed_weights(model: onnx.ModelProto) -> int:
     A weight is a stored tensor whose only use is as the second factor of integer products.
 
     Returns:
-    +4 Number of weights that were changed.
+        Number of weights that were changed.
     """
     from onnx import numpy_helper
 

@@ -104,7 +104,7 @@ def make_plan(study: Study) -> Plan:
     """Plan all jobs of a study, as of the start of the current Snakemake run.
 
     Raises:
-    +4 UserError: the options of a stage do not fit together, or a variant teaches itself.
+        UserError: the options of a stage do not fit together, or a variant teaches itself.
     """
     plan = Plan(study, Start.here())
     data = {name: _data(plan, task) for name, task in study.tasks.items()}

@@ -155,7 +155,7 @@ def check_owner(study: str, files: Sequence[Path], results: Path) -> None:
     A study file that was moved, or has a new study name, no longer owns the folder.
 
     Raises:
-    +4 UserError: an existing study file with this name owns the folder; names both files.
+        UserError: an existing study file with this name owns the folder; names both files.
     """
     record = results / _OWNER
     if not files or not record.is_file():
