@@ -16,11 +16,15 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    CamembertConfig,
     DebertaV2Config,
     GPT2Config,
+    LongformerConfig,
     ModernBertConfig,
     MPNetConfig,
+    RobertaConfig,
     ViTConfig,
+    XLMRobertaConfig,
     XLNetConfig,
 )
 
@@ -161,9 +165,29 @@ def other(folder: Path, config: Any) -> Path:
     return folder
 
 
-def test_a_model_of_another_type_is_exported_once(tmp_path):
-    config = XLNetConfig(d_model=32, n_layer=1, n_head=2, d_inner=64)
-    assert "'xlnet' cannot be exported to ONNX" in refusal(other(tmp_path / "own", config))
+@pytest.mark.parametrize(
+    "config",
+    [
+        XLNetConfig(d_model=32, n_layer=1, n_head=2, d_inner=64),
+        LongformerConfig(**WIDTHS, attention_window=4, max_position_embeddings=MAX_LENGTH + 2),
+    ],
+    ids=["xlnet", "longformer"],
+)
+def test_a_model_of_another_type_is_exported_once(config, tmp_path):
+    assert f"'{config.model_type}' cannot be exported to ONNX" in refusal(other(tmp_path / "own", config))
+
+
+def test_bertweet_with_its_own_tokenizer(own):
+    tokenizer = AutoTokenizer.from_pretrained(own)
+    words = [word for word in tokenizer.get_vocab() if word.isalpha()]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (own / name).unlink()
+    (own / "vocab.txt").write_text("".join(f"{word} 1\n" for word in words))
+    (own / "bpe.codes").write_text("#version: 0.2\n")
+    (own / "tokenizer_config.json").write_text('{"tokenizer_class": "BertweetTokenizer"}')
+    config = RobertaConfig(**WIDTHS, vocab_size=200, max_position_embeddings=MAX_LENGTH + 2, type_vocab_size=1)
+    AutoModel.from_config(config).save_pretrained(own)
+    assert (step(own) / "model.safetensors").is_file()
 
 
 def test_a_decoder_with_a_padding_token(tmp_path):
@@ -205,11 +229,19 @@ def test_no_padding_token(own):
     assert "no padding token" in refusal(own)
 
 
-def test_a_sentencepiece_file_alone(own):
+@pytest.mark.parametrize(
+    ("vocabulary", "config"),
+    [
+        ("spiece.model", AlbertConfig(**WIDTHS, embedding_size=16, max_position_embeddings=MAX_LENGTH)),
+        ("sentencepiece.bpe.model", XLMRobertaConfig(**WIDTHS, max_position_embeddings=MAX_LENGTH + 2)),
+        ("sentencepiece.bpe.model", CamembertConfig(**WIDTHS, max_position_embeddings=MAX_LENGTH + 2)),
+    ],
+)
+def test_a_sentencepiece_file_alone(own, vocabulary, config):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (own / name).unlink()
-    (own / "spiece.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
-    config = AlbertConfig(**WIDTHS, vocab_size=83, embedding_size=16, max_position_embeddings=MAX_LENGTH)
+    (own / vocabulary).write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    config.vocab_size = 83
     AutoModel.from_config(config).save_pretrained(own)
     assert "tokenizer cannot be built" in refusal(own)
 
