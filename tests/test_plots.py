@@ -120,6 +120,20 @@ def test_accuracy_is_that_of_all_seeds_where_one_is_timed(tmp_path: Path) -> Non
     assert marks == [pytest.approx(100 * row["primary_mean"]) for row in summary.panels[0].variants]
 
 
+def test_stages_that_take_no_steps_have_no_training_time(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, variants=("float",))
+    for run in summary.panels[0].runs:
+        run["train_seconds"] = None
+    with mpl.rc_context(RC):
+        assert draw("training-time", summary).axes
+        for name in ("training-time-variants", "accuracy-vs-training-time"):
+            assert "Nothing was trained" in _said(draw(name, summary))
+        summary = _summary(tmp_path / "mixed", variants=("float", "int8-static"))
+        for run in summary.panels[0].of("int8-static"):
+            run["train_seconds"] = None
+        assert "left out" not in _said(draw("training-time-variants", summary))
+
+
 def test_a_gpu_has_panels_of_its_own(tmp_path: Path) -> None:
     summary = _summary(tmp_path, gpu=True, tasks=("movie", "nyt"), variants=("float", "int"))
     for name in ("inference-time-variants", "inference-time-backends", "accuracy-vs-inference-time"):

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from intaglio.plots.bars import rows_of_variants
-from intaglio.plots.measured import devices_of, inference_conditions, title_on
+from intaglio.plots.measured import NOT_TIMED, devices_of, inference_conditions, title_on
 from intaglio.plots.style import GREY, INK, Look, statement
 from intaglio.report.formatting import number
 from intaglio.summary.read import Summary
@@ -31,7 +31,7 @@ def inference_time_backends(summary: Summary, look: Look) -> Figure:
     title = "Inference time of every variant in every backend"
     devices = devices_of(summary)
     if not devices:
-        return statement(title, "Nothing was timed: the study's runs have no latency.")
+        return statement(title, NOT_TIMED)
     found = {row["backend"] for panel in summary.panels for row in panel.backends}
     backends = [name for name in _FILLINGS if name in found]
     caption = inference_conditions(summary)

@@ -12,6 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from intaglio.metrics import named
 from intaglio.plots.measured import (
+    NOT_TIMED,
+    NOT_TRAINED,
     Measured,
     fastest_backends,
     inference_conditions,
@@ -75,8 +77,12 @@ def _placed(panel: Panel, names: Sequence[str]) -> list[tuple[int, dict[str, Any
 
 def training_time_variants(summary: Summary, look: Look) -> Figure:
     """Draw training time of every variant."""
+    title = "Training time of every variant"
+    drawn = training_times(summary)
+    if not drawn:
+        return statement(title, NOT_TRAINED)
     caption = f"Of the variant's last stage. {training_conditions(summary)}"
-    return _bars(summary, look, training_times(summary), "Training time of every variant", caption, "training time, s")
+    return _bars(summary, look, drawn, title, caption, "training time, s")
 
 
 def inference_time_variants(summary: Summary, look: Look) -> Figure:
@@ -84,7 +90,7 @@ def inference_time_variants(summary: Summary, look: Look) -> Figure:
     title = "Inference time of every variant"
     drawn = inference_times(summary)
     if not drawn:
-        return statement(title, "Nothing was timed: the study's runs have no latency.")
+        return statement(title, NOT_TIMED)
     caption = f"{inference_conditions(summary)} {fastest_backends(summary)}"
     return _bars(summary, look, drawn, title, caption, "time of a call, ms")
 

@@ -10,7 +10,7 @@ INTEGER = "int"
 
 
 def pair(summary: Summary) -> list[str]:
-    """Return float and the integer-only variant, or the first variants of a study without them."""
+    """Return float and the integer-only variant, or all variants of a study without them."""
     wanted = [name for name in (BASELINE, INTEGER) if name in summary.variants]
     return wanted if len(wanted) == 2 else list(summary.variants)
 

@@ -9,6 +9,10 @@ from typing import Any
 from intaglio.report.display import DEVICE_NAMES
 from intaglio.summary.read import Panel, Summary
 
+# In place of a plot.
+NOT_TIMED = "Nothing was timed: the study's runs have no latency."
+NOT_TRAINED = "Nothing was trained: the last stages of the study's runs take no steps."
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -80,8 +84,10 @@ def inference_times(summary: Summary) -> list[Measured]:
 def training_conditions(summary: Summary) -> str:
     """Return a sentence that names the devices that trained."""
     runs = [run for panel in summary.panels for run in panel.runs if run["trained_on"]]
-    names = ", ".join(sorted({run["trained_on"] for run in runs if run["train_seconds"] is not None}))
-    return f"Trained on {names}{_left_out(sum(run['train_seconds'] is None for run in runs))}."
+    names = sorted({run["trained_on"] for run in runs if run["train_seconds"] is not None})
+    # A stage that takes no steps has no time either, and is not left out.
+    others = sum(run["trained_on"] not in names for run in runs)
+    return f"Trained on {', '.join(names)}{_left_out(others)}."
 
 
 def inference_conditions(summary: Summary) -> str:

@@ -11,6 +11,8 @@ from matplotlib.lines import Line2D
 
 from intaglio.plots.captions import metric_name, seeds_shown
 from intaglio.plots.measured import (
+    NOT_TIMED,
+    NOT_TRAINED,
     Measured,
     fastest_backends,
     inference_conditions,
@@ -30,8 +32,11 @@ CROWD = 9
 def accuracy_vs_training_time(summary: Summary, look: Look) -> Figure:
     """Draw the primary metric against training time."""
     title = "Accuracy against training time"
+    drawn = training_times(summary)
+    if not drawn:
+        return statement(title, NOT_TRAINED)
     caption = f"Time of the variant's last stage. {training_conditions(summary)} {seeds_shown(summary)}"
-    return _scatter(summary, look, training_times(summary), title, caption, "training time, s", front=False)
+    return _scatter(summary, look, drawn, title, caption, "training time, s", front=False)
 
 
 def accuracy_vs_inference_time(summary: Summary, look: Look) -> Figure:
@@ -39,7 +44,7 @@ def accuracy_vs_inference_time(summary: Summary, look: Look) -> Figure:
     title = "Accuracy against inference time"
     drawn = inference_times(summary)
     if not drawn:
-        return statement(title, "Nothing was timed: the study's runs have no latency.")
+        return statement(title, NOT_TIMED)
     caption = f"{inference_conditions(summary)} {fastest_backends(summary)} {seeds_shown(summary)}"
     caption += " Ringed: the Pareto front of the means (no variant is both faster and better)."
     return _scatter(summary, look, drawn, title, caption, "time of a call, ms", front=True)

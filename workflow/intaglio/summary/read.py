@@ -94,9 +94,8 @@ def read_summary(folder: Path) -> Summary:
         if done:
             title = f"{task} · {model}" if several else task
             executed = [row for row in backends if (row["task"], row["model"]) == (task, model)]
-            seeds = {(row["variant"], row["seed"]) for row in done}
-            timed = [row for row in times if (row["task"], row["model"]) == (task, model)]
-            timed = [row for row in timed if (row["variant"], row["seed"]) in seeds]
+            seeds = {(task, model, row["variant"], row["seed"]) for row in done}
+            timed = [row for row in times if (row["task"], row["model"], row["variant"], row["seed"]) in seeds]
             panels.append(Panel(task, model, title, of_one_device(done), mine, executed, *of_one_machine(timed)))
     return Summary(
         study=about["study"],
