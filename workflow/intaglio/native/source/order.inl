@@ -1,0 +1,34 @@
+// For instruction sets that sum pairs of products in 16 bits: quads that cannot saturate come first in every panel.
+
+// Whether sums of pairs of products with bytes up to 255 leave 16 bits for the 64 weights of a quad.
+static bool may_saturate(const int8_t *quad) {
+  for (int i = 0; i < QUAD * PANEL; i += 2) {
+    // of different signs, no sum is larger than its parts
+    const int sum = 255 * (quad[i] + quad[i + 1]);
+    if (sum > INT16_MAX || sum < INT16_MIN) return true;
+  }
+  return false;
+}
+
+static void order_quads(const Weight &w, int8_t *values, uint16_t *order, int32_t *safe) {
+  std::vector<int8_t> unsafe;
+  for (int panel = 0; panel < w.panels; panel++, order += w.quads) {
+    int8_t *quads = values + static_cast<ptrdiff_t>(panel) * w.quads * PANEL * QUAD;
+    unsafe.clear();
+    std::vector<uint16_t> last;
+    int count = 0;
+    for (int quad = 0; quad < w.quads; quad++) {
+      const int8_t *from = quads + quad * PANEL * QUAD;
+      if (may_saturate(from)) {
+        unsafe.insert(unsafe.end(), from, from + PANEL * QUAD);
+        last.push_back(static_cast<uint16_t>(quad));
+      } else {
+        std::memmove(quads + count * PANEL * QUAD, from, PANEL * QUAD);
+        order[count++] = static_cast<uint16_t>(quad);
+      }
+    }
+    safe[panel] = count;
+    std::copy(unsafe.begin(), unsafe.end(), quads + count * PANEL * QUAD);
+    std::copy(last.begin(), last.end(), order + count);
+  }
+}

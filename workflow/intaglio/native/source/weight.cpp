@@ -1,0 +1,72 @@
+#include "weight.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace intaglio {
+
+namespace {
+constexpr size_t LINE = 64;
+// What a tile reads beyond the last row or column: a few rows are within the next buffer's size, so they are added
+// where buffers are made; this is for columns.
+constexpr size_t BEYOND = 4 * LINE;
+}  // namespace
+
+void Free::operator()(void *memory) const { std::free(memory); }
+
+template <class T> T *Buffer<T>::reserve(size_t count) {
+  if (count > count_ || !memory_) {
+    const size_t bytes = (count * sizeof(T) + BEYOND + LINE - 1) / LINE * LINE;
+    auto *found = static_cast<T *>(std::aligned_alloc(LINE, bytes));
+    if (!found) throw std::bad_alloc();
+    std::memset(found, 0, bytes);
+    memory_.reset(found);
+    count_ = count;
+  }
+  return memory_.get();
+}
+
+template class Buffer<int8_t>;
+template class Buffer<uint8_t>;
+template class Buffer<uint16_t>;
+template class Buffer<int32_t>;
+template class Buffer<int64_t>;
+template class Buffer<float>;
+
+PackedWeight::PackedWeight(const Kernels &kernels, const int8_t *values, const int32_t *bias, int in, int out) {
+  Weight &w = weight_;
+  w.in = in, w.out = out;
+  w.quads = padded((in + QUAD - 1) / QUAD, kernels.quads);
+  w.panels = padded((out + PANEL - 1) / PANEL, kernels.panels);
+  int8_t *to = values_.reserve(static_cast<size_t>(w.quads) * w.panels * QUAD * PANEL);
+  int32_t *biases = bias_.reserve(static_cast<size_t>(w.panels) * PANEL);
+  for (int column = 0; column < out; column++) {
+    const int8_t *from = values + static_cast<ptrdiff_t>(column) * in;
+    int8_t *place = to + (static_cast<ptrdiff_t>(column / PANEL) * w.quads * PANEL + column % PANEL) * QUAD;
+    int32_t total = 0;
+    for (int i = 0; i < in; i++) total += from[i];
+    for (int i = 0; i < in; i++) place[i / QUAD * PANEL * QUAD + i % QUAD] = from[i];
+    biases[column] = (bias ? bias[column] : 0) - ZERO * total;
+  }
+  w.values = to;
+  w.bias = biases;
+  if (kernels.order) {
+    w.order = order_.reserve(static_cast<size_t>(w.panels) * w.quads);
+    w.safe = safe_.reserve(w.panels);
+    kernels.order(w, to, order_.data(), safe_.data());
+  }
+}
+
+template <class To, class From> Buffer<To> padded_vector(const From *values, int count) {
+  Buffer<To> found(padded(count, 4 * PANEL));
+  for (int i = 0; i < count; i++) found.data()[i] = static_cast<To>(values[i]);
+  return found;
+}
+
+template Buffer<float> padded_vector(const float *, int);
+template Buffer<int32_t> padded_vector(const int32_t *, int);
+template Buffer<int64_t> padded_vector(const int64_t *, int);
+template Buffer<uint8_t> padded_vector(const int8_t *, int);
+
+}  // namespace intaglio

@@ -1,0 +1,49 @@
+// Weights packed for an instruction set, with their own memory.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace intaglio {
+
+struct Free {
+  void operator()(void *memory) const;
+};
+
+// Memory aligned to cache lines, with room for what tiles read beyond the end.
+template <class T> class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(size_t count) { reserve(count); }
+
+  T *reserve(size_t count);
+  T *data() const { return memory_.get(); }
+
+ private:
+  std::unique_ptr<T, Free> memory_;
+  size_t count_ = 0;
+};
+
+class PackedWeight {
+ public:
+  PackedWeight() = default;
+  // values: int8 [out][in]; bias: int32 [out]; x has the zero point 128.
+  PackedWeight(const Kernels &, const int8_t *values, const int32_t *bias, int in, int out);
+
+  operator const Weight &() const { return weight_; }
+  const Weight *operator->() const { return &weight_; }
+
+ private:
+  Weight weight_;
+  Buffer<int8_t> values_;
+  Buffer<int32_t> bias_, safe_;
+  Buffer<uint16_t> order_;
+};
+
+// A vector of `count` entries, padded with zeros to whole panels.
+template <class To, class From> Buffer<To> padded_vector(const From *values, int count);
+
+}  // namespace intaglio
