@@ -138,14 +138,23 @@ def test_a_change_touches_its_own_subtree_alone() -> None:
     assert len(after["evaluate"] - before["evaluate"]) == 2
 
 
-def test_a_profile_is_of_the_exported_checkpoint() -> None:
-    plan = make_plan(load(SMALL))
+@pytest.mark.parametrize("variants", [SMALL["variants"], {"int": None}])
+def test_a_profile_is_of_the_exported_checkpoint_and_of_its_float_model(variants: dict[str, Any]) -> None:
+    plan = make_plan(load(changed(variants=variants)))
     exports = {job.output: job for job in plan.jobs["export"].values()}
     profiles = {job.output: job for job in plan.jobs["profile"].values()}
     for run in plan.runs:
         assert dict(exports[run.export].inputs) == {"checkpoint": run.checkpoint}
         if run.profile:
-            assert dict(profiles[run.profile].inputs) == {"checkpoint": run.checkpoint, "export": run.export}
+            expected = {"checkpoint": run.checkpoint, "export": run.export}
+            if run.variant != "float":
+                # Also where no variant of the study is `float`: every recipe begins with its fine-tuning.
+                baseline = run.stages[0]
+                expected["baseline"] = baseline
+                expected["baseline_export"] = next(
+                    path for path, job in exports.items() if job.inputs["checkpoint"] == baseline
+                )
+            assert dict(profiles[run.profile].inputs) == expected
 
 
 @pytest.mark.parametrize(("seeds", "measured"), [("first", 1), ("all", 2)])

@@ -126,7 +126,9 @@ def _profile(arguments: Arguments) -> None:
     from intaglio.study.schema import Profile
 
     _quiet()
-    profile(arguments.checkpoint, arguments.export, Profile.model_validate(arguments.options), arguments.output)
+    options = Profile.model_validate(arguments.options)
+    baseline = (arguments.baseline, arguments.baseline_export) if arguments.baseline else None
+    profile(arguments.checkpoint, arguments.export, options, arguments.output, baseline)
 
 
 def _plan(arguments: Arguments) -> None:
@@ -211,7 +213,9 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--student", type=Path, help="pretrained model to train, not the parent's layers")
     verb(_evaluate, "checkpoint", "data", "max-length", "output")
     verb(_export, "checkpoint", "output")
-    verb(_profile, "checkpoint", "export", "options", "output")
+    profile = verb(_profile, "checkpoint", "export", "options", "output")
+    profile.add_argument("--baseline", type=Path, help="float checkpoint that is timed beside it; not for float itself")
+    profile.add_argument("--baseline-export", type=Path, help="export of that checkpoint")
     verb(_study).add_argument("file", type=Path, help="study file")
     verb(_plan, "options", "output")
     verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="accept missing results")

@@ -109,7 +109,9 @@ def of_job(phase, attribute):
 
 def by_role(wildcards, input):
     """Params function: inputs as arguments of the command, named by their roles."""
-    return " ".join(f"--{role} {path}" for role, path in input.items())
+    return " ".join(
+        f"--{role.replace('_', '-')} {path}" for role, path in input.items()
+    )
 
 
 def gpus(phase):

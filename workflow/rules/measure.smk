@@ -38,7 +38,7 @@ rule profile:
         mem_mb=growing(study.resources.memory_mb),
         runtime=growing(study.resources.measure_minutes),
     params:
+        inputs=by_role,
         options=of_job("profile", "options"),
     shell:
-        "exec python -m intaglio --log {log:q} profile --checkpoint {input.checkpoint:q} --export {input.export:q}"
-        " --options {params.options:q} --output {output:q}"
+        "exec python -m intaglio --log {log:q} profile {params.inputs} --options {params.options:q} --output {output:q}"

@@ -29,7 +29,9 @@ _log = logging.getLogger(__name__)
 CHECKED = (4, 128)
 
 
-def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> None:
+def profile(
+    checkpoint: Path, export: Path, options: Profile, output: Path, baseline: tuple[Path, Path] | None = None
+) -> None:
     """Write the [profile] of a checkpoint: latency.parquet and operators.parquet.
 
     Args:
@@ -39,6 +41,8 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
             compiler.
         output: the artifact to write; its manifest's `disturbed` is the largest percentage of the cores that other
             processes used while something was timed, null if it is at most `DISTURBED`.
+        baseline: [checkpoint] and [export] of the float model that it is compared with; None for a float model, which
+            is its own baseline.
 
     Raises:
         UserError: an artifact is damaged, a length exceeds the model's positions, none of the requested backends is
@@ -51,6 +55,7 @@ def profile(checkpoint: Path, export: Path, options: Profile, output: Path) -> N
         raise UserError(f"profile.devices: {', '.join(options.devices)} asked for, but this machine has none; add cpu")
     facts = {"machine": fingerprint(), "checkpoint": opened.about}
     about: _Row = {"path": str(checkpoint), "export": open_artifact(export, "export"), "devices": present, **facts}
+    about["baseline"] = str(baseline[0]) if baseline else None
     latency: list[_Row] = []
     operators: list[_Row] = []
     agreed: dict[Place, float] = {}

@@ -32,7 +32,7 @@ class Job:
         name: readable part of the folder's name: sources, stages and seed.
         output: the folder that it makes.
         inputs: folders or files by role (`source`, `data`, `model`, `parent`, `teacher`, `student`, `checkpoint`,
-            `export`).
+            `export`, `baseline`, `baseline_export`).
         options: the value of --options on the command line.
         seed: of a training job.
         work: the work folder of a training job, for its in-training checkpoints.

@@ -23,7 +23,7 @@ VERSIONS: Mapping[str, int] = {
     "int8": 2,
     "export": 2,
     "evaluate": 1,
-    "profile": 2,
+    "profile": 3,
     "summarize": 2,
     "pages": 2,
     "plot": 2,
