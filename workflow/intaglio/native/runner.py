@@ -154,9 +154,7 @@ class Model:
         logits = np.empty((batch, self.labels), np.float32)
         hidden = np.empty((batch, self.width), np.float32)
         places = [None if x is None else x.ctypes.data for x in given]
-        if batch and self._library.run(
-            self._model, *places, batch, length, logits.ctypes.data, hidden.ctypes.data
-        ):
+        if batch and self._library.run(self._model, *places, batch, length, logits.ctypes.data, hidden.ctypes.data):
             raise ValueError(self._library.said())
         return hidden, logits
 
