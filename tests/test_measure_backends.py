@@ -1,15 +1,21 @@
 import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from encoders import calibrated, integer_checkpoint
+from encoders import calibrated, integer_checkpoint, random_model
 from intaglio.checkpoint import Checkpoint
+from intaglio.encoder.cutting import Kept, cut_out
+from intaglio.encoder.files import convert, save_encoder
 from intaglio.errors import UserError
 from intaglio.export.export import export
 from intaglio.measure import inputs, places, profile
@@ -23,8 +29,9 @@ from intaglio.study.schema import Profile
 from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 OPTIONS = Profile(batch_sizes=[2], lengths=[8], headline=(2, 8), warmup=1, calls=2, threads=1, devices=["cpu"])
-TORCH, ORT = Place("torch", "cpu"), Place("onnxruntime", "cpu")
+TORCH, ORT, OV = (Place(name, "cpu") for name in ("torch", "onnxruntime", "openvino"))
 POINT = (4, 16)
+PACKAGE = Path(places.__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +67,7 @@ def test_backends_are_called_alike_and_compute_what_transformers_does(floats):
     reference = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
     with torch.no_grad():
         expected = reference(**given).logits
-    for place in (TORCH, ORT):
+    for place in (TORCH, ORT, OV):
         with opened(place, Checkpoint(checkpoint), exported, 1) as it, torch.inference_mode():
             assert it.place == place
             torch.testing.assert_close(it.model(**given).logits, expected, atol=1e-5, rtol=0)
@@ -108,17 +115,121 @@ def test_every_backend_of_a_study_is_registered():
     """The schema of profile.backends and the registry agree, in their order: the first is the reference."""
     (names,) = (get_args(kind) for kind in get_args(Profile.model_fields["backends"].annotation) if get_args(kind))
     assert tuple(REGISTRY) == names
-    assert len({type(backend(name)) for name in REGISTRY}) == len(REGISTRY)
+    assert len({(type(backend(name)), backend(name).precision) for name in REGISTRY}) == len(REGISTRY)
+    assert {name for name in REGISTRY if name.endswith("-bf16")} == {
+        name for name, entry in REGISTRY.items() if entry.precision == "bfloat16"
+    }
 
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_a_backend_names_the_kernel_of_a_float_model(name, floats):
     executes = backend(name)
-    if "cpu" not in executes.devices or executes.missing():
+    if "cpu" not in executes.devices or (executes.missing("cpu") and name != "torch-bf16"):
         pytest.skip("not on this machine")
     model = executes.open(Checkpoint(floats[0][0]), floats[0][1], "cpu", 1)
     found = executes.kernel(model, {"MatMul": 9.0, "FusedMatMul": 5.0, "Gemm": 0.1, "Softmax": 3.0})
-    assert found == ("MatMul, FusedMatMul" if name == "onnxruntime" else "float32")
+    if name.startswith("openvino"):
+        assert all(kernel.endswith("bf16" if "bf16" in name else "f32") for kernel in found.split(", "))
+    else:
+        assert found == ("MatMul, FusedMatMul" if name == "onnxruntime" else executes.precision)
+
+
+@pytest.mark.parametrize("arch", ["bert", "distilbert"])
+def test_openvino_runs_cut_models_of_every_shape(arch, tmp_path):
+    model = random_model(arch)
+    encoder = cut_out(convert(model, frozenset()), Kept(((0,), (1,)), (tuple(range(40)), (3, 5))))
+    with new_artifact(tmp_path / "checkpoint", "checkpoint") as draft:
+        save_encoder(encoder, model.config, draft)
+        tiny_tokenizer(arch).save_pretrained(draft)
+    export(tmp_path / "checkpoint", tmp_path / "export")
+    with opened(OV, Checkpoint(tmp_path / "checkpoint"), tmp_path / "export", 1) as it, torch.inference_mode():
+        for point in ((1, 1), (3, 17), (4, 8)):
+            given = inputs.padded_inputs(it.tokenizer, point, "cpu")
+            torch.testing.assert_close(it.model(**given).logits, encoder(**given).logits, atol=1e-5, rtol=0)
+
+
+def test_openvino_names_operators_and_its_memory_needs_no_torch(floats):
+    checkpoint, exported = floats[0]
+    given = inputs.padded_inputs(tiny_tokenizer("roberta"), POINT, "cpu")
+    with opened(OV, Checkpoint(checkpoint), exported, 1) as it:
+        found = backend("openvino").operators(it.model, given, 1, 3)
+    # Two layers of four products with weights, and two of the head, in three passes.
+    assert found["FullyConnected"][0] == 3 * (2 * 4 + 2) and found["FullyConnected"][1] > 0
+    program = (
+        "import sys, numpy as np; from pathlib import Path; from intaglio.measure.backends import backend\n"
+        f"call = backend('openvino').open_resident(Path({str(checkpoint)!r}), Path({str(exported)!r}), 1)\n"
+        "call({name: np.ones((2, 3), np.int64) for name in ('input_ids', 'attention_mask')})\n"
+        "assert not {'torch', 'openvino_telemetry.main'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=PACKAGE, check=True)
+
+
+def test_openvino_is_left_out_where_it_cannot_run_a_model(floats, tmp_path, monkeypatch, caplog):
+    checkpoint, exported = floats[0]
+    graph = onnx.load(exported / "model.onnx")
+    next(node for node in graph.graph.node if node.op_type == "BiasGelu").op_type = "NewGelu"
+    (tmp_path / "export").mkdir()
+    onnx.save(graph, tmp_path / "export" / "model.onnx")
+    assert list(differences([OV, TORCH], checkpoint, tmp_path / "export", POINT, 1)) == [TORCH]
+    assert "openvino fails on cpu" in caplog.text and "NewGelu" in caplog.text
+    monkeypatch.setattr("intaglio.openvino.session.find_spec", lambda _: None)
+    assert places.places(["openvino", "torch"], ["cpu"]) == [TORCH]
+    assert (
+        caplog.records[-1].getMessage() == "profile.backends: no OpenVINO (pip install openvino) for openvino; left out"
+    )
+
+
+def test_integer_models_are_not_for_openvino_nor_for_bf16(tmp_path):
+    checkpoint = Checkpoint(integer_checkpoint(tmp_path / "int"))
+    assert places.places_of(checkpoint, ["torch", "openvino"], ["cpu"]) == [TORCH]
+    for name in ("openvino", "torch-bf16", "torch.compile-bf16", "openvino-bf16"):
+        assert "\n" not in str(backend(name).refusal(checkpoint))
+
+
+BF16 = ("torch-bf16", "openvino-bf16")
+
+
+@pytest.mark.parametrize("flags", ["avx2 avx512f", "avx512_bf16", "amx_bf16", "bf16"])
+def test_bf16_is_for_processors_that_have_it(flags, monkeypatch, caplog):
+    monkeypatch.setattr("intaglio.measure.backends.base.instructions", lambda: frozenset(flags.split()))
+    caplog.set_level("INFO")
+    wanted = Profile.model_fields["backends"].default
+    assert set(BF16) < set(wanted)
+    found = {place.backend for place in places.places(wanted, ["cpu"])}
+    if "bf16" in flags:
+        assert found == set(wanted) and not caplog.records
+        return
+    assert found == set(wanted) - set(BF16)
+    places.places(BF16, ["cpu"])
+    # Nobody asked for what is on by default.
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert caplog.text.count("no bf16 instructions of the processor") == 2
+    assert "for torch-bf16, openvino-bf16; left out" in caplog.text
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bf16_on_a_gpu(has, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has)
+    assert places.places(["torch-bf16"], ["cuda"]) == ([Place("torch-bf16", "cuda")] if has else [])
+
+
+@pytest.mark.parametrize("as_encoder", [False, True])
+def test_bf16_in_torch_is_that_of_a_model_in_bf16(as_encoder, floats, tmp_path):
+    checkpoint, exported = floats[0]
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+    if as_encoder:
+        checkpoint = tmp_path / "checkpoint"
+        with new_artifact(checkpoint, "checkpoint") as draft:
+            save_encoder(convert(model, frozenset()), model.config, draft)
+            tiny_tokenizer("roberta").save_pretrained(draft)
+    place = Place("torch-bf16", "cpu")
+    with opened(place, Checkpoint(checkpoint), exported, 1) as it, torch.inference_mode():
+        given = inputs.padded_inputs(it.tokenizer, POINT, "cpu")
+        logits = it.model(**given).logits
+        assert logits.dtype == torch.bfloat16
+        expected = model(**given).logits
+    assert 0 < float((logits - expected).abs().max()) < 0.05
+    assert 0 < differences([place], checkpoint, exported, POINT, 1)[place] < 0.05
 
 
 def test_onnxruntime_stays_on_the_cpu():
@@ -171,7 +282,7 @@ def test_what_cannot_be_compiled_is_left_out(floats, monkeypatch, caplog, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(compiled.Compiled().missing() is not None, reason="needs a C++ compiler")
+@pytest.mark.skipif(compiled.Compiled().missing("cpu") is not None, reason="needs a C++ compiler")
 def test_compiled(tmp_path, floats):
     checkpoint, exported = floats[0]
     options = OPTIONS.model_copy(update={"backends": ("torch.compile", "torch")})

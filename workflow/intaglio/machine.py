@@ -34,7 +34,7 @@ _EXTENSIONS = (
     *("asimddp", "i8mm", "bf16", "sve", "sve2"),
 )
 # Libraries that execute models; triton runs the programs that torch.compile makes for a GPU.
-EXECUTING = ("torch", "onnxruntime", "transformers", "triton")
+EXECUTING = ("torch", "onnxruntime", "openvino", "transformers", "triton")
 _LIBRARIES = (*EXECUTING, "datasets", "numpy")
 _NO_GPU: Fingerprint = dict.fromkeys(("gpu", "gpu_count", "gpu_memory_mb", "driver"))
 # Present if Linux has loaded NVIDIA's or AMD's driver.
@@ -62,6 +62,11 @@ def machine_id() -> str:
     facts = {**_cpu(), **_gpu()}
     text = "\n".join([*(str(facts[key]) for key in _IDENTITY), *(str(_version(name)) for name in EXECUTING)])
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def instructions() -> frozenset[str]:
+    """Return those instruction sets of the CPU that decide which kernels run, by Linux's names."""
+    return frozenset(str(_cpu()["instructions"]).split())
 
 
 def device_name(device: str | torch.device) -> str:

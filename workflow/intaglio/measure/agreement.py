@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,25 +50,19 @@ def agreeing(
         if expected is None and place != first:
             with opened(first, checkpoint, export, threads) as model:
                 expected = _logits(model, point)
-        with opened(place, checkpoint, export, threads) as model:
-            logits = _tried(model, point)
-            if logits is None:
+        with ExitStack() as closing:
+            try:
+                model = closing.enter_context(opened(place, checkpoint, export, threads))
+                logits = _logits(model, point)
+            except Exception as error:
+                reason = backend(place.backend).failure(error)
+                if reason is None:
+                    raise
+                _log.warning("profile.backends: %s fails on %s (%s); it is left out", *place, reason)
                 continue
             expected = logits if expected is None else expected
             yield model, _difference(checkpoint, place, logits, expected)
             del model
-
-
-def _tried(model: Opened, point: Point) -> torch.Tensor | None:
-    """Return logits; None, with a warning, if the backend fails for a reason other than a defect of the model."""
-    try:
-        return _logits(model, point)
-    except Exception as error:
-        reason = backend(model.place.backend).failure(error)
-        if reason is None:
-            raise
-        _log.warning("profile.backends: %s fails on %s (%s); it is left out", *model.place, reason)
-        return None
 
 
 def _difference(checkpoint: Checkpoint, place: Place, logits: torch.Tensor, expected: torch.Tensor) -> float:

@@ -15,6 +15,7 @@ import torch
 from intaglio.checkpoint import Checkpoint
 from intaglio.errors import UserError
 from intaglio.measure.backends import REGISTRY, backend
+from intaglio.study.schema import Profile
 
 _log = logging.getLogger(__name__)
 
@@ -70,11 +71,16 @@ def places_of(checkpoint: Checkpoint, backends: Sequence[str], devices: Sequence
 def places(backends: Sequence[str], devices: Sequence[str]) -> list[Place]:
     """Return the wanted backends on the devices that they support, and log in one line what this machine lacks."""
     found = [Place(name, device) for device in devices for name in backends if device in backend(name).devices]
-    missing = {name: backend(name).missing() for name in dict.fromkeys(place.backend for place in found)}
-    for name, what in missing.items():
-        if what is not None:
-            _log.warning("profile.backends: %s for %s; it is left out", what, name)
-    return [place for place in found if missing[place.backend] is None]
+    missing = {place: backend(place.backend).missing(place.device) for place in found}
+    lacking: dict[str, list[str]] = {}
+    for place, what in missing.items():
+        if what is not None and place.backend not in lacking.setdefault(what, []):
+            lacking[what].append(place.backend)
+    # Nobody asked for those that are on by default.
+    level = logging.INFO if tuple(backends) == Profile.model_fields["backends"].default else logging.WARNING
+    for what, names in lacking.items():
+        _log.log(level, "profile.backends: %s for %s; left out", what, ", ".join(names))
+    return [place for place in found if missing[place] is None]
 
 
 def reference(checkpoint: Checkpoint) -> Place:

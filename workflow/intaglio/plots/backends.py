@@ -23,6 +23,10 @@ _FILLINGS: dict[str, dict[str, Any]] = {
     "torch.compile": {"fill": False, "hatch": "//////"},
     "torch.sparse": {"fill": False, "hatch": "....."},
     "onnxruntime": {"fill": True},
+    "openvino": {"fill": False, "hatch": "xxxxxx"},
+    "torch-bf16": {"fill": False, "ls": "--"},
+    "torch.compile-bf16": {"fill": False, "hatch": "//////", "ls": "--"},
+    "openvino-bf16": {"fill": False, "hatch": "xxxxxx", "ls": "--"},
 }
 
 

@@ -42,14 +42,14 @@ METRICS = schema(
 LATENCY = schema(
     "latency",
     [
-        field("backend", STRING, "What executed the model: torch, torch.compile, torch.sparse or onnxruntime."),
+        field("backend", STRING, "What executed the model: a name of the study's profile.backends."),
         field("device", STRING, "cpu or cuda."),
         field("device_name", STRING, "Model name of that CPU or GPU."),
         field(
             "kernel",
             STRING,
             "What multiplies weights, comma-separated: int8 oneDNN, int8 torch._int_mm, float32 of integers, a data "
-            "type; of onnxruntime the operators that its profile shows.",
+            "type; of onnxruntime the operators that its profile shows; of openvino its names of the kernels.",
         ),
         field("batch_size", INT, "Examples per call."),
         field("length", INT, "Tokens per example, without padding."),
@@ -98,9 +98,11 @@ SIZES = schema(
 OPERATORS = schema(
     "operators",
     [
-        field("backend", STRING, "What executed the model: torch, torch.compile, torch.sparse or onnxruntime."),
+        field("backend", STRING, "What executed the model: a name of the study's profile.backends."),
         field("device", STRING, "cpu or cuda."),
-        field("operator", STRING, "Operator as the backend's profiler names it; for onnxruntime its type."),
+        field(
+            "operator", STRING, "Operator as the backend's profiler names it; for onnxruntime and openvino its type."
+        ),
         field("calls", INT, "Calls in the profiled passes."),
         field("self_time_ms", FLOAT, "Time in the operator, without operators that it calls, ms."),
         field("share", FLOAT, "Its share of all operators' self time in that backend on that device, 0 to 1."),

@@ -109,7 +109,7 @@ BACKENDS = schema(
     "backends",
     [
         *KEYS[:-1],
-        field("backend", STRING, "What executed the model: torch, torch.compile, torch.sparse or onnxruntime."),
+        field("backend", STRING, "What executed the model: a name of the study's profile.backends."),
         field("device", STRING, "cpu or cuda."),
         field("fastest", BOOL, "Whether it is the variant's fastest backend on this device, by the mean over seeds."),
         field("n", INT, "Runs (seeds) behind the figures: those timed on the machine that timed most of the task's."),
@@ -125,7 +125,11 @@ BACKENDS = schema(
             ("size_ratio", FLOAT, "Size of `float`'s file / size: above 1 is smaller."),
         ),
         field("max_difference", FLOAT, "Largest difference of a logit to torch's on the CPU, of any seed."),
-        field("kernel", STRING, "What multiplies weights, comma-separated; of onnxruntime the operators that do."),
+        field(
+            "kernel",
+            STRING,
+            "What multiplies weights, comma-separated; of onnxruntime the operators that do, of openvino its kernels.",
+        ),
         field("operators", STRING, "The operators that took most of the time, with their shares."),
         field("device_name", STRING, "Model names of the CPUs or GPUs, comma-separated if several."),
         field("instructions", STRING, "Instruction sets of the CPUs that decide integer speed."),

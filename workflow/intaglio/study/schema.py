@@ -29,6 +29,18 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 # Splits become file names: `test` or `test_NAME`.
 Split = Annotated[str, StringConstraints(pattern=r"^(train|test|test_[A-Za-z0-9][A-Za-z0-9_-]*)$")]
 
+# What executes models; the first that runs a model on the CPU is what the others are compared with.
+BackendName = Literal[
+    "torch",
+    "torch.compile",
+    "torch.sparse",
+    "onnxruntime",
+    "openvino",
+    "torch-bf16",
+    "torch.compile-bf16",
+    "openvino-bf16",
+]
+
 
 class StageOptions(StudyPart):
     """Options by stage, for the whole study or for one task."""
@@ -168,12 +180,13 @@ class Profile(StudyPart):
     devices: tuple[Literal["cpu", "cuda"], ...] = Field(
         ("cpu", "cuda"), min_length=1, description="Devices; one that is absent is left out."
     )
-    backends: tuple[Literal["torch", "torch.compile", "torch.sparse", "onnxruntime"], ...] = Field(
-        ("torch", "onnxruntime"),
+    backends: tuple[BackendName, ...] = Field(
+        ("torch", "onnxruntime", "openvino", "torch-bf16", "openvino-bf16"),
         min_length=1,
         description="What executes the models: PyTorch as it is, PyTorch compiled (left out without a C++ compiler), "
         "PyTorch with 2:4 sparse kernels in 16 bits (of models with this pattern, on GPUs that have them), ONNX "
-        "Runtime (on the CPU). The tables' latency is that of the fastest.",
+        "Runtime and OpenVINO (on the CPU), and models in floating point in bf16 (left out where the processor has "
+        "none). The tables' latency is that of the fastest.",
     )
 
     machine: str | None = Field(

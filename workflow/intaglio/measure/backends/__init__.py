@@ -8,22 +8,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
+from typing import NamedTuple
 
-from intaglio.measure.backends.base import Backend
+from intaglio.measure.backends.base import Backend, Precision
 
-# Module and class by the name in profile.backends. The first one that runs a checkpoint on the CPU is the reference for
-# the comparison of results.
-REGISTRY: Mapping[str, str] = {
-    "torch": "eager.Eager",
-    "torch.compile": "compiled.Compiled",
-    "torch.sparse": "sparse.Sparse",
-    "onnxruntime": "onnx_runtime.OnnxRuntime",
+
+class Registered(NamedTuple):
+    """A backend that is not imported yet.
+
+    Attributes:
+        path: its module and class.
+        precision: in which it computes models in floating point.
+    """
+
+    path: str
+    precision: Precision = "float32"
+
+
+# By the name in profile.backends. The first one that runs a checkpoint on the CPU is the reference that results are
+# compared with.
+REGISTRY: Mapping[str, Registered] = {
+    "torch": Registered("eager.Eager"),
+    "torch.compile": Registered("compiled.Compiled"),
+    "torch.sparse": Registered("sparse.Sparse", "float16"),
+    "onnxruntime": Registered("onnx_runtime.OnnxRuntime"),
+    "openvino": Registered("openvino_runtime.OpenVino"),
+    "torch-bf16": Registered("eager.Eager", "bfloat16"),
+    "torch.compile-bf16": Registered("compiled.Compiled", "bfloat16"),
+    "openvino-bf16": Registered("openvino_runtime.OpenVino", "bfloat16"),
 }
 
 
 @cache
 def backend(name: str) -> Backend:
     """Return a backend by its name in profile.backends."""
-    module, _, kind = REGISTRY[name].partition(".")
-    made: Backend = getattr(import_module(f"{__name__}.{module}"), kind)()
+    path, precision = REGISTRY[name]
+    module, _, kind = path.partition(".")
+    made: Backend = getattr(import_module(f"{__name__}.{module}"), kind)(precision)
     return made

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from intaglio.machine import instructions
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +23,10 @@ Tensors = Mapping[str, "torch.Tensor"]
 Arrays = Mapping[str, NDArray[np.int64]]
 # Calls and self time in ms, by the operator's name.
 Operators = dict[str, tuple[int, float]]
+# In which a backend computes; "integer" is for those that only run models on integers.
+Precision = Literal["float32", "bfloat16", "float16", "integer"]
+# Instruction sets that multiply in bfloat16: Linux's names for x86, then for Arm.
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 class Backend(ABC):
@@ -28,20 +34,26 @@ class Backend(ABC):
 
     Attributes:
         devices: the devices that it supports.
+        precision: in which it computes a model in floating point.
     """
 
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
-    def missing(self) -> str | None:
-        """Return what this machine lacks for the backend, in words; None if nothing."""
-        return None
+    def __init__(self, precision: Precision = "float32") -> None:
+        self.precision = precision
+
+    def missing(self, device: str) -> str | None:
+        """Return what this machine lacks for the backend on one of its devices, in words; None if nothing."""
+        return lacking_bfloat16(device) if self.precision == "bfloat16" else None
 
     def refusal(self, checkpoint: Checkpoint) -> str | None:
         """Return in one line why it cannot run a checkpoint; None if it can."""
+        if self.precision == "bfloat16" and checkpoint.is_quantized:
+            return "bf16 is a form of models in floating point"
         return None
 
     def failure(self, error: Exception) -> str | None:
-        """Return in one line why a model's first call failed; None if it is a defect of the model."""
+        """Return in one line why a model could not be opened, or its first call failed; None if it is a defect."""
         return None
 
     @abstractmethod
@@ -84,3 +96,13 @@ class Backend(ABC):
             model: the result of `open`.
             operators: time by the operator's name, from the profile.
         """
+
+
+def lacking_bfloat16(device: str) -> str | None:
+    """Return what a device lacks to multiply in bfloat16, in words; None if nothing."""
+    if device == "cpu":
+        return None if _BFLOAT16 & instructions() else "no bf16 instructions of the processor (avx512_bf16, amx_bf16)"
+    import torch
+
+    # Emulated bf16 would be slower than float32.
+    return None if torch.cuda.is_bf16_supported(including_emulation=False) else "no bf16 on the GPU"

@@ -37,10 +37,12 @@ class CompiledModule:
 class Compiled(Eager):
     """torch.compile."""
 
-    def missing(self) -> str | None:
+    def missing(self, device: str) -> str | None:
         """See `Backend`."""
         names = (os.environ.get("CXX", ""), "g++", "clang++")
-        return None if any(shutil.which(name) for name in names if name) else "no C++ compiler (g++ or clang++)"
+        if not any(shutil.which(name) for name in names if name):
+            return "no C++ compiler (g++ or clang++)"
+        return super().missing(device)
 
     def failure(self, error: Exception) -> str | None:
         """See `Backend`."""

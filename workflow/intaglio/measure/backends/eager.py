@@ -33,11 +33,14 @@ class Eager(Backend):
 
     def refusal(self, checkpoint: Checkpoint) -> str | None:
         """See `Backend`."""
-        return "only onnxruntime runs a model of 8 bits" if checkpoint.kind == "graph" else None
+        if checkpoint.kind == "graph":
+            return "only onnxruntime runs a model of 8 bits"
+        return super().refusal(checkpoint)
 
     def open(self, checkpoint: Checkpoint, export: Path, device: str, threads: int) -> Any:
         """See `Backend`."""
-        return torch_module(checkpoint, device)
+        module = torch_module(checkpoint, device)
+        return module.bfloat16() if self.precision == "bfloat16" else module
 
     def open_resident(self, path: Path, export: Path, threads: int) -> Callable[[Arrays], Any]:
         """See `Backend`."""

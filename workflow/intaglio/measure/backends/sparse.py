@@ -72,7 +72,7 @@ class Sparse(Eager):
 
     devices = ("cuda",)
 
-    def missing(self) -> str | None:
+    def missing(self, device: str) -> str | None:
         """See `Backend`."""
         return None if has_sparse_cores() else "no GPU of compute capability 8.0 or more"
 

@@ -1,0 +1,1 @@
+"""Models in OpenVINO: opened on the CPU."""
