@@ -20,6 +20,7 @@ ROOMS = [
     {"errors"},
     {"store", "machine", "logged"},
     {"schemas"},
+    {"native"},
     {"arithmetic"},
     {"encoder"},
     {"execution"},
@@ -137,7 +138,8 @@ import sys, pkgutil, importlib
 sys.modules |= dict.fromkeys(["snakemake", "submitit", "openvino", "nncf"])
 import intaglio
 for module in pkgutil.walk_packages(intaglio.__path__, "intaglio."):
-    if not module.name.endswith("__main__"):
+    # The native library has a module's suffix, and is none.
+    if not module.name.endswith(("__main__", ".libintaglio")):
         importlib.import_module(module.name)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "workflow", capture_output=True, text=True)

@@ -43,7 +43,7 @@ def import_openvino() -> Any:
     return openvino
 
 
-def open_model(file: Path, threads: int, precision: str = "f32", counters: bool = False) -> Any:
+def compiled_model(file: Path, threads: int, precision: str = "f32", counters: bool = False) -> Any:
     """Open a model on the CPU.
 
     Args:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from intaglio.measure.backends.base import Arrays, Backend, Operators, Tensors
 from intaglio.onnx.session import MODEL
-from intaglio.openvino.session import UnsupportedModelError, missing_openvino, open_model
+from intaglio.openvino.session import UnsupportedModelError, compiled_model, missing_openvino
 
 if TYPE_CHECKING:
     from intaglio.checkpoint import Checkpoint
@@ -46,11 +46,11 @@ class OpenVino(Backend):
         from intaglio.openvino.runtime import OpenVinoModel
 
         file = export / MODEL
-        return OpenVinoModel(file, open_model(file, threads, _HINTS[self.precision]))
+        return OpenVinoModel(file, compiled_model(file, threads, _HINTS[self.precision]))
 
     def open_resident(self, path: Path, export: Path, threads: int) -> Callable[[Arrays], Any]:
         """See `Backend`; it imports no torch."""
-        compiled = open_model(export / MODEL, threads, _HINTS[self.precision])
+        compiled = compiled_model(export / MODEL, threads, _HINTS[self.precision])
         request = compiled.create_infer_request()
         names = [given.any_name for given in compiled.inputs]
         return lambda inputs: request.infer({name: inputs[name] for name in names}, share_inputs=True)
@@ -59,7 +59,7 @@ class OpenVino(Backend):
         """See `Backend`; operators are named by their types."""
         threads = model.compiled.get_property("INFERENCE_NUM_THREADS")
         # Counters slow a model down, so only a new one has them.
-        counted = type(model)(model.file, open_model(model.file, threads, _HINTS[self.precision], counters=True))
+        counted = type(model)(model.file, compiled_model(model.file, threads, _HINTS[self.precision], counters=True))
         calls: Counter[str] = Counter()
         times: dict[str, float] = defaultdict(float)
         for number in range(warmup + passes):
