@@ -22,6 +22,7 @@ from transformers import (
 from intaglio.arithmetic.operations import OPERATIONS
 from intaglio.encoder.files import convert
 from intaglio.encoder.model import Encoder
+from intaglio.machine import fingerprint
 
 Batch = dict[str, Tensor]
 Call = Callable[[Batch], Tensor]
@@ -32,6 +33,8 @@ Point = tuple[int, int]
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1}
 SHAPES = ("roberta-base", "minilm")
+# Batches (batch size, length) that OpenVINO's static int8 is calibrated on.
+CALIBRATION: tuple[Point, ...] = ((8, 64),) * 16
 
 
 def random_model(shape: str, layers: int | None) -> Any:
@@ -46,10 +49,10 @@ def random_model(shape: str, layers: int | None) -> Any:
     return model.eval()
 
 
-def random_batch(model: Any, point: Point, device: str, padded: bool) -> Batch:
+def random_batch(model: Any, point: Point, device: str, padded: bool, seed: int = 0) -> Batch:
     """Return random tokens [batch, length], int64; with `padded`, a quarter of the examples end at half the length."""
     batch_size, length = point
-    generator = torch.Generator().manual_seed(batch_size * 1000 + length)
+    generator = torch.Generator().manual_seed(seed * 1_000_000 + batch_size * 1000 + length)
     input_ids = torch.randint(5, 20000, (batch_size, length), generator=generator)
     attention_mask = torch.ones_like(input_ids)
     if padded:
@@ -84,6 +87,8 @@ class Models:
     @cached_property
     def bf16(self) -> Any:
         """The floating point model in bfloat16."""
+        if self.device == "cpu":
+            require_bf16()
         return copy.deepcopy(self.model).to(torch.bfloat16)
 
     @cached_property
@@ -127,17 +132,45 @@ class Models:
         onnx.save(integer_onnx(self.encoder, False), path)
         return path
 
+    @cached_property
+    def openvino(self) -> Any:
+        """OpenVINO's graph of the floating point model."""
+        from openvino_forms import converted
+
+        return converted(self.model, random_batch(self.model, (1, 32), "cpu", padded=False))
+
+    @cached_property
+    def openvino_int8(self) -> Any:
+        """The same in 8 bits by NNCF: static, calibrated on random batches."""
+        from openvino_forms import quantized
+
+        batches = [
+            random_batch(self.model, point, "cpu", padded=True, seed=seed) for seed, point in enumerate(CALIBRATION, 1)
+        ]
+        return quantized(self.openvino, batches)
+
+
+def has_bf16() -> bool:
+    """Return whether this processor has instructions for bfloat16; others compute it by way of float32."""
+    return bool(set(str(fingerprint()["instructions"]).split()) & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def require_bf16() -> None:
+    """Raise an error if this processor has no instructions for bfloat16."""
+    if not has_bf16():
+        raise RuntimeError("this processor has no bf16 instructions")
+
 
 def _run(model: Any, batch: Batch) -> Tensor:
     logits: Tensor = model(**batch).logits
     return logits
 
 
-def compiled(model: nn.Module) -> Any:
-    """Compile a model for each shape on its own: the fastest that torch.compile makes without trying kernels out."""
+def compiled(model: nn.Module, mode: str | None = None) -> Any:
+    """Compile a model for each shape on its own; without `mode`, torch does not try kernels out."""
     # Every point is a shape of its own, and contenders share the code that is compiled.
     torch._dynamo.config.recompile_limit = 64
-    return torch.compile(model, dynamic=False)
+    return torch.compile(model, dynamic=False, mode=mode)
 
 
 def _compiled_integer(models: Models) -> Call:
@@ -169,6 +202,21 @@ def session(path: Path, threads: int, fitted: bool) -> Any:
     return onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
 
 
+def _openvino(models: Models, precision: str) -> Call:
+    from openvino_forms import opened
+
+    if precision == "bf16":
+        require_bf16()
+    return opened(models.openvino, models.threads, precision)
+
+
+def _openvino_int8(models: Models) -> Call:
+    from openvino_forms import opened
+
+    # What is not in 8 bits is in OpenVINO's own default for the processor.
+    return opened(models.openvino_int8, models.threads, "bf16" if has_bf16() else "f32")
+
+
 def _torch_ao(models: Models) -> Call:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -190,37 +238,107 @@ def _precise(model: Any, precision: str) -> Call:
     return call
 
 
+class ByLength:
+    """A call for each length that occurs in a batch, without padding: what a user has who sorts by length.
+
+    The parts are made in the first call with a batch, as a data loader would have made them.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._batch: Batch | None = None
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the logits in the order of the batch."""
+        if batch is not self._batch:
+            self._batch = batch
+            lengths = batch["attention_mask"].sum(1)
+            places = [torch.nonzero(lengths == length).flatten() for length in lengths.unique().tolist()]
+            self._order = torch.cat(places).argsort()
+            self._parts = [{"input_ids": batch["input_ids"][at, : int(lengths[at[0]])].contiguous()} for at in places]
+        return torch.cat([self.call(part) for part in self._parts])[self._order]
+
+
+class Graphed:
+    """A call recorded as a CUDA graph for each batch, so that its kernels are launched at once."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._batch: Batch | None = None
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the logits; the next call overwrites them."""
+        if batch is not self._batch:
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    self.call(batch)
+            torch.cuda.current_stream().wait_stream(side)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._logits = self.call(batch)
+            self._batch = batch
+        self._graph.replay()
+        return self._logits
+
+
+FLOAT32_TORCH: dict[str, Build] = {
+    "torch float32": lambda m: _precise(m.model, "highest"),
+    "torch.compile float32": lambda m: _precise(compiled(m.model), "highest"),
+}
+BF16_TORCH: dict[str, Build] = {
+    "torch bf16": lambda m: partial(_run, m.bf16),
+    "torch.compile bf16": lambda m: partial(_run, compiled(m.bf16)),
+}
+FLOAT32: dict[str, Build] = {
+    **FLOAT32_TORCH,
+    "onnxruntime float32": lambda m: session_call(session(m.float_onnx, m.threads, fitted=False)),
+    "openvino float32": lambda m: _openvino(m, "f32"),
+}
+FLOAT_CPU: dict[str, Build] = {
+    **FLOAT32,
+    **BF16_TORCH,
+    "openvino bf16": lambda m: _openvino(m, "bf16"),
+}
+FLOAT_CUDA: dict[str, Build] = {
+    **FLOAT32_TORCH,
+    "torch tf32": lambda m: _precise(m.model, "high"),
+    "torch.compile tf32": lambda m: _precise(compiled(m.model), "high"),
+    **BF16_TORCH,
+    # CUDA graphs; the second also tries kernels out.
+    "torch.compile bf16, reduce-overhead": lambda m: partial(_run, compiled(m.bf16, "reduce-overhead")),
+    "torch.compile bf16, max-autotune": lambda m: partial(_run, compiled(m.bf16, "max-autotune")),
+}
+INT8: dict[str, Build] = {
+    "openvino int8": _openvino_int8,
+    "onnxruntime dynamic int8": lambda m: session_call(session(m.dynamic_onnx, m.threads, fitted=False)),
+    "torch.ao dynamic int8": _torch_ao,
+}
+# What runs from an exported folder, without a compiler.
+EXPORTED: dict[str, Build] = {
+    "intaglio onnxruntime": lambda m: session_call(session(m.integer_onnx, m.threads, fitted=True)),
+}
 INTAGLIO_TORCH: dict[str, Build] = {
     "intaglio torch": lambda m: partial(_run, m.integer),
     "intaglio torch.compile": _compiled_integer,
 }
-INTAGLIO: dict[str, Build] = {
+INTAGLIO_CUDA: dict[str, Build] = {
     **INTAGLIO_TORCH,
-    "intaglio onnxruntime": lambda m: session_call(session(m.integer_onnx, m.threads, fitted=True)),
+    "intaglio torch.compile, CUDA graph": lambda m: Graphed(_compiled_integer(m)),
 }
-FLOAT_CPU: dict[str, Build] = {
-    "torch float": lambda m: partial(_run, m.model),
-    "torch.compile float": lambda m: partial(_run, compiled(m.model)),
+# For batches with padding.
+BY_LENGTH: dict[str, Build] = {
+    f"{name}, by length": lambda m, build=build: ByLength(build(m))  # type: ignore[misc]
+    for name, build in {**FLOAT_CUDA, **INTAGLIO_CUDA}.items()
+    if name in ("torch bf16", "torch.compile bf16", "intaglio torch.compile")
 }
-DYNAMIC: dict[str, Build] = {
-    "onnxruntime dynamic int8": lambda m: session_call(session(m.dynamic_onnx, m.threads, fitted=False)),
-    "torch.ao dynamic int8": _torch_ao,
-}
-OTHERS_CPU: dict[str, Build] = {
-    "onnxruntime float": lambda m: session_call(session(m.float_onnx, m.threads, fitted=False)),
-    **DYNAMIC,
-}
-FLOAT_CUDA: dict[str, Build] = {
-    "torch fp32": lambda m: _precise(m.model, "highest"),
-    "torch.compile fp32": lambda m: _precise(compiled(m.model), "highest"),
-    "torch tf32": lambda m: _precise(m.model, "high"),
-    "torch.compile tf32": lambda m: _precise(compiled(m.model), "high"),
-    "torch bf16": lambda m: partial(_run, m.bf16),
-    "torch.compile bf16": lambda m: partial(_run, compiled(m.bf16)),
-}
-FLOAT = {**FLOAT_CPU, **FLOAT_CUDA}
+INTAGLIO = frozenset({**INTAGLIO_CUDA, **EXPORTED}) | {name for name in BY_LENGTH if name.startswith("intaglio")}
+FLOAT = frozenset({**FLOAT_CPU, **FLOAT_CUDA}) | (BY_LENGTH.keys() - INTAGLIO)
 
 
-def builders(device: str) -> dict[str, Build]:
+def builders(device: str, padded: bool) -> dict[str, Build]:
     """Return what is compared on a device, by name."""
-    return {**FLOAT_CUDA, **INTAGLIO_TORCH} if device == "cuda" else {**FLOAT_CPU, **OTHERS_CPU, **INTAGLIO}
+    if device == "cuda":
+        return {**FLOAT_CUDA, **INTAGLIO_CUDA, **(BY_LENGTH if padded else {})}
+    return {**FLOAT_CPU, **INT8, **INTAGLIO_TORCH, **EXPORTED}

@@ -20,11 +20,13 @@ from intaglio.encoder.files import read_encoder, save_encoder
 from intaglio.measure.resident import peak, reset_peak
 
 Row = dict[str, Any]
+# The goal for the size of the file relative to float.
+SHARE = 0.27
 # The engines whose memory is compared: a float contender and Intaglio's on the same engine.
 ENGINES = {
-    "torch float": "intaglio torch",
-    "torch.compile float": "intaglio torch.compile",
-    "onnxruntime float": "intaglio onnxruntime",
+    "torch float32": "intaglio torch",
+    "torch.compile float32": "intaglio torch.compile",
+    "onnxruntime float32": "intaglio onnxruntime",
 }
 
 
@@ -36,10 +38,10 @@ def write_files(models: Models) -> dict[str, Path]:
     floating, encoder = models.folder / "float", models.folder / "encoder"
     models.model.save_pretrained(floating)
     save_encoder(models.encoder, models.model.config, encoder)
-    places = dict.fromkeys(("torch float", "torch.compile float"), floating)
+    places = dict.fromkeys(("torch float32", "torch.compile float32"), floating)
     places |= dict.fromkeys(("intaglio torch", "intaglio torch.compile"), encoder)
     graphs = {
-        "onnxruntime float": "float_onnx",
+        "onnxruntime float32": "float_onnx",
         "onnxruntime dynamic int8": "dynamic_onnx",
         "intaglio onnxruntime": "integer_onnx",
     }
@@ -53,7 +55,7 @@ def file_rows(places: dict[str, Path]) -> list[Row]:
 
     Intaglio in torch runs from a training checkpoint in float32, so the file of the integer model is the ONNX one.
     """
-    files = {"torch float": places["torch float"] / "model.safetensors"}
+    files = {"torch float32": places["torch float32"] / "model.safetensors"}
     files |= {name: path for name, path in places.items() if path.suffix == ".onnx"}
     sizes = {name: path.stat().st_size for name, path in files.items()}
     rows: list[Row] = []
@@ -116,7 +118,7 @@ def memory_rows(places: dict[str, Path], names: Sequence[str], points: Sequence[
 def _peaks(name: str, places: dict[str, Path], points: list[Point], threads: int) -> list[float | None]:
     torch.set_num_threads(threads)
     logging.disable_progress_bar()
-    model = AutoModelForSequenceClassification.from_pretrained(places["torch float"])
+    model = AutoModelForSequenceClassification.from_pretrained(places["torch float32"])
     batches = [random_batch(model, point, "cpu", padded=True) for point in [(1, 8), *points]]
     del model
     _call_twice(_load(name, places[name], threads), batches[0])
@@ -162,3 +164,35 @@ def _logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def _call_twice(call: Call, batch: dict[str, torch.Tensor]) -> None:
     for _ in range(2):
         call(batch)
+
+
+def missed_footprints(files: Sequence[Row], memory: Sequence[Row]) -> list[str]:
+    """Return the missed goals of size and memory, one sentence each."""
+    integer = [row for row in files if row["contender"] == "intaglio onnxruntime"]
+    missed = [] if integer else ["there is no integer file"]
+    missed += [
+        f"the integer file is {share:.1%} of the one of {base}, the goal is {SHARE:.0%}"
+        for row in integer
+        for base, share in row["share_of"].items()
+        if share > SHARE
+    ]
+    peaks = {(row["contender"], row["batch"], row["length"]): row["peak_mb"] for row in memory}
+    for (name, batch, length), float_peak in peaks.items():
+        peak = peaks.get((ENGINES.get(name), batch, length))
+        if float_peak is not None and peak is not None and peak >= float_peak:
+            missed.append(f"{ENGINES[name]} needs {peak:.0f} MB at {batch} x {length}, {name} {float_peak:.0f} MB")
+    return missed
+
+
+def print_footprints(files: Sequence[Row], memory: Sequence[Row]) -> None:
+    """Print sizes of files by tensor type, and peak memory."""
+    print(f"\n{'file of':26}{'MB':>8}  share of float        tensors, MB")
+    for row in files:
+        shares = ", ".join(f"{share:.1%}" for share in row["share_of"].values())
+        tensors = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sorted(row["tensors"].items()))
+        print(f"{row['contender']:26}{row['bytes'] / 1e6:8.1f}  {shares:22}{tensors}")
+    if memory:
+        print(f"\n{'peak memory of':26}{'batch x length':>16}{'MB':>8}")
+    for row in memory:
+        where, peak = f"{row['batch']} x {row['length']}", row["peak_mb"]
+        print(f"{row['contender']:26}{where:>16}{'unknown' if peak is None else f'{peak:.0f}':>8}")

@@ -4,77 +4,93 @@ All contenders are interleaved in one process; figures are medians. Before timin
 their simulation: the integers are equal, so logits differ at most by the rounding of the floating-point head.
 
     python benchmarks/integer_inference.py [--shape minilm] [--layers N] [--rounds N] [--json FILE] [--check]
-    python benchmarks/integer_inference.py --device cuda [--json FILE] [--check]
+    python benchmarks/integer_inference.py --device cuda [--padded] [--json FILE] [--check]
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from importlib.util import find_spec
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import FLOAT, INTAGLIO, SHAPES, Batch, Call, Models, Point, builders, random_batch, random_model
-from footprint import file_rows, memory_rows, write_files
-from results import Row, missed_footprints, missed_speeds, print_footprints, print_point, print_summary
+from contenders import INTAGLIO, SHAPES, Batch, Call, Models, Point, builders, random_batch, random_model
+from footprint import file_rows, memory_rows, missed_footprints, print_footprints, write_files
+from goals import missed_goals
+from peak import Peak, product_peak
+from record import write_record
+from results import Row, operations, print_point, print_summary
 from transformers.utils import logging
 
-from intaglio.machine import fingerprint
+from intaglio.measure.disturbance import DISTURBED, Watch
 
-CPU_POINTS = [(batch, length) for length in (32, 128) for batch in (1, 8, 32)]
-CUDA_POINTS = [(32, 128), (128, 128)]
-# Seconds before each call for the threads of the contender before to become idle.
+POINTS: dict[str, dict[str, list[Point]]] = {
+    "cpu": {
+        "roberta-base": [(batch, length) for length in (32, 128) for batch in (1, 8, 32)],
+        "minilm": [(1, 32), (1, 128), (8, 128)],
+    },
+    "cuda": {shape: [(32, 128), (128, 128)] for shape in SHAPES},
+}
+# Seconds before a contender's turn for the threads of the one before to become idle.
 PAUSE = 0.03
 
 
-def why(error: BaseException) -> str:
-    """Return an error as one short line."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:160]
+@dataclass
+class Found:
+    """What was measured: rows of all points, and why contenders are missing."""
+
+    rows: list[Row] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    # Percent of the cores that other processes used, by point.
+    busy: list[dict[str, Any]] = field(default_factory=list)
+
+    def skip(self, name: str, error: BaseException) -> None:
+        """Record and print an error as one short line."""
+        lines = str(error).strip().splitlines() or [""]
+        self.skipped[name] = f"{type(error).__name__}: {lines[0]}"[:160]
+        print(f"skipped: {name}: {self.skipped[name]}", flush=True)
 
 
-def build(models: Models, names: Sequence[str]) -> tuple[dict[str, Call], dict[str, str]]:
-    """Build the contenders; return them, and the reasons for those that this machine cannot build."""
+def build(models: Models, names: Sequence[str], padded: bool, found: Found) -> dict[str, Call]:
+    """Build the contenders that this machine can."""
     calls: dict[str, Call] = {}
-    skipped: dict[str, str] = {}
-    for name, builder in builders(models.device).items():
+    for name, builder in builders(models.device, padded).items():
         if name not in names:
             continue
         start = time.perf_counter()
         try:
             calls[name] = builder(models)
         except Exception as error:  # errors of libraries have no common base; the others are measured
-            skipped[name] = why(error)
-            print(f"skipped: {name}: {skipped[name]}", flush=True)
+            found.skip(name, error)
         else:
             print(f"built: {name} ({time.perf_counter() - start:.0f} s)", flush=True)
-    return calls, skipped
+    return calls
 
 
-def first_calls(
-    calls: dict[str, Call], batch: Batch, reference: torch.Tensor
-) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Call each once, which compiles; return the differences of Intaglio's logits to the simulation, and failures."""
-    differences: dict[str, float | None] = {}
-    failed: dict[str, str] = {}
-    for name, call in calls.items():
+def first_calls(calls: dict[str, Call], batch: Batch, models: Models, found: Found) -> dict[str, float]:
+    """Call each once, which compiles; leave out those that fail.
+
+    Returns:
+        The largest difference of the logits: Intaglio's to the simulation's, the others' to those in float32.
+    """
+    simulated, real = models.encoder(**batch).logits, models.model(**batch).logits
+    differences: dict[str, float] = {}
+    for name, call in list(calls.items()):
         try:
             logits = call(batch)
         except Exception as error:  # for example, a missing compiler
-            failed[name] = why(error)
+            found.skip(name, error)
+            del calls[name]
         else:
-            differences[name] = float((logits - reference).abs().max()) if name in INTAGLIO else None
-    return differences, failed
+            differences[name] = float((logits - (simulated if name in INTAGLIO else real)).abs().max())
+    return differences
 
 
 def timed(calls: dict[str, Call], batch: Batch, rounds: int) -> dict[str, list[float]]:
@@ -101,28 +117,30 @@ def default_rounds(point: Point, device: str) -> int:
 
 
 @torch.inference_mode()
-def measure(models: Models, calls: dict[str, Call], point: Point, rounds: int) -> tuple[list[Row], dict[str, str]]:
-    """Return the rows of one point, and the reasons for contenders that failed there."""
-    # Batches normally have padding. On a GPU the goal is for batches without it, where SDPA is fastest without a mask.
-    batch = random_batch(models.model, point, models.device, padded=models.device == "cpu")
-    if models.device == "cuda":
+def measure(models: Models, calls: dict[str, Call], point: Point, rounds: int, padded: bool, found: Found) -> None:
+    """Add the rows of one point; contenders that fail there are taken out of `calls`."""
+    batch = random_batch(models.model, point, models.device, padded)
+    if models.device == "cuda" and not padded:
+        # SDPA is fastest without a mask.
         del batch["attention_mask"]
-    differences, failed = first_calls(calls, batch, models.encoder(**batch).logits)
-    times = timed({name: call for name, call in calls.items() if name in differences}, batch, rounds)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    floats = [value for name, value in medians.items() if name in FLOAT]
-    base = min(floats, default=None)
-    rows = [
-        Row(name, *point, medians[name], base and base / medians[name], differences[name], values)
-        for name, values in times.items()
-    ]
-    return rows, failed
+    differences = first_calls(calls, batch, models, found)
+    watch = Watch()
+    with watch.timing():
+        times = timed(calls, batch, rounds)
+    (busy,) = watch.shares()
+    found.busy.append({"batch": point[0], "length": point[1], "percent": busy})
+    if busy > DISTURBED:
+        print(f"disturbed: other processes took {busy:.0f} % of the cores", flush=True)
+    work = operations(models.model.config, point)
+    for name, values in times.items():
+        median = statistics.median(values)
+        found.rows.append(Row(name, *point, median, work / median / 1e9, differences[name], values))
 
 
 def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default=SHAPES[0])
+    parser.add_argument("--shape", choices=SHAPES, action="append", help="default: all")
     parser.add_argument("--layers", type=int, help="fewer layers than the shape has, for a quick run")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--threads", type=int, default=2)
@@ -131,49 +149,61 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="default: 15, 5 or 3 by the tokens of a batch; on a GPU 30")
     parser.add_argument("--only", action="append", metavar="CONTENDER", help="only these contenders")
     parser.add_argument(
+        "--padded",
+        action=argparse.BooleanOptionalAction,
+        help="pad a quarter of the examples by half their length; the default on the CPU",
+    )
+    parser.add_argument(
         "--no-memory", action="store_true", help="leave out the peak memory at the smallest and the largest point"
     )
-    parser.add_argument("--json", type=Path, help="write rows and the machine to this file")
+    parser.add_argument("--json", type=Path, help="write all times and the machine to this file, or into this folder")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a goal is missed")
     arguments = parser.parse_args(argv)
-    strange = set(arguments.only or ()) - set(builders(arguments.device))
-    if strange:
-        parser.error(f"--only: no contender {min(strange)!r}; there are: {', '.join(builders(arguments.device))}")
-    points = CUDA_POINTS if arguments.device == "cuda" else CPU_POINTS
-    if arguments.batch or arguments.length:
-        batches = arguments.batch or list(dict.fromkeys(batch for batch, _ in points))
-        lengths = arguments.length or list(dict.fromkeys(length for _, length in points))
-        points = [(batch, length) for length in lengths for batch in batches]
-    arguments.points = points
+    if arguments.padded is None:
+        # On a GPU the goal is for batches without padding.
+        arguments.padded = arguments.device == "cpu"
+    arguments.shape = arguments.shape or list(SHAPES)
+    known = builders(arguments.device, arguments.padded)
+    for name in arguments.only or []:
+        if name not in known:
+            parser.error(f"no contender {name!r} on {arguments.device}; there are {', '.join(known)}")
+    arguments.only = arguments.only or list(known)
     return arguments
 
 
-def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Measure all that was requested, printing progress; return what --json writes, without the machine."""
-    device = arguments.device
-    models = Models(random_model(arguments.shape, arguments.layers), device, arguments.threads, folder)
-    depth = models.model.config.num_hidden_layers
+def points_of(arguments: argparse.Namespace, shape: str) -> list[Point]:
+    """Return the points to measure: those of the goals, or all pairs of the sizes asked for."""
+    points = POINTS[arguments.device][shape]
+    if not (arguments.batch or arguments.length):
+        return points
+    batches, lengths = (list(dict.fromkeys(sizes)) for sizes in zip(*points, strict=True))
+    return [(batch, length) for length in arguments.length or lengths for batch in arguments.batch or batches]
+
+
+def run(arguments: argparse.Namespace, shape: str, folder: Path) -> dict[str, Any]:
+    """Measure all points of a shape, and files and memory; print tables; return all results."""
+    device, points, found = arguments.device, points_of(arguments, shape), Found()
+    models = Models(random_model(shape, arguments.layers), device, arguments.threads, folder)
     conditions = {
-        "shape": arguments.shape,
-        "layers": depth,
+        "shape": shape,
+        "layers": models.model.config.num_hidden_layers,
         "device": device,
         "threads": arguments.threads,
+        "padded": arguments.padded,
         # A larger value than the number of threads means that other processes used the machine.
         "load_before": os.getloadavg()[0],
-        "onnxruntime": importlib.metadata.version("onnxruntime") if find_spec("onnxruntime") else None,
     }
-    print(f"{arguments.shape}, {depth} layers, random weights, {device}, {arguments.threads} threads", flush=True)
-    calls, skipped = build(models, arguments.only or list(builders(device)))
-    rows: list[Row] = []
-    for point in arguments.points:
-        found, failed = measure(models, calls, point, arguments.rounds or default_rounds(point, device))
-        for name, reason in failed.items():
-            print(f"skipped: {name}: {reason}", flush=True)
-            skipped[name] = reason
-            del calls[name]
-        print_point(found)
-        rows += found
-    print_summary(rows)
+    print(
+        f"\n{shape}, {conditions['layers']} layers, random weights, {device}, {arguments.threads} threads", flush=True
+    )
+    calls = build(models, arguments.only, arguments.padded, found)
+    peaks = [product_peak(device)]
+    for point in points:
+        measure(models, calls, point, arguments.rounds or default_rounds(point, device), arguments.padded, found)
+        print_point([row for row in found.rows if (row.batch, row.length) == point], peaks[0])
+    peaks.append(product_peak(device))
+    peak: Peak = max(peaks, key=lambda one: one.tops)
+    print_summary(found.rows, peak)
     files: list[dict[str, Any]] = []
     memory: list[dict[str, Any]] = []
     if device == "cpu":
@@ -182,19 +212,21 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if not arguments.no_memory:
             ran = list(calls)
             del models, calls
-            by_tokens = sorted(arguments.points, key=lambda point: point[0] * point[1])
+            by_tokens = sorted(points, key=lambda point: point[0] * point[1])
             ends = list(dict.fromkeys([by_tokens[0], by_tokens[-1]]))
             memory = memory_rows(places, ran, ends, arguments.threads)
         print_footprints(files, memory)
-    missed = missed_speeds(rows, arguments.points, device)
+    missed = missed_goals(found.rows, points, device, peak.tops)
     if device == "cpu":
         missed += missed_footprints(files, memory)
     return {
         "conditions": conditions,
-        "rows": [asdict(row) for row in rows],
+        "peak": asdict(peak),
+        "busy": found.busy,
+        "rows": [asdict(row) for row in found.rows],
         "files": files,
         "memory": memory,
-        "skipped": skipped,
+        "skipped": found.skipped,
         "missed": missed,
     }
 
@@ -204,13 +236,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = arguments_of(argv)
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(arguments, Path(folder))
+    logging.set_verbosity_error()
+    runs = []
+    for shape in arguments.shape:
+        with tempfile.TemporaryDirectory() as folder:
+            runs.append(run(arguments, shape, Path(folder)))
+        torch.compiler.reset()
     if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": fingerprint(), **result}, indent=1) + "\n")
-    for sentence in result["missed"]:
-        print(f"goal missed: {sentence}")
-    return 1 if arguments.check and result["missed"] else 0
+        write_record(arguments.json, "integer_inference", arguments.device, {"runs": runs})
+    for result in runs:
+        for sentence in result["missed"]:
+            print(f"goal missed: {result['conditions']['shape']}: {sentence}")
+    return 1 if arguments.check and any(result["missed"] for result in runs) else 0
 
 
 if __name__ == "__main__":
