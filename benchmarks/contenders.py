@@ -202,6 +202,23 @@ def session(path: Path, threads: int, fitted: bool) -> Any:
     return onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
 
 
+def _native(models: Models) -> Call:
+    """Return the call of the native library."""
+    from intaglio.execution.native import write_constants
+    from intaglio.native.build import LIBRARY, build
+    from intaglio.native.runner import CONSTANTS, Model
+
+    folder = models.folder / "native"
+    folder.mkdir(exist_ok=True)
+    write_constants(models.encoder, folder / CONSTANTS)
+    model = Model(folder, models.threads, built=LIBRARY if LIBRARY.is_file() else build())
+
+    def call(batch: Batch) -> Tensor:
+        return torch.from_numpy(model(**{name: tensor.numpy() for name, tensor in batch.items()}))
+
+    return call
+
+
 def _openvino(models: Models, precision: str) -> Call:
     from openvino_forms import opened
 
@@ -318,6 +335,7 @@ INT8: dict[str, Build] = {
 # What runs from an exported folder, without a compiler.
 EXPORTED: dict[str, Build] = {
     "intaglio onnxruntime": lambda m: session_call(session(m.integer_onnx, m.threads, fitted=True)),
+    "intaglio native": _native,
 }
 INTAGLIO_TORCH: dict[str, Build] = {
     "intaglio torch": lambda m: partial(_run, m.integer),

@@ -81,7 +81,7 @@ def missed_goals(rows: Sequence[Row], points: Sequence[Point], device: str, peak
                 missed.append(f"at {where} {goal.name}: not measured")
             elif value < goal.least:
                 missed.append(
-                    f"at {where} {goal.name}: {value:.2f}{goal.unit}, the goal is {goal.least}{goal.unit}"
+                    f"at {where} {goal.name}: {value:.3f}{goal.unit}, the goal is {goal.least}{goal.unit}"
                     f" ({1 - value / goal.least:.0%} short)"
                 )
     return missed

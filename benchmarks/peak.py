@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from weakref import finalize
 
 import torch
+from torch import Tensor
 
 from intaglio.execution.products import IntegerProduct
+from intaglio.native.build import LIBRARY, BuildError, build
+from intaglio.native.runner import library
 
 Size = tuple[int, int, int]
 # Rows, inner size and outputs: of products that show which kernels are worth a large one, and of the large ones.
@@ -18,6 +22,27 @@ SIZES = {"cpu": ((1024, 1024, 4096), (4096, 1024, 1024)), "cuda": ((8192, 8192, 
 HOPELESS = 3.0
 # Calls of a product: as many as fit in so many seconds, the first apart.
 BUDGET = 0.2
+
+
+class NativeProduct(IntegerProduct):
+    """The native library's product, with int32 accumulators."""
+
+    name = "int8 native"
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        if weight.is_cuda:
+            raise NotImplementedError("the native library runs on the CPU")
+        self._library = library(LIBRARY if LIBRARY.is_file() else build())
+        self._outputs, inner = weight.shape
+        places = (weight.data_ptr(), bias.data_ptr())
+        self._product = self._library.product(b"", torch.get_num_threads(), *places, inner, self._outputs)
+        finalize(self, self._library.product_free, self._product)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `IntegerProduct`."""
+        result = torch.empty(len(x), self._outputs, dtype=torch.int32)
+        self._library.multiply(self._product, x.data_ptr(), len(x), result.data_ptr())
+        return result
 
 
 @dataclass(frozen=True)
@@ -45,7 +70,7 @@ def product_peak(device: str) -> Peak:
     return max(peaks, key=lambda peak: peak.tops)
 
 
-def _operands(size: Size, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _operands(size: Size, device: str) -> tuple[Tensor, Tensor, Tensor]:
     rows, inner, outputs = size
     random = torch.Generator().manual_seed(0)
     x = torch.randint(-128, 128, (rows, inner), generator=random).to(torch.int8)
@@ -59,7 +84,7 @@ def _exact(kind: type[IntegerProduct], device: str) -> bool:
     x[:2], weight[:2] = 127, 127
     try:
         found = kind(weight, bias)(x)
-    except (RuntimeError, AttributeError, NotImplementedError):
+    except (RuntimeError, AttributeError, NotImplementedError, BuildError):
         return False
     return torch.equal(found.double(), x.double() @ weight.double().T)
 

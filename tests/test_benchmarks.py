@@ -11,7 +11,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -44,59 +44,63 @@ def integer_inference(folder: Path, contenders: list[str], *more: str) -> tuple[
 
 
 def assert_consistent(result: dict[str, Any], contenders: list[str]) -> None:
-    assert result["skipped"] == {}
-    rows = {row["contender"]: row for row in result["rows"]}
+    (run,) = result["runs"]
+    assert run["skipped"] == {}
+    rows = {row["contender"]: row for row in run["rows"]}
     assert sorted(rows) == sorted(contenders)
-    fastest = min(row["median_ms"] for name, row in rows.items() if name in ("torch float", "torch.compile float"))
+    # Twice the multiply-adds of one layer of MiniLM: four projections, two feed-forward layers, scores and context.
+    work = 2 * (64 * (4 * 384 * 384 + 2 * 384 * 1536) + 2 * 4 * 12 * 16 * 16 * 32)
     for name, row in rows.items():
         assert (row["batch"], row["length"], len(row["calls_ms"])) == (4, 16, 1)
         assert row["median_ms"] == statistics.median(row["calls_ms"]) > 0
-        assert math.isclose(row["speed_up"], fastest / row["median_ms"])
-        if name.startswith("intaglio"):
-            # Equal integers; what remains is the rounding of the floating point head.
-            assert row["difference"] <= 1e-6
-        else:
-            assert row["difference"] is None
-    assert result["machine"]["id"] and result["conditions"]["layers"] == 1
+        assert math.isclose(row["tops"], work / row["median_ms"] / 1e9)
+        # Of Intaglio: equal integers, and the rounding of the floating point head. Of 8 bits by others: more.
+        assert row["difference"] <= (0.05 if name.endswith("int8") else 1e-6)
+    assert run["conditions"]["layers"] == 1 and run["peak"]["tops"] > 0
+    assert 0 <= run["busy"][0]["percent"] <= 100
+    assert result["machine"]["id"] and result["versions"]["torch"] == torch.__version__ and result["date"]
 
 
 def test_integers_and_float_in_torch(tmp_path: Path) -> None:
-    contenders = ["torch float", "torch.ao dynamic int8", "intaglio torch"]
+    contenders = ["torch float32", "torch.ao dynamic int8", "intaglio torch"]
     result, printed, code = integer_inference(tmp_path, contenders, "--check", "--no-memory")
     assert_consistent(result, contenders)
     # There is no integer file without ONNX: the check says so.
-    assert "there is no integer file" in result["missed"]
-    assert "goal missed: there is no integer file" in printed and code == 1
+    assert "there is no integer file" in result["runs"][0]["missed"]
+    assert "goal missed: minilm: there is no integer file" in printed and code == 1
 
 
 @needs_onnxruntime
 @pytest.mark.slow
 def test_every_engine_without_a_compiler(tmp_path: Path) -> None:
     contenders = [
-        *("torch float", "onnxruntime float", "onnxruntime dynamic int8", "torch.ao dynamic int8"),
+        *("torch float32", "onnxruntime float32", "onnxruntime dynamic int8", "torch.ao dynamic int8"),
         *("intaglio torch", "intaglio onnxruntime"),
+        *(("openvino float32", "openvino int8") if find_spec("openvino") and find_spec("nncf") else ()),
+        *(("intaglio native",) if shutil.which("g++") else ()),
     ]
     result, _, code = integer_inference(tmp_path, contenders)
     assert_consistent(result, contenders)
     assert code == 0
-    files = {row["contender"]: row for row in result["files"]}
+    (run,) = result["runs"]
+    files = {row["contender"]: row for row in run["files"]}
     for row in files.values():
         tensors = sum(row["tensors"].values())
         # What is not a tensor is the graph or the header: little.
         assert tensors <= row["bytes"] < 1.02 * tensors + 1_000_000
-        assert math.isclose(row["share_of"]["torch float"], row["bytes"] / files["torch float"]["bytes"])
-    assert set(files["torch float"]["tensors"]) == {"float32"}
-    assert files["intaglio onnxruntime"]["share_of"]["torch float"] < 0.3
-    memory = {row["contender"]: row["peak_mb"] for row in result["memory"]}
-    assert set(memory) == {"torch float", "onnxruntime float", "intaglio torch", "intaglio onnxruntime"}
+        assert math.isclose(row["share_of"]["torch float32"], row["bytes"] / files["torch float32"]["bytes"])
+    assert set(files["torch float32"]["tensors"]) == {"float32"}
+    assert files["intaglio onnxruntime"]["share_of"]["torch float32"] < 0.3
+    memory = {row["contender"]: row["peak_mb"] for row in run["memory"]}
+    assert set(memory) == {"torch float32", "onnxruntime float32", "intaglio torch", "intaglio onnxruntime"}
     if None not in memory.values():
-        assert memory["torch float"] > files["torch float"]["bytes"] / 1e6
+        assert memory["torch float32"] > files["torch float32"]["bytes"] / 1e6
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 def test_compiled_integers_and_float(tmp_path: Path) -> None:
-    contenders = ["torch.compile float", "intaglio torch.compile"]
+    contenders = ["torch.compile float32", "intaglio torch.compile"]
     result, _, _ = integer_inference(tmp_path, contenders, "--no-memory")
     assert_consistent(result, contenders)
 
@@ -105,11 +109,11 @@ def test_compiled_integers_and_float(tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_integers_and_float_on_a_gpu(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    done = benchmark("integer_inference.py", *TINY, "--device", "cuda", "--json", str(file))
-    result = json.loads(file.read_text())
-    assert result["skipped"] == {}, done.stdout
-    differences = [row["difference"] for row in result["rows"] if row["contender"].startswith("intaglio")]
-    assert len(differences) == 2 and max(differences) <= 1e-5
+    done = benchmark("integer_inference.py", *TINY, "--device", "cuda", "--padded", "--json", str(file))
+    (run,) = json.loads(file.read_text())["runs"]
+    assert run["skipped"] == {}, done.stdout
+    differences = [row["difference"] for row in run["rows"] if row["contender"].startswith("intaglio")]
+    assert len(differences) == 4 and max(differences) <= 1e-5
 
 
 def test_unknown_contender_is_refused() -> None:
@@ -120,48 +124,80 @@ def test_unknown_contender_is_refused() -> None:
 class TestGoals:
     """What is missed, from figures made up."""
 
+    TIMES: ClassVar = {
+        "torch float32": 200.0,
+        "openvino float32": 100.0,
+        "openvino bf16": 80.0,
+        "openvino int8": 50.0,
+        "onnxruntime dynamic int8": 60.0,
+    }
+
     @pytest.fixture(autouse=True)
     def _benchmarks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 
-    def rows(self, ours: float, difference: float = 0.0) -> list[Any]:
+    def missed(self, difference: float = 0.0, device: str = "cpu", **ours: float) -> list[str]:
+        """Return the goals missed at 8 x 128 tokens, of 0.1 TOP at a peak of 2.5 TOP/s: 40 ms."""
+        from goals import missed_goals
         from results import Row
 
-        times = {"torch float": 200.0, "torch.compile float": 100.0, "torch.ao dynamic int8": 60.0}
-        rows = [Row(name, 8, 128, ms, 100.0 / ms, None, [ms]) for name, ms in times.items()]
-        return [*rows, Row("intaglio torch", 8, 128, ours, 100.0 / ours, difference, [ours])]
+        times = {name: (ms, None) for name, ms in self.TIMES.items()}
+        times |= {f"intaglio {name}": (ms, difference) for name, ms in ours.items()}
+        rows = [Row(name, 8, 128, ms, 100 / ms, off, [ms]) for name, (ms, off) in times.items()]
+        return missed_goals(rows, [(8, 128)], device, 2.5)
 
     def test_met(self) -> None:
-        from results import missed_speeds
+        assert self.missed(native=49.0) == []
 
-        assert missed_speeds(self.rows(50.0), [(8, 128)], "cpu") == []
+    @pytest.mark.parametrize(
+        ("native", "torch", "sentence"),
+        [
+            (51.0, 51.0, "OpenVINO's int8: 0.980 x, the goal is 1.0 x (2% short)"),
+            (53.4, 53.4, "any precision: 1.498 x"),
+            (53.4, 53.4, "share of the int8 product's peak: 0.749, the goal is 0.75"),
+            # The fastest form does not run from the exported folder.
+            (62.0, 45.0, "ONNX Runtime's dynamic int8: 0.968 x"),
+        ],
+    )
+    def test_missed(self, native: float, torch: float, sentence: str) -> None:
+        assert any(sentence in line for line in self.missed(native=native, torch=torch))
 
-    def test_slower_than_the_dynamic_one(self) -> None:
-        from results import missed_speeds
+    def test_shares_count_from_many_tokens_on(self) -> None:
+        from goals import GOALS
 
-        (sentence,) = missed_speeds(self.rows(65.0), [(8, 128)], "cpu")
-        assert "torch.ao dynamic int8 takes 60.0 ms" in sentence
+        assert [[goal.holds_at(point) for goal in GOALS["cpu"]] for point in [(8, 32), (8, 128)]] == [
+            [True, True, False, True],
+            [True, True, True, True],
+        ]
 
-    def test_slower_than_the_goal(self) -> None:
-        from results import missed_speeds
-
-        assert "1.25 x as fast" in missed_speeds(self.rows(80.0), [(8, 128)], "cpu")[0]
-        assert missed_speeds(self.rows(59.0), [(8, 128)], "cuda") == []
+    def test_on_a_gpu(self) -> None:
+        assert self.missed(device="cuda", torch=79.0) == []
+        assert "0.988 x" in self.missed(device="cuda", torch=81.0)[0]
 
     def test_wrong_results_do_not_count(self) -> None:
-        from results import missed_speeds
-
-        missed = missed_speeds(self.rows(50.0, difference=0.1), [(8, 128)], "cpu")
-        assert "differs from its simulation" in missed[0] and "nothing of Intaglio ran" in missed[1]
+        different, *rest = self.missed(difference=0.1, native=10.0)
+        assert "differs from its simulation" in different and all("not measured" in line for line in rest)
 
     def test_footprints(self) -> None:
-        from results import missed_footprints
+        from footprint import missed_footprints
 
-        files = [{"contender": "intaglio onnxruntime", "share_of": {"torch float": 0.26, "onnxruntime float": 0.28}}]
+        files = [
+            {"contender": "intaglio onnxruntime", "share_of": {"torch float32": 0.26, "onnxruntime float32": 0.28}}
+        ]
         memory = [
             {"contender": name, "batch": 1, "length": 32, "peak_mb": peak}
-            for name, peak in {"torch float": 500.0, "intaglio torch": 501.0, "onnxruntime float": None}.items()
+            for name, peak in {"torch float32": 500.0, "intaglio torch": 501.0, "onnxruntime float32": None}.items()
         ]
         share, peak = missed_footprints(files, memory)
-        assert "28.0%" in share and "onnxruntime float" in share
+        assert "28.0%" in share and "onnxruntime float32" in share
         assert "intaglio torch needs 501 MB" in peak
+
+    def test_a_training_step(self) -> None:
+        from qat_step import missed
+
+        rows = [
+            {"shape": "minilm", "model": model, "precision": precision, "ratio": ratio}
+            for model, precision, ratio in [("int", "float32", 1.06), ("int", "bf16", 1.5), ("float", "float32", 1.0)]
+        ]
+        (sentence,) = missed(rows)
+        assert "minilm takes 1.060 x float32's" in sentence
