@@ -7,7 +7,7 @@ CORES ?= 2
 # Jobs and tests import the same modules many times: let Python keep their compiled form.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check format schema golden lock hooks clean
+.PHONY: demo test check format schema golden performance lock hooks clean
 
 # Python compiles the modules that are imported; compiling all with pip would double the time.
 $(READY): envs/requirements.lock envs/requirements-dev.lock
@@ -44,6 +44,10 @@ schema: $(READY)
 # Results of every kind of job on a tiny model, updated for kinds that are new or have a higher declared version.
 golden: $(READY)
 	OMP_NUM_THREADS=1 PYTHONPATH=workflow $(BIN)/python tests/golden.py
+
+# The page of the measurements that are kept in benchmarks/results.
+performance: $(READY)
+	PYTHONPATH=workflow $(BIN)/python benchmarks/performance.py
 
 # Update the pins of the packages in envs/*.in.
 lock:

@@ -22,7 +22,7 @@ from transformers import (
 from intaglio.arithmetic.operations import OPERATIONS
 from intaglio.encoder.files import convert
 from intaglio.encoder.model import Encoder
-from intaglio.machine import fingerprint
+from intaglio.machine import instructions
 
 Batch = dict[str, Tensor]
 Call = Callable[[Batch], Tensor]
@@ -37,15 +37,17 @@ SHAPES = ("roberta-base", "minilm")
 CALIBRATION: tuple[Point, ...] = ((8, 64),) * 16
 
 
+def random_config(shape: str, layers: int | None) -> Any:
+    """Return transformers' configuration of a shape; `layers` None is the shape's own."""
+    depth = {} if layers is None else {"num_hidden_layers": layers}
+    return BertConfig(**{**MINILM, **depth}) if shape == "minilm" else RobertaConfig(**{**ROBERTA, **depth})
+
+
 def random_model(shape: str, layers: int | None) -> Any:
     """Return a transformers classifier with random weights, in evaluation mode; `layers` None is the shape's own."""
     torch.manual_seed(0)
-    depth = {} if layers is None else {"num_hidden_layers": layers}
-    model: Any
-    if shape == "minilm":
-        model = BertForSequenceClassification(BertConfig(**{**MINILM, **depth}))
-    else:
-        model = RobertaForSequenceClassification(RobertaConfig(**{**ROBERTA, **depth}))
+    config = random_config(shape, layers)
+    model: Any = (BertForSequenceClassification if shape == "minilm" else RobertaForSequenceClassification)(config)
     return model.eval()
 
 
@@ -152,7 +154,7 @@ class Models:
 
 def has_bf16() -> bool:
     """Return whether this processor has instructions for bfloat16; others compute it by way of float32."""
-    return bool(set(str(fingerprint()["instructions"]).split()) & {"avx512_bf16", "amx_bf16", "bf16"})
+    return bool(instructions() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def require_bf16() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,18 +23,22 @@ class Goal:
         value: from the rows of a point and the peak of the int8 product (10^12 operations per second) to the value;
             None if it was not measured.
         tokens: fewest tokens of a point for which the goal holds.
-        unit: after the value.
+        share: whether the value is a share, and not a ratio.
     """
 
     name: str
     least: float
     value: Callable[[Sequence[Row], float], float | None]
     tokens: int = 0
-    unit: str = " x"
+    share: bool = False
 
     def holds_at(self, point: Point) -> bool:
         """Return whether the goal is one for this point."""
         return point[0] * point[1] >= self.tokens
+
+    def write(self, value: float) -> str:
+        """Return a value as text, rounded down: what is written as the goal has reached it."""
+        return f"{math.floor(value * 1000) / 10:.1f} %" if self.share else f"{math.floor(value * 100) / 100:.2f} x"
 
 
 def _against(ours: Sequence[str], others: Sequence[str]) -> Callable[[Sequence[Row], float], float | None]:
@@ -54,7 +59,7 @@ GOALS = {
     "cpu": [
         Goal("`int` against OpenVINO's int8", 1.0, _against(_ALL, ["openvino int8"])),
         Goal("`int` against the fastest float of any precision", 1.5, _against(_ALL, _FLOATS)),
-        Goal("share of the int8 product's peak", 0.75, _share_of_peak, MANY_TOKENS, ""),
+        Goal("share of the int8 product's peak", 0.75, _share_of_peak, MANY_TOKENS, share=True),
         Goal(
             "exported `int` against ONNX Runtime's dynamic int8",
             1.0,
@@ -80,8 +85,8 @@ def missed_goals(rows: Sequence[Row], points: Sequence[Point], device: str, peak
             if value is None:
                 missed.append(f"at {where} {goal.name}: not measured")
             elif value < goal.least:
+                shares = f"{1 - value / goal.least:.0%} short"
                 missed.append(
-                    f"at {where} {goal.name}: {value:.3f}{goal.unit}, the goal is {goal.least}{goal.unit}"
-                    f" ({1 - value / goal.least:.0%} short)"
+                    f"at {where} {goal.name}: {goal.write(value)}, the goal is {goal.write(goal.least)} ({shares})"
                 )
     return missed

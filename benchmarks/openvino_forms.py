@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from intaglio.openvino.session import import_openvino
+
 Batch = dict[str, Tensor]
 
 
 def converted(model: torch.nn.Module, example: Batch) -> Any:
     """Return OpenVINO's graph of a torch model, for any batch size and length."""
-    import openvino
-
+    openvino = import_openvino()
     # The tracer warns of every size that Python sees.
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -27,6 +28,8 @@ def converted(model: torch.nn.Module, example: Batch) -> Any:
 
 def quantized(graph: Any, batches: Sequence[Batch]) -> Any:
     """Return the graph in 8 bits: NNCF's static quantization for transformers, with ranges from these batches."""
+    # It keeps both from reporting their use.
+    import_openvino()
     import nncf
 
     nncf.set_log_level(logging.ERROR)
@@ -44,14 +47,12 @@ def opened(graph: Any, threads: int, precision: str) -> Any:
         threads: that compute.
         precision: "f32" or "bf16", of what is not in 8 bits.
     """
-    import openvino
-
     config = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,
     }
-    request = openvino.Core().compile_model(graph, "CPU", config).create_infer_request()
+    request = import_openvino().Core().compile_model(graph, "CPU", config).create_infer_request()
 
     def call(batch: Batch) -> Tensor:
         results = request.infer({name: tensor.numpy() for name, tensor in batch.items()}, share_inputs=True)
