@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -48,7 +49,8 @@ def floats(tmp_path_factory):
 
 def differences(wanted, checkpoint, *further):
     """What every place that can be opened differs by."""
-    return {model.place: difference for model, difference in agreeing(wanted, Checkpoint(checkpoint), *further)}
+    with ExitStack() as held:
+        return {model.place: value for model, value in agreeing(wanted, Checkpoint(checkpoint), *further, held)}
 
 
 def test_padded_inputs_have_every_length_and_one_full_row():

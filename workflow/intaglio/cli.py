@@ -122,6 +122,10 @@ def _export(arguments: Arguments) -> None:
 
 def _profile(arguments: Arguments) -> None:
     """Measure latency, memory, size and operators."""
+    from intaglio.measure.server import start
+
+    # It imports torch while this process does.
+    start()
     from intaglio.measure.profile import profile
     from intaglio.study.schema import Profile
 

@@ -23,9 +23,9 @@ _log = logging.getLogger(__name__)
 
 
 def agreeing(
-    wanted: Sequence[Place], checkpoint: Checkpoint, export: Path, point: Point, threads: int
+    wanted: Sequence[Place], checkpoint: Checkpoint, export: Path, point: Point, threads: int, held: ExitStack
 ) -> Iterator[tuple[Opened, float]]:
-    """Open a model in each place, compare it with the reference, and yield it while it is open.
+    """Open a model in each place, compare it with the reference, and yield it.
 
     If a backend cannot run the model in a place (for example, cannot compile it), the place is left out with a warning.
 
@@ -35,6 +35,7 @@ def agreeing(
         export: the [export] artifact of the checkpoint.
         point: batch size and length of the padded batch for the comparison.
         threads: number of CPU threads.
+        held: keeps the models open.
 
     Yields:
         The model, and the largest absolute difference of its logits to those of `places.reference`.
@@ -61,8 +62,10 @@ def agreeing(
                 _log.warning("profile.backends: %s fails on %s (%s); it is left out", *place, reason)
                 continue
             expected = logits if expected is None else expected
-            yield model, _difference(checkpoint, place, logits, expected)
-            del model
+            difference = _difference(checkpoint, place, logits, expected)
+            held.push(closing.pop_all())
+        yield model, difference
+        del model
 
 
 def _difference(checkpoint: Checkpoint, place: Place, logits: torch.Tensor, expected: torch.Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +16,7 @@ from intaglio.measure.backends.base import Arrays
 from intaglio.measure.inputs import Point, random_inputs
 from intaglio.measure.places import Opened
 from intaglio.measure.resident import Peaks, resident_peaks
+from intaglio.measure.server import start
 
 
 class Measuring:
@@ -51,19 +51,18 @@ def cpu_memory(
 ) -> Iterator[Measuring]:
     """Within this context, measure the peak resident memory at each point, above that of a process without model.
 
-    Each backend has its own process, because a process keeps memory that it has used. Peaks are None if the kernel
-    cannot reset its high-water mark (Linux's /proc/self/clear_refs). Memory for compiling, or for reading a graph, does
-    not count.
+    Each backend has its own process, because a process keeps memory that it has used. They are forked from a process
+    that has imported torch and has no model, so nothing is imported twice. Peaks are None if the kernel cannot reset
+    its high-water mark (Linux's /proc/self/clear_refs). Memory for compiling, or for reading a graph, does not count.
     """
     inputs = {point: _arrays(tokenizer, point) for point in points}
     first = _arrays(tokenizer, (1, 1))
+    context = start()
     with ExitStack() as processes:
         running = {}
-        for backend in backends:
-            # Not forked: a fork inherits the parent's memory, and OpenMP does not survive it.
-            pool = ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
-            processes.enter_context(pool)
-            running[backend] = pool.submit(resident_peaks, backend, checkpoint, export, first, inputs, threads)
+        for name in backends:
+            pool = processes.enter_context(ProcessPoolExecutor(max_workers=1, mp_context=context))
+            running[name] = pool.submit(resident_peaks, name, checkpoint, export, first, inputs, threads)
         yield Measuring(checkpoint, running)
 
 
@@ -72,14 +71,15 @@ def _arrays(tokenizer: Any, point: Point) -> Arrays:
 
 
 def cuda_peaks(model: Opened, points: Sequence[Point]) -> Peaks:
-    """Return the peak GPU memory that torch allocates at each point, in MB, including the model."""
+    """Return the peak GPU memory that torch allocates at each point, in MB, including the model and no other one."""
     peaks: Peaks = {}
+    others = torch.cuda.memory_allocated() - model.gpu_bytes
     for point in points:
         _call_twice(model, point)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         _call_twice(model, point)
-        peaks[point] = torch.cuda.max_memory_allocated() / 1e6
+        peaks[point] = (torch.cuda.max_memory_allocated() - others) / 1e6
     return peaks
 
 

@@ -36,11 +36,13 @@ class Opened:
         model: called with input_ids, attention_mask and, if the tokenizer makes them, token_type_ids (int64, [batch,
             length], on the device); its output has `logits` ([batch, labels]).
         tokenizer: the checkpoint's tokenizer.
+        gpu_bytes: memory that torch allocated on the GPU to open it.
     """
 
     place: Place
     model: Any
     tokenizer: Any
+    gpu_bytes: int = 0
 
 
 def devices(wanted: Sequence[str]) -> list[str]:
@@ -108,9 +110,18 @@ def opened(place: Place, checkpoint: Checkpoint, export: Path, threads: int) -> 
     Raises:
         UserError: an artifact is damaged.
     """
-    executes = backend(place.backend)
     try:
-        yield Opened(place, executes.open(checkpoint, export, place.device, threads), checkpoint.tokenizer)
+        yield _opened(place, checkpoint, export, threads)
     finally:
         gc.collect()
-        executes.forget()
+        backend(place.backend).forget()
+
+
+def _opened(place: Place, checkpoint: Checkpoint, export: Path, threads: int) -> Opened:
+    before = _on_gpu(place)
+    model = backend(place.backend).open(checkpoint, export, place.device, threads)
+    return Opened(place, model, checkpoint.tokenizer, _on_gpu(place) - before)
+
+
+def _on_gpu(place: Place) -> int:
+    return torch.cuda.memory_allocated() if place.device == "cuda" else 0

@@ -1,13 +1,9 @@
-"""Measurement of a process's own memory, for one model in one backend on the CPU.
-
-This module does not import torch: a process that runs a graph in ONNX Runtime does not need it.
-"""
+"""Measurement of a process's own memory, for one model in one backend on the CPU."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,9 +36,6 @@ def resident_peaks(
     Returns:
         Peaks by point.
     """
-    # Other processes may compute at the same time: waiting threads must not take cores from them. This has to be set
-    # before torch is imported.
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     # A first round, so that imports by loading and set-up by the first call belong to the baseline.
     executes = backend(name)
     _twice(executes.open_resident(checkpoint, export, threads), first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from intaglio.schemas.fields import BOOL, FLOAT, INT, MACHINE, STRING, field, schema
+from intaglio.schemas.fields import BOOL, FLOAT, INT, MACHINE, STRING, field, schema, speedups
 
 TRAINING_HISTORY = schema(
     "training history",
@@ -54,18 +54,23 @@ LATENCY = schema(
         field("batch_size", INT, "Examples per call."),
         field("length", INT, "Tokens per example, without padding."),
         field("threads", INT, "CPU threads."),
-        field("calls", pa.list_(FLOAT), "Time of every timed call after warm-up, ms."),
+        field("calls", pa.list_(FLOAT), "Time of every timed call after warm-up, by round, ms."),
         field("mean_ms", FLOAT, "Mean over the calls, ms."),
         field("std_ms", FLOAT, "Standard deviation over the calls (n - 1), ms."),
         field("p50_ms", FLOAT, "Median, ms."),
         field("p90_ms", FLOAT, "90th percentile, ms."),
         field("p99_ms", FLOAT, "99th percentile, ms."),
         field("throughput", FLOAT, "Examples per second: batch size / mean."),
+        *speedups(
+            "Median over rounds of the ratio of the float baseline's time in its fastest float32 form to this; above 1 "
+            "is faster; null without a baseline.",
+            "Name of that form's backend.",
+        ),
         field(
             "busy",
             FLOAT,
-            "Percent of the process's cores that others used during the timed calls (together with neighbouring points "
-            "if these took less than half a second); above 20 the times are not reliable.",
+            "Percent of the process's cores that others used while this point was timed (together with neighbouring "
+            "points if these took less than half a second); above 20 the times are not reliable.",
         ),
         field("peak_memory_mb", FLOAT, "Peak of model and activations, MB: resident on a CPU, or a GPU's.", True),
         field(
@@ -75,6 +80,19 @@ LATENCY = schema(
             "integer, only the float head contributes; for int8, which torch does not run, 0 to itself.",
         ),
         *MACHINE,
+    ],
+)
+
+BASELINES = schema(
+    "baselines",
+    [
+        field("backend", STRING, "Form of the float baseline that was timed in turns with the model: its backend."),
+        field("device", STRING, "cpu or cuda."),
+        field("precision", STRING, "In which it computes: float32, bfloat16 or float16."),
+        field("batch_size", INT, "Examples per call."),
+        field("length", INT, "Tokens per example, without padding."),
+        field("calls", pa.list_(FLOAT), "Time of every timed call, ms; the rounds of `calls` in latency.parquet."),
+        field("p50_ms", FLOAT, "Median, ms."),
     ],
 )
 

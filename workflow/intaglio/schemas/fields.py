@@ -20,6 +20,20 @@ def nullable(*fields: tuple[str, Any, str]) -> list[Any]:
     return [field(name, kind, description, null=True) for name, kind, description in fields]
 
 
+def speedups(ratio: str, form: str) -> list[Any]:
+    """Return the columns of speed-ups over the fastest float32 form and over the fastest form of any precision."""
+    any_precision = "The same for the fastest float form of any precision."
+    columns = []
+    for end, of_ratio, of_form in (("", ratio, form), ("_any", any_precision, form)):
+        columns += [
+            (f"speedup{end}", FLOAT, of_ratio),
+            (f"speedup{end}_low", FLOAT, "Lower end of its 95 % interval."),
+            (f"speedup{end}_high", FLOAT, "Upper end; where the interval holds 1, no difference is measurable."),
+            (f"against{end}", STRING, of_form),
+        ]
+    return nullable(*columns)
+
+
 def schema(name: str, fields: Sequence[Any]) -> Any:
     """Return a schema with the table's name as metadata."""
     return pa.schema(fields, metadata={"table": name})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -16,8 +16,12 @@ from intaglio.measure.backends.eager import Eager
 class CompiledModule:
     """A torch module that is compiled for each shape of its inputs, and only for that shape.
 
-    By default, torch would keep a few shapes and run further ones uncompiled.
+    By default, torch would keep a few shapes and run further ones uncompiled. Modules that are called in turns keep
+    their programs while all take the same shape.
     """
+
+    # Of the last call of any module: to forget programs, torch forgets those of all modules.
+    _latest: ClassVar[torch.Size | None] = None
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.module = module
@@ -26,8 +30,10 @@ class CompiledModule:
     def __call__(self, **inputs: torch.Tensor) -> Any:
         """Call the program for these inputs; compile it first if the shape differs from the last call's."""
         shape = inputs["input_ids"].shape
-        if shape != self._shape:
+        if shape != CompiledModule._latest:
             torch.compiler.reset()
+            CompiledModule._latest = shape
+        if shape != self._shape:
             # In place, as the module's own method defines it: the integer model compiles one program for all layers.
             self.module.compile(dynamic=False)
             self._shape = shape
