@@ -13,6 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 $(READY): envs/requirements.lock envs/requirements-dev.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --requirement envs/requirements-dev.lock
+	PYTHONPATH=workflow $(BIN)/python -m intaglio.native.build || echo "integer models will run without the native library"
 	touch $@
 
 # Fine-tune, quantize, evaluate, profile, tables, plots, report; ends with an overview.

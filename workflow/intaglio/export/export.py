@@ -14,8 +14,10 @@ from intaglio.checkpoint import Checkpoint, save_tokenizer
 from intaglio.encoder.files import CONFIG, SECTION
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
-from intaglio.export.parity import Batch, check_batches, head_input_of, largest_difference, logits_of
+from intaglio.export.native_form import add_native_form
+from intaglio.export.parity import Batch, check_batches, graph_output, head_input_of, largest_difference, logits_of
 from intaglio.export.sizes import size_rows
+from intaglio.native.runner import FORM
 from intaglio.onnx.float_graph import LOGITS, float_graph, graph_inputs
 from intaglio.onnx.graph import model_files, save
 from intaglio.onnx.session import MODEL, RECORD
@@ -36,6 +38,8 @@ INTEGER_TOLERANCE, ISLANDS_TOLERANCE, FLOAT_TOLERANCE = 1e-5, 0.25, 1e-3
 
 def export(checkpoint: Path, output: Path) -> None:
     """Write a checkpoint as an [export]: model.onnx, tokenizer, config.json with the names of labels, and two records.
+
+    Integer models have a native form beside the graph (`intaglio.export.native_form`).
 
     export.json names operations and inputs of the graph; sizes.parquet has the sizes of file, tensors and checkpoint.
 
@@ -64,6 +68,8 @@ def _write(checkpoint: Checkpoint, model: Any, draft: Path) -> dict[str, Any]:
     save(graph, draft / MODEL)
     batches = check_batches(tokenizer, checkpoint.described)
     difference, tolerance = _check(checkpoint.path, model, draft / MODEL, integer, batches)
+    if integer:
+        add_native_form(checkpoint.path, model, draft / FORM, tolerance, batches)
     return _record(graph, integer) | {"difference": difference, "tolerance": tolerance}
 
 
@@ -117,7 +123,7 @@ def _check(
     if len(integer) == len(OPERATIONS):
         tolerance = INTEGER_TOLERANCE
         _check_integers(checkpoint, model, file, batches)
-    difference = largest_difference(logits_of(model), file, LOGITS, batches)
+    difference = largest_difference(logits_of(model), graph_output(file, LOGITS), batches)
     if difference > tolerance:
         raise UserError(
             f"{checkpoint}: its ONNX model is not exported, for logits differ by {difference:.3g} from the checkpoint's"
@@ -137,7 +143,8 @@ def _check_integers(checkpoint: Path, encoder: Encoder, file: Path, batches: lis
     try:
         # With weights as stored, and as this CPU runs them.
         expected = head_input_of(encoder)
-        difference = max(largest_difference(expected, shown, HIDDEN, batches, as_stored) for as_stored in (True, False))
+        graphs = [graph_output(shown, HIDDEN, as_stored) for as_stored in (True, False)]
+        difference = max(largest_difference(expected, graph, batches) for graph in graphs)
     finally:
         shown.unlink()
     if difference:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from intaglio.checkpoint import longest_input
@@ -50,28 +51,26 @@ def check_batches(tokenizer: Any, config: Mapping[str, Any], seed: int = 0) -> l
 
 
 def largest_difference(
-    reference: Callable[[Batch], Tensor], file: Path, output: str, batches: list[Batch], as_stored: bool = False
+    expected: Callable[[Batch], Tensor], found: Callable[[Batch], NDArray[np.float32]], batches: list[Batch]
 ) -> float:
-    """Return the largest difference between the outputs of an ONNX file and their expected values.
-
-    Args:
-        reference: returns the expected values of a batch.
-        file: the ONNX file.
-        output: name of the graph's output to compare.
-        batches: batches to compare on.
-        as_stored: see `open_session`.
-
-    Returns:
-        The largest absolute difference; infinity if a value is NaN.
-    """
-    session = open_session(file, torch.get_num_threads(), as_stored)
-    names = [given.name for given in session.get_inputs()]
+    """Return the largest absolute difference of two functions on some batches; infinity if a value is NaN."""
     largest = 0.0
     for batch in batches:
-        (found,) = session.run([output], {name: batch[name].numpy() for name in names})
-        difference = float(np.abs(found - reference(batch).numpy()).max())
+        difference = float(np.abs(found(batch) - expected(batch).numpy()).max())
         largest = max(largest, difference if np.isfinite(difference) else np.inf)
     return largest
+
+
+def graph_output(file: Path, output: str, as_stored: bool = False) -> Callable[[Batch], NDArray[np.float32]]:
+    """Return a function from a batch to an output of an ONNX file; `as_stored` as in `open_session`."""
+    session = open_session(file, torch.get_num_threads(), as_stored)
+    names = [given.name for given in session.get_inputs()]
+
+    def compute(batch: Batch) -> NDArray[np.float32]:
+        (found,) = session.run([output], {name: batch[name].numpy() for name in names})
+        return np.asarray(found)
+
+    return compute
 
 
 def logits_of(model: Any) -> Callable[[Batch], Tensor]:

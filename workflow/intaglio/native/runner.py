@@ -2,8 +2,8 @@
 
 This file stands beside the exported model and its library, and works without Intaglio:
 
-    from runner import Model
-    model = Model("export/native", threads=2)
+    from runner import NativeModel
+    model = NativeModel("export/native", threads=2)
     logits = model(input_ids, attention_mask)
 """
 
@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CONSTANTS, LIBRARY = "model.safetensors", "libintaglio.so"
+# The folder of the native form in an export, and its files.
+FORM = "native"
+CONSTANTS, LIBRARY, RUNNER = "model.safetensors", "libintaglio.so", "runner.py"
 # Key of the numbers in the metadata of the file of constants.
 NUMBERS = "numbers"
 _TYPES = {"I8": np.int8, "I32": np.int32, "I64": np.int64, "F32": np.float32}
@@ -34,6 +36,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "model": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]),
     "model_free": (None, [ctypes.c_void_p]),
     "model_instructions": (ctypes.c_char_p, [ctypes.c_void_p]),
+    "operator": (ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]),
     "model_labels": (ctypes.c_int, [ctypes.c_void_p]),
     "run": (ctypes.c_int, [*[ctypes.c_void_p] * 4, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]),
     "product": (
@@ -65,7 +68,7 @@ class Library:
     """
 
     def __init__(self, path: Path) -> None:
-        self._loaded = ctypes.CDLL(str(path))
+        self._loaded = ctypes.CDLL(str(path.resolve()))
         for name, (result, arguments) in _SIGNATURES.items():
             function = getattr(self._loaded, f"intaglio_{name}")
             function.restype, function.argtypes = result, arguments
@@ -91,13 +94,14 @@ def library(path: Path) -> Library:
     return Library(path)
 
 
-class Model:
+class NativeModel:
     """An integer model, opened from a folder of an export.
 
     Args:
         folder: holds the model's constants and the library.
         threads: number of threads; None for the number of cores that this process may use.
         instructions: the instruction set, one of `Library.available`; the fastest if it is empty.
+        library_file: the library, if it is not in the folder.
 
     Raises:
         OSError: a file is missing, or the library was made for another kind of machine.
@@ -105,9 +109,13 @@ class Model:
     """
 
     def __init__(
-        self, folder: str | Path, threads: int | None = None, instructions: str = "", built: Path | None = None
+        self,
+        folder: str | Path,
+        threads: int | None = None,
+        instructions: str = "",
+        library_file: Path | None = None,
     ) -> None:
-        self._library = library(built or Path(folder) / LIBRARY)
+        self._library = library(library_file or Path(folder) / LIBRARY)
         tensors, numbers = read_constants(Path(folder) / CONSTANTS)
         # The library reads embedding tables from the file as it needs them; other constants are copied.
         self._tables = {name: tensor for name, tensor in tensors.items() if name.startswith("embeddings.tables.")}
@@ -157,6 +165,89 @@ class Model:
         if batch and self._library.run(self._model, *places, batch, length, logits.ctypes.data, hidden.ctypes.data):
             raise ValueError(self._library.said())
         return hidden, logits
+
+    def operators(self) -> dict[str, tuple[int, float]]:
+        """Return how often, and how long in ms, each operator has run since the model was opened."""
+        found: dict[str, tuple[int, float]] = {}
+        calls, milliseconds = ctypes.c_int64(), ctypes.c_double()
+        places = ctypes.byref(calls), ctypes.byref(milliseconds)
+        while name := self._library.operator(self._model, len(found), *places):
+            found[name.decode()] = calls.value, milliseconds.value
+        return found
+
+
+class NativeProduct:
+    """A product with an int8 weight.
+
+    Args:
+        weight: int8 [out, in], magnitude at most 127.
+        bias: int32 [out].
+        threads: number of threads.
+        instructions: as in `NativeModel`.
+        library_file: the library.
+
+    Raises:
+        ValueError: the processor lacks the instruction set.
+    """
+
+    def __init__(
+        self, weight: NDArray[np.int8], bias: NDArray[np.int32], threads: int, instructions: str, library_file: Path
+    ) -> None:
+        self._library = library(library_file)
+        weight, bias = np.ascontiguousarray(weight, np.int8), np.ascontiguousarray(bias, np.int32)
+        self.outputs, self.inputs = weight.shape
+        places = weight.ctypes.data, bias.ctypes.data, self.inputs, self.outputs
+        self._product = self._library.product(instructions.encode(), threads, *places)
+        if not self._product:
+            raise ValueError(self._library.said())
+        weakref.finalize(self, self._library.product_free, self._product)
+
+    def __call__(self, x: NDArray[np.int8]) -> NDArray[np.int32]:
+        """Return `x @ weight.T + bias`, int32 [rows, out], of int8 [rows, in]."""
+        x = np.ascontiguousarray(x, np.int8)
+        result = np.empty((len(x), self.outputs), np.int32)
+        self.into(x.ctypes.data, len(x), result.ctypes.data)
+        return result
+
+    def into(self, x: int, rows: int, result: int) -> None:
+        """Do the same for contiguous memory, given by addresses."""
+        if self._library.multiply(self._product, x, rows, result):
+            raise ValueError(self._library.said())
+
+
+def native_softmax(
+    scores: NDArray[np.int32], constants: tuple[int, int, int, int], instructions: str, library_file: Path
+) -> NDArray[np.uint8]:
+    """Return integer softmax over the last dimension, uint8 of the shape of `scores` [rows, keys].
+
+    `constants` are down, top, multiplier and shift of `intaglio.arithmetic.softmax.DistanceScale`.
+    """
+    result = np.empty(scores.shape, np.uint8)
+    given = np.array(constants, np.int32)
+    found = library(library_file)
+    if found.softmax(instructions.encode(), given.ctypes.data, scores.ctypes.data, *scores.shape, result.ctypes.data):
+        raise ValueError(found.said())
+    return result
+
+
+def native_layer_norm(
+    x: NDArray[np.int32],
+    gamma: NDArray[Any],
+    beta: NDArray[Any],
+    guards: NDArray[np.int64],
+    short_shift: int,
+    instructions: str,
+    library_file: Path,
+) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+    """Return integer LayerNorm of rows, int32 [rows, width], and its 8 bits; arguments as in `NormConstants`."""
+    wide, narrow = np.empty(x.shape, np.int32), np.empty(x.shape, np.int8)
+    gamma, beta = gamma.astype(np.int32), beta.astype(np.int32)
+    found = library(library_file)
+    affine = gamma.ctypes.data, beta.ctypes.data, guards.ctypes.data, short_shift
+    places = x.ctypes.data, *x.shape, wide.ctypes.data, narrow.ctypes.data
+    if found.norm(instructions.encode(), *affine, *places):
+        raise ValueError(found.said())
+    return wide, narrow
 
 
 def read_constants(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:

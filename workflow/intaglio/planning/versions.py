@@ -21,7 +21,7 @@ VERSIONS: Mapping[str, int] = {
     "cut": 1,
     "quantize": 1,
     "int8": 2,
-    "export": 2,
+    "export": 3,
     "evaluate": 1,
     "profile": 3,
     "summarize": 2,

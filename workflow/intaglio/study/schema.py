@@ -36,6 +36,7 @@ BackendName = Literal[
     "torch.sparse",
     "onnxruntime",
     "openvino",
+    "native",
     "torch-bf16",
     "torch.compile-bf16",
     "openvino-bf16",
@@ -181,12 +182,12 @@ class Profile(StudyPart):
         ("cpu", "cuda"), min_length=1, description="Devices; one that is absent is left out."
     )
     backends: tuple[BackendName, ...] = Field(
-        ("torch", "onnxruntime", "openvino", "torch-bf16", "openvino-bf16"),
+        ("torch", "onnxruntime", "openvino", "native", "torch-bf16", "openvino-bf16"),
         min_length=1,
         description="What executes the models: PyTorch as it is, PyTorch compiled (left out without a C++ compiler), "
         "PyTorch with 2:4 sparse kernels in 16 bits (of models with this pattern, on GPUs that have them), ONNX "
-        "Runtime and OpenVINO (on the CPU), and models in floating point in bf16 (left out where the processor has "
-        "none). The tables' latency is that of the fastest.",
+        "Runtime and OpenVINO (on the CPU), Intaglio's native library (integer models, on the CPU), and models in "
+        "floating point in bf16 (left out where the processor has none). The tables' latency is that of the fastest.",
     )
 
     machine: str | None = Field(

@@ -33,6 +33,7 @@ REGISTRY: Mapping[str, Registered] = {
     "torch.sparse": Registered("sparse.Sparse", "float16"),
     "onnxruntime": Registered("onnx_runtime.OnnxRuntime"),
     "openvino": Registered("openvino_runtime.OpenVino"),
+    "native": Registered("native.Native", "integer"),
     "torch-bf16": Registered("eager.Eager", "bfloat16"),
     "torch.compile-bf16": Registered("compiled.Compiled", "bfloat16"),
     "openvino-bf16": Registered("openvino_runtime.OpenVino", "bfloat16"),

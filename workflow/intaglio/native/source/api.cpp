@@ -68,6 +68,14 @@ EXPORTED void intaglio_model_free(Model *model) { delete model; }
 
 EXPORTED const char *intaglio_model_instructions(const Model *model) { return model->instructions(); }
 
+// The name of an operator, and how often and how long (in ms) a model has run it; null after the last operator.
+EXPORTED const char *intaglio_operator(const Model *model, int which, int64_t *calls, double *milliseconds) {
+  if (which >= OPERATOR_COUNT) return nullptr;
+  *calls = model->spent(which).calls;
+  *milliseconds = static_cast<double>(model->spent(which).nanoseconds) / 1e6;
+  return OPERATORS[which];
+}
+
 EXPORTED int intaglio_model_labels(const Model *model) { return model->labels(); }
 
 EXPORTED int intaglio_run(Model *model, const int64_t *ids, const int64_t *mask, const int64_t *types, int batch, int length,

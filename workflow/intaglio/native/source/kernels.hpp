@@ -64,6 +64,7 @@ struct Attention {
   const uint8_t *query, *key, *value;   // rows of the head's columns
   ptrdiff_t stride;
   int queries, keys, width;
+  bool blind;   // all scores are equal, as in a sequence of nothing but padding
   Softmax softmax;
   const float *multiplier;   // of the context, [width]
   uint8_t *out;

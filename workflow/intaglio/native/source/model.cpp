@@ -177,6 +177,7 @@ Model::Model(const Constants &all, const Kernels &kernels, int threads)
 }
 
 void Model::classify(const float *hidden, int batch, float *logits) {
+  const Clock clock(spent_[HEAD]);
   float *dense = dense_.reserve(static_cast<size_t>(batch) * width_);
   constexpr int COLUMNS = 32;
   threads_.run((width_ + COLUMNS - 1) / COLUMNS, [&](int task, int) {

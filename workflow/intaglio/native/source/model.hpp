@@ -1,6 +1,7 @@
 // The integer encoder and its head, from the constants of a checkpoint to logits.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -78,10 +79,20 @@ struct Tokens {
   struct Sequence {
     int first, count;   // its tokens
     int first_key;      // 1 if its first token is padding, which is not attended to
+    bool blind;         // whether it is nothing but padding: then all positions are equal
   };
   std::vector<Sequence> sequences;
   std::vector<int64_t> ids, positions, types;
   int longest = 0;
+};
+
+// The operators of a model, by which its time is divided.
+constexpr const char *OPERATORS[] = {"embeddings", "projections",  "attention", "linear + residual",
+                                     "LayerNorm",  "linear + GELU", "head"};
+enum Operator { EMBEDDINGS, PROJECTIONS, ATTENTION, LINEAR_SUM, LAYER_NORM, LINEAR_GELU, HEAD, OPERATOR_COUNT };
+
+struct Spent {
+  int64_t calls = 0, nanoseconds = 0;
 };
 
 class Model {
@@ -90,6 +101,9 @@ class Model {
 
   int labels() const { return head_.labels; }
   const char *instructions() const { return kernels_.name; }
+
+  // Calls and time of each operator so far.
+  const Spent &spent(int which) const { return spent_[which]; }
 
   // ids, mask, types: int64 [batch][length]; no mask means no padding, no types mean type 0. Writes logits
   // [batch][labels] and, unless null, the input of the head, hidden [batch][width].
@@ -102,6 +116,20 @@ class Model {
     int32_t *wide;
     uint8_t *narrow;
     int count;
+  };
+
+  // Counts the time from its construction to its end as an operator's.
+  class Clock {
+   public:
+    explicit Clock(Spent &spent) : spent_(spent), start_(std::chrono::steady_clock::now()) {}
+    ~Clock() {
+      spent_.calls++;
+      spent_.nanoseconds += (std::chrono::steady_clock::now() - start_).count();
+    }
+
+   private:
+    Spent &spent_;
+    std::chrono::steady_clock::time_point start_;
   };
 
   int take(const int64_t *ids, const int64_t *mask, const int64_t *types, int first, int batch, int length,
@@ -139,6 +167,7 @@ class Model {
     Scratch scratch;
   };
   std::vector<ThreadMemory> memory_;
+  Spent spent_[OPERATOR_COUNT];
 };
 
 }  // namespace intaglio

@@ -89,6 +89,7 @@ static void attend(const Attention &a, const Scratch &s) {
     const int rows = std::min(ROWS, a.queries - first);
     Epilogue scores{Epilogue::ACCUMULATORS, s.scores, keys};
     product(by_key, a.query + first * a.stride, a.stride, 0, rows, 0, by_key.panels, scores);
+    if (a.blind) std::memset(s.scores, 0, sizeof(int32_t) * rows * keys);
     softmax(a.softmax, s.scores, keys, rows, a.keys, s.shares, keys);
     Epilogue context{Epilogue::SHORT, a.out + first * a.out_stride, a.out_stride, a.multiplier};
     product(by_value, s.shares, keys, 0, rows, 0, by_value.panels, context);

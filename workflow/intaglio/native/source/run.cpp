@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <stdexcept>
 
 #include "model.hpp"
@@ -23,13 +24,12 @@ int Model::take(const int64_t *ids, const int64_t *mask, const int64_t *types, i
     const int64_t *kept = mask ? mask + static_cast<ptrdiff_t>(row) * length : nullptr;
     int count = length;
     if (kept) count = static_cast<int>(std::count_if(kept, kept + length, [](int64_t m) { return m != 0; }));
-    // In a sequence of nothing but padding, all positions are equal.
     const bool every = count == length || count == 0;
     const bool extra = !every && kept[0] == 0;
     const int wanted = every ? length : count + extra;
     const int already = static_cast<int>(tokens.ids.size());
     if (already && already + wanted > TOKENS) break;
-    tokens.sequences.push_back({already, wanted, extra});
+    tokens.sequences.push_back({already, wanted, extra, count == 0});
     tokens.longest = std::max(tokens.longest, wanted);
     int64_t seen = 0;
     for (int i = 0; i < length; i++) {
@@ -69,6 +69,7 @@ void Model::reserve(const Tokens &tokens) {
 }
 
 void Model::embed(const Tokens &tokens, Rows rows) {
+  std::optional<Clock> clock(spent_[EMBEDDINGS]);
   const int width = embeddings_.width;
   const int block = std::max(1, divided(rows.count, TASKS * threads_.count()));
   threads_.run(divided(rows.count, block), [&](int task, int) {
@@ -88,11 +89,13 @@ void Model::embed(const Tokens &tokens, Rows rows) {
         }
     }
   });
+  clock.reset();
   normalize(embeddings_.norm, sums_.data(), rows.wide, rows.narrow, rows.count);
 }
 
 // Bring narrow embeddings to the width of the layers.
 void Model::project(Rows rows) {
+  const Clock clock(spent_[EMBEDDINGS]);
   const LinearLayer &layer = embeddings_.projection;
   Epilogue e{integer_ ? Epilogue::SUM : Epilogue::REAL_SUM, sums_.data(), width_, layer.scale.data(),
              layer.multiplier.data(), layer.shift};
@@ -116,6 +119,7 @@ void Model::project(Rows rows) {
 }
 
 void Model::normalize(const NormLayer &layer, const int32_t *x, int32_t *wide, uint8_t *narrow, int rows) {
+  const Clock clock(spent_[LAYER_NORM]);
   const int width = layer.norm.width, block = std::max(1, divided(rows, TASKS * threads_.count()));
   threads_.run(divided(rows, block), [&](int task, int) {
     const ptrdiff_t first = static_cast<ptrdiff_t>(task) * block;
@@ -135,7 +139,10 @@ void Model::sum(const LinearLayer &layer, const uint8_t *x, int stride, int skip
                 const NormLayer &norm, int32_t *out) {
   Epilogue e{integer_ ? Epilogue::SUM : Epilogue::REAL_SUM, sums_.data(), width_, layer.scale.data(),
              layer.multiplier.data(), layer.shift, skip, residual, width_};
-  multiply(layer.weight, x, stride, rows, e);
+  {
+    const Clock clock(spent_[LINEAR_SUM]);
+    multiply(layer.weight, x, stride, rows, e);
+  }
   uint8_t *narrow = out == wide_.data() ? narrow_.data() : first_narrow_.data();
   normalize(norm, sums_.data(), out, narrow, rows);
 }
@@ -149,6 +156,7 @@ void Model::first_tokens(const Tokens &tokens, Rows from, Rows to) {
 }
 
 void Model::attend(const Layer &layer, const Tokens &tokens, bool last) {
+  const Clock clock(spent_[ATTENTION]);
   const int width = layer.heads * head_width_, stride = 3 * attention_stride_;
   const int sequences = static_cast<int>(tokens.sequences.size());
   threads_.run(sequences * layer.heads, [&](int task, int thread) {
@@ -160,7 +168,7 @@ void Model::attend(const Layer &layer, const Tokens &tokens, bool last) {
     const uint8_t *query = last ? first_projections_.data() + static_cast<ptrdiff_t>(index) * stride + column : own;
     const int row = last ? index : sequence.first;
     kernels_.attend({query, keys, keys + width, stride, last ? 1 : sequence.count,
-                     sequence.count - sequence.first_key, head_width_, layer.softmax,
+                     sequence.count - sequence.first_key, head_width_, sequence.blind, layer.softmax,
                      layer.context_multiplier.data(),
                      context_.data() + static_cast<ptrdiff_t>(row) * attention_stride_ + column, attention_stride_},
                     memory_[thread].scratch);
@@ -171,6 +179,7 @@ void Model::layer(const Layer &layer, const Tokens &tokens, Rows all, Rows some,
   Epilogue projected{Epilogue::SHORT, projections_.data(), 3 * attention_stride_, layer.projections_multiplier.data()};
   const Weight &projections = layer.projections.weight;
   int first_panel = 0;
+  std::optional<Clock> clock(spent_[PROJECTIONS]);
   if (last) {
     first_tokens(tokens, all, some);
     // Queries of the first tokens, keys and values of all.
@@ -182,6 +191,7 @@ void Model::layer(const Layer &layer, const Tokens &tokens, Rows all, Rows some,
     first_panel = panels;
   }
   multiply(projections, all.narrow, short_stride_, all.count, projected, first_panel);
+  clock.reset();
   attend(layer, tokens, last);
   sum(layer.attention_output, context_.data(), attention_stride_, layer.attention_skip, some.wide, some.count,
       layer.attention_norm, some.wide);
@@ -190,7 +200,10 @@ void Model::layer(const Layer &layer, const Tokens &tokens, Rows all, Rows some,
   activated.table = layer.gelu_table.data();
   activated.zero_point = layer.gelu_zero_point;
   activated.inverse = layer.gelu_inverse;
-  multiply(layer.intermediate.weight, some.narrow, short_stride_, some.count, activated);
+  {
+    const Clock of_gelu(spent_[LINEAR_GELU]);
+    multiply(layer.intermediate.weight, some.narrow, short_stride_, some.count, activated);
+  }
   sum(layer.output, middle_.data(), middle_stride_, layer.output_skip, some.wide, some.count, layer.output_norm,
       some.wide);
 }

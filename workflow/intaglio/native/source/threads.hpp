@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <thread>
@@ -34,29 +35,40 @@ class Threads {
 
   int count() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Call function(task, thread) for every task; returns when all are done.
+  // Call function(task, thread) for every task; returns when all are done. A thread that gets no processor holds up
+  // nothing but the task that it has begun.
   void run(int tasks, const std::function<void(int, int)> &function) {
     if (workers_.empty() || tasks == 1) {
       for (int task = 0; task < tasks; task++) function(task, 0);
       return;
     }
     function_ = &function;
-    tasks_ = tasks;
-    next_.store(0, std::memory_order_relaxed);
-    working_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-    region_.fetch_add(1);
+    done_.store(0, std::memory_order_relaxed);
+    const unsigned region = region_.load(std::memory_order_relaxed) + 1;
+    ticket_.store((static_cast<uint64_t>(tasks) << INDEX_BITS), std::memory_order_release);
+    region_.store(region);
     if (sleeping_.load()) region_.notify_all();
     take(0);
-    while (working_.load(std::memory_order_acquire)) pause();
+    for (int poll = 0; done_.load(std::memory_order_acquire) < tasks; poll++)
+      poll < POLLS ? pause() : std::this_thread::yield();
   }
 
  private:
   // Polls of a waiting thread, some tens of microseconds, before it sleeps: regions of a model follow one another
   // sooner than a thread wakes up.
   static constexpr int POLLS = 2000;
+  static constexpr int INDEX_BITS = 32;
 
+  // A ticket holds the number of tasks of its region and an index. It is a task only if the index is below that number,
+  // so a thread that comes late, in whatever region, does no harm.
   void take(int thread) {
-    for (int task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;) (*function_)(task, thread);
+    for (;;) {
+      const uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
+      const auto task = static_cast<uint32_t>(ticket), tasks = static_cast<uint32_t>(ticket >> INDEX_BITS);
+      if (task >= tasks) return;
+      (*function_)(static_cast<int>(task), thread);
+      done_.fetch_add(1, std::memory_order_release);
+    }
   }
 
   void work(int thread) {
@@ -70,14 +82,13 @@ class Threads {
       seen = region_.load(std::memory_order_acquire);
       if (stop_) return;
       take(thread);
-      working_.fetch_sub(1, std::memory_order_release);
     }
   }
 
   std::atomic<unsigned> region_{0};
-  std::atomic<int> next_{0}, working_{0}, sleeping_{0};
+  std::atomic<uint64_t> ticket_{0};
+  std::atomic<int> done_{0}, sleeping_{0};
   std::atomic<bool> stop_{false};
-  int tasks_ = 0;
   const std::function<void(int, int)> *function_ = nullptr;
   std::vector<std::thread> workers_;
 };
