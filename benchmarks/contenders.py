@@ -207,13 +207,13 @@ def session(path: Path, threads: int, fitted: bool) -> Any:
 def _native(models: Models) -> Call:
     """Return the call of the native library."""
     from intaglio.execution.native import write_constants
-    from intaglio.native.build import LIBRARY, build
-    from intaglio.native.runner import CONSTANTS, Model
+    from intaglio.native.build import built
+    from intaglio.native.runner import CONSTANTS, NativeModel
 
     folder = models.folder / "native"
     folder.mkdir(exist_ok=True)
     write_constants(models.encoder, folder / CONSTANTS)
-    model = Model(folder, models.threads, built=LIBRARY if LIBRARY.is_file() else build())
+    model = NativeModel(folder, models.threads, library_file=built())
 
     def call(batch: Batch) -> Tensor:
         return torch.from_numpy(model(**{name: tensor.numpy() for name, tensor in batch.items()}))

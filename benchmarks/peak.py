@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from weakref import finalize
 
 import torch
 from torch import Tensor
 
-from intaglio.execution.products import IntegerProduct
-from intaglio.native.build import LIBRARY, BuildError, build
-from intaglio.native.runner import library
+from intaglio.products.kernels import ON_CPU, FloatProduct, IntegerProduct, IntProduct
 
 Size = tuple[int, int, int]
 # Rows, inner size and outputs: of products that show which kernels are worth a large one, and of the large ones.
@@ -20,29 +17,9 @@ SIZES = {"cpu": ((1024, 1024, 4096), (4096, 1024, 1024)), "cuda": ((8192, 8192, 
 # A kernel slower than the fastest by this factor on a probe is not tried on a larger product: some are reference loops,
 # a thousand times slower.
 HOPELESS = 3.0
+ON_CUDA: list[type[IntegerProduct]] = [FloatProduct, IntProduct]
 # Calls of a product: as many as fit in so many seconds, the first apart.
 BUDGET = 0.2
-
-
-class NativeProduct(IntegerProduct):
-    """The native library's product, with int32 accumulators."""
-
-    name = "int8 native"
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        if weight.is_cuda:
-            raise NotImplementedError("the native library runs on the CPU")
-        self._library = library(LIBRARY if LIBRARY.is_file() else build())
-        self._outputs, inner = weight.shape
-        places = (weight.data_ptr(), bias.data_ptr())
-        self._product = self._library.product(b"", torch.get_num_threads(), *places, inner, self._outputs)
-        finalize(self, self._library.product_free, self._product)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """See `IntegerProduct`."""
-        result = torch.empty(len(x), self._outputs, dtype=torch.int32)
-        self._library.multiply(self._product, x.data_ptr(), len(x), result.data_ptr())
-        return result
 
 
 @dataclass(frozen=True)
@@ -57,7 +34,7 @@ class Peak:
 @torch.inference_mode()
 def product_peak(device: str) -> Peak:
     """Return the fastest of all exact products of int8 rows with an int8 weight; it takes about a second."""
-    kinds = [kind for kind in IntegerProduct.__subclasses__() if _exact(kind, device)]
+    kinds = [kind for kind in (ON_CPU if device == "cpu" else ON_CUDA) if _exact(kind, device)]
     for probe in PROBES:
         seconds = {kind: _seconds(kind, probe, device) for kind in kinds}
         kinds = [kind for kind in kinds if seconds[kind] <= HOPELESS * min(seconds.values())]
@@ -84,7 +61,7 @@ def _exact(kind: type[IntegerProduct], device: str) -> bool:
     x[:2], weight[:2] = 127, 127
     try:
         found = kind(weight, bias)(x)
-    except (RuntimeError, AttributeError, NotImplementedError, BuildError):
+    except (RuntimeError, AttributeError, NotImplementedError):
         return False
     return torch.equal(found.double(), x.double() @ weight.double().T)
 

@@ -21,6 +21,7 @@ ROOMS = [
     {"store", "machine", "logged"},
     {"schemas"},
     {"native"},
+    {"products"},
     {"arithmetic"},
     {"encoder"},
     {"execution"},

@@ -140,7 +140,7 @@ def test_products_are_exact(
     x = (random.choice([-1, 1], (rows, inner)) * random.integers(low, 129, (rows, inner))).clip(-128, 127)
     weight = random.choice([-1, 1], (outer, inner)) * random.integers(low, 128, (outer, inner))
     bias = random.integers(-(2**21), 2**21, outer)
-    product = runner.NativeProduct(
+    product = runner.PackedProduct(
         weight.astype(np.int8), bias.astype(np.int32), 2, instructions, library_with(libraries, instructions)
     )
     np.testing.assert_array_equal(product(x.astype(np.int8)), x.astype(np.int64) @ weight.T.astype(np.int64) + bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from encoders import calibrated
-from intaglio.arithmetic import kernels
-from intaglio.execution import products
+from encoders import batch, calibrated
+from intaglio.arithmetic import linear
+from intaglio.errors import UserError
 from intaglio.execution.on_torch import integer_model
-from intaglio.execution.products import (
-    FloatProduct,
-    IntegerProduct,
-    IntProduct,
-    OneDnnProduct,
-    fastest_on_cpu,
-    product,
-)
+from intaglio.native.build import built
+from intaglio.products import choice, kernels
+from intaglio.products.choice import fastest, product
+from intaglio.products.kernels import FloatProduct, IntegerProduct, IntProduct, NativeProduct, OneDnnProduct
 
 # What weights of an output channel sum to at most, and a bias with the half of a shift (docs/arithmetic.md).
 WEIGHT_SUM, BIAS = 98_400, 2**21 + 2**19
@@ -40,6 +37,14 @@ def has_onednn() -> bool:
     return bool((found == 127 * 127 * 64).all())
 
 
+def has_library() -> bool:
+    """Whether the native library is here, or can be compiled."""
+    try:
+        return built().is_file()
+    except UserError:
+        return False
+
+
 KINDS = [
     pytest.param(FloatProduct, "cpu", id="float"),
     pytest.param(
@@ -49,6 +54,9 @@ KINDS = [
         marks=pytest.mark.skipif(not has_onednn(), reason="no exact int8 product of oneDNN on this CPU"),
     ),
     pytest.param(IntProduct, "cpu", id="int"),
+    pytest.param(
+        NativeProduct, "cpu", id="native", marks=pytest.mark.skipif(not has_library(), reason="no C++ compiler")
+    ),
     *(
         pytest.param(
             kind,
@@ -107,15 +115,18 @@ def test_any_numbers(kind: Any, device: str, rows: int, inner: int, outer: int, 
 
 
 @pytest.fixture
-def fresh() -> Iterator[None]:
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No choice made before, and none left behind."""
-    fastest_on_cpu.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    choice._remembered.cache_clear()
     yield
-    fastest_on_cpu.cache_clear()
+    choice._remembered.cache_clear()
 
 
 class Absent(IntegerProduct):
     """A kernel that this torch was built without."""
+
+    name = "absent"
 
     def __init__(self, *_: Tensor) -> None:
         raise RuntimeError("qlinear_prepack: not compiled")
@@ -123,6 +134,8 @@ class Absent(IntegerProduct):
 
 class Saturating(IntegerProduct):
     """What int8 products are on a CPU without VNNI: unsigned times signed, pairs added up in 16 bits."""
+
+    name = "saturating"
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.weight, self.bias = weight.int(), bias
@@ -136,6 +149,7 @@ class Saturating(IntegerProduct):
 class ReferenceLoop(FloatProduct):
     """Exact, and as slow as oneDNN's matmul,ref_int8 on Zen 4: 0.7 s for 128 x 512 x 512."""
 
+    name = "loop"
     slept = 0.0
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -145,25 +159,24 @@ class ReferenceLoop(FloatProduct):
         return super().__call__(x)
 
 
-def chosen(monkeypatch: pytest.MonkeyPatch, onednn: Any, int_mm: Any) -> Any:
-    """The choice on a CPU that has these two kernels beside float32's."""
-    monkeypatch.setattr(products, "OneDnnProduct", onednn)
-    monkeypatch.setattr(products, "IntProduct", int_mm)
-    return fastest_on_cpu()
+def chosen(monkeypatch: pytest.MonkeyPatch, *rivals: Any) -> Any:
+    """The choice on a CPU that has these kernels beside float32's."""
+    monkeypatch.setattr(kernels, "ON_CPU", [FloatProduct, *rivals])
+    return fastest(60, 256, 512, fixed=True)
 
 
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("kind", [Saturating, Absent])
 def test_a_kernel_that_saturates_or_is_absent_is_not_taken(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # however fast it is
-    monkeypatch.setattr(kernels, "seconds", lambda given, _: {kernel: -i for i, kernel in enumerate(given)})
-    assert chosen(monkeypatch, kind, kind) is FloatProduct
+    monkeypatch.setattr(choice, "seconds", lambda given, _: {kernel: -i for i, kernel in enumerate(given)})
+    assert chosen(monkeypatch, kind) is FloatProduct
 
 
 @pytest.mark.usefixtures("fresh")
 def test_a_reference_loop_costs_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     ReferenceLoop.slept = 0.0
-    assert chosen(monkeypatch, ReferenceLoop, ReferenceLoop) is FloatProduct
+    assert chosen(monkeypatch, ReferenceLoop) is FloatProduct
     assert 0 < ReferenceLoop.slept < 0.1
 
 
@@ -171,18 +184,53 @@ def test_a_reference_loop_costs_milliseconds(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("place", range(3))
 def test_the_fastest_of_exact_kernels_is_taken(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        kernels, "seconds", lambda given, _: {kernel: 1 + (i != place) for i, kernel in enumerate(given)}
+        choice, "seconds", lambda given, _: {kernel: 1 + (i != place) for i, kernel in enumerate(given)}
     )
-    first, second = type("First", (FloatProduct,), {}), type("Second", (FloatProduct,), {})
+    first, second = (type(name, (FloatProduct,), {"name": name}) for name in ("first", "second"))
     assert chosen(monkeypatch, first, second) is [FloatProduct, first, second][place]
 
 
 @pytest.mark.usefixtures("fresh")
-def test_sizes_that_int_mm_does_not_take_go_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "fastest_on_cpu", lambda: IntProduct)
-    for shape, kind in [((8, 16), IntProduct), ((8, 1), FloatProduct), ((4, 16), FloatProduct)]:
-        weight, bias = torch.ones(shape, dtype=torch.int8), torch.zeros(shape[0], dtype=torch.int32)
-        assert type(product(weight, bias)) is kind
+def test_a_choice_is_made_by_size_and_remembered_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ForFew(FloatProduct):
+        name = "for few"
+
+    measured = []
+
+    def seconds(given: Any, x: Tensor) -> Any:
+        measured.append(len(x))
+        return {kernel: float((kernel is ForFew) == (len(x) > 50)) for kernel in given}
+
+    monkeypatch.setattr(kernels, "ON_CPU", [FloatProduct, ForFew])
+    monkeypatch.setattr(choice, "seconds", seconds)
+    sizes = [(rows, 64, 64) for rows in (1, 3, 50, 500, 5000)]
+    kinds = [fastest(*size, fixed=True) for size in sizes]
+    assert kinds == [ForFew, ForFew, FloatProduct, FloatProduct, FloatProduct]
+    measured.clear()
+    choice._remembered.cache_clear()
+    assert [fastest(*size, fixed=True) for size in sizes] == kinds
+    # 50 rows count as 64, and beyond 1,024 nothing changes
+    assert fastest(64, 64, 64, fixed=True) is FloatProduct
+    assert not measured
+    # weights that change are packed for each product
+    fastest(64, 64, 64, fixed=False)
+    assert measured
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_damaged_or_unwritable_memory_is_no_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = choice._file(torch.get_num_threads())
+    file.parent.mkdir()
+    file.write_text("{")
+    assert fastest(4, 64, 64, fixed=True) in kernels.ON_CPU
+    choice._remembered.cache_clear()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert fastest(4, 64, 64, fixed=True) in kernels.ON_CPU
+
+
+def test_sizes_that_int_mm_does_not_take() -> None:
+    assert [IntProduct.takes(*size) for size in [(16, 8), (1, 8), (16, 4)]] == [True, False, False]
 
 
 @pytest.mark.usefixtures("fresh")
@@ -190,14 +238,31 @@ def test_what_is_taken_here_is_exact() -> None:
     exact(product, *saturating(40, 768, 24), "cpu")
 
 
+AVAILABLE = [FloatProduct, IntProduct, *([OneDnnProduct] if has_onednn() else []), *([NativeProduct] * has_library())]
+
+
 def test_whichever_kernel_is_taken_a_model_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, _ = calibrated()
     ids = torch.randint(1, 30, (3, 16), generator=torch.Generator().manual_seed(0))
     logits = []
-    for kind in [FloatProduct, IntProduct, *([OneDnnProduct] if has_onednn() else [])]:
-        monkeypatch.setattr(products, "fastest_on_cpu", lambda kind=kind: kind)
+    for kind in AVAILABLE:
+        monkeypatch.setattr(choice, "fastest", lambda *_, kind=kind, **__: kind)
         model = integer_model(encoder)
-        assert model.kernels() == [kind.name]
         with torch.inference_mode():
             logits.append(model(ids).logits)
+        assert model.kernels() == [kind.name]
     assert all(torch.equal(found, logits[0]) for found in logits)
+
+
+def test_whichever_kernel_is_taken_training_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for kind in AVAILABLE:
+        monkeypatch.setattr(linear, "fastest", lambda *_, kind=kind, **__: kind)
+        encoder, model = calibrated()
+        inputs = batch(model, 4, 16)
+        torch.manual_seed(0)
+        loss = encoder.train()(**inputs, labels=torch.arange(4) % 2).loss
+        loss.backward()
+        found.append([loss.detach(), *(x.grad for x in encoder.parameters() if x.grad is not None)])
+    for other in found[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(found[0], other, strict=True))

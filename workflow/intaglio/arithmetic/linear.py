@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, half, largest, magnitude
-from intaglio.arithmetic.kernels import by_int8
 from intaglio.arithmetic.pieces import fill
+from intaglio.products.choice import fastest
+from intaglio.products.kernels import FloatProduct
 
 BOUND = largest(8)
 BIAS_BOUND = 2**21
@@ -129,11 +130,17 @@ def _product(rows: Tensor, quantized: QuantizedWeight) -> Tensor:
     """Return accumulators, float32 [rows, out], of float32-carried 8-bit integers [rows, in]."""
     if quantized.values.dtype != torch.int8:
         return torch.addmm(quantized.bias, rows, quantized.values.T)
-    integers = torch._int_mm(rows.to(torch.int8), quantized.values.T)
-    # in place: every number is read before it is overwritten
-    result = integers.view(torch.float32)
-    fill(lambda result, integers: result.copy_(integers).add_(quantized.bias), result, integers)
-    return result
+    outputs, inner = quantized.values.shape
+    kernel = fastest(len(rows), inner, outputs, fixed=False)
+    return kernel(quantized.values, quantized.bias.to(torch.int32))(rows.to(torch.int8)).float()
+
+
+def _weight_type(rows: Tensor, outputs: int) -> torch.dtype:
+    """Return the type that the fastest product with rows [rows, in] takes its weight in."""
+    if rows.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.float32
+    kernel = fastest(len(rows), rows.shape[1], outputs, fixed=False)
+    return torch.float32 if kernel is FloatProduct else torch.int8
 
 
 class _Linear(torch.autograd.Function):
@@ -143,9 +150,8 @@ class _Linear(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, input_scale: Tensor, sum_scale: Tensor | None
     ) -> tuple[Any, ...]:
-        dtype = torch.int8 if by_int8(x) else torch.float32
-        quantized = quantize_weight(weight, bias, input_scale, sum_scale, dtype)
         rows = x.flatten(0, -2)
+        quantized = quantize_weight(weight, bias, input_scale, sum_scale, _weight_type(rows, len(weight)))
         ctx.save_for_backward(rows, quantized.values, quantized.scale, input_scale)
         # detached: a view of a tensor without gradient could not be overwritten
         output = _product(rows, quantized).view(*x.shape[:-1], -1).detach()

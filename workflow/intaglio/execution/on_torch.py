@@ -29,8 +29,9 @@ from intaglio.execution.constants import (
     constants_of,
 )
 from intaglio.execution.powers import bits_of, floor_shift, integer_exp2
-from intaglio.execution.products import IntegerProduct, product
 from intaglio.execution.program import run_embeddings, run_layer
+from intaglio.products.choice import ChosenProduct, product
+from intaglio.products.kernels import IntegerProduct
 
 # Tokens per pass: intermediate results then stay in the caches, and below the size from which the C library returns
 # memory to the system after every use.
@@ -242,14 +243,15 @@ class IntegerModel(nn.Module):
         self.run_embeddings, self.run_layer = run_embeddings, run_layer
 
     def kernels(self) -> list[str]:
-        """Return the names of the kernels that multiply int8 weights in its layers, sorted."""
+        """Return the names of the kernels that have multiplied int8 weights in its layers, sorted."""
         products = (
             part.product
             for layer in self.layers
             for part in vars(layer).values()
             if isinstance(part, _LinearWithKernel) and part.product is not None
         )
-        return sorted({found.name for found in products})
+        names = (found.kernels() if isinstance(found, ChosenProduct) else [found.name] for found in products)
+        return sorted({name for of_layer in names for name in of_layer})
 
     def compile(self, *_: Any, **__: Any) -> None:
         """Compile the model in place: one program for all layers of the same sizes, per shape of the inputs."""

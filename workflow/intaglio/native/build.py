@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from intaglio.errors import UserError
@@ -36,10 +37,7 @@ def built() -> Path:
     Raises:
         UserError: it is missing, and there is no C++ compiler, or the package's folder cannot be written to.
     """
-    digest = hashlib.sha256(platform.machine().encode())
-    for file in (Path(__file__), *sorted(SOURCE.iterdir())):
-        digest.update(file.read_bytes())
-    library = COMPILED / f"libintaglio-{digest.hexdigest()[:12]}.so"
+    library = COMPILED / f"libintaglio-{identity()}.so"
     if not library.is_file():
         COMPILED.mkdir(exist_ok=True)
         build(library)
@@ -47,6 +45,15 @@ def built() -> Path:
             if other != library:
                 other.unlink(missing_ok=True)
     return library
+
+
+@cache
+def identity() -> str:
+    """Return what names the library of these sources on this kind of machine."""
+    digest = hashlib.sha256(platform.machine().encode())
+    for file in (Path(__file__), *sorted(SOURCE.iterdir())):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def build(output: Path, emulated: bool = False) -> None:

@@ -41,7 +41,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "run": (ctypes.c_int, [*[ctypes.c_void_p] * 4, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]),
     "product": (
         ctypes.c_void_p,
-        [ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int],
+        [ctypes.c_char_p, ctypes.c_int, *[ctypes.c_void_p] * 3, ctypes.c_int, ctypes.c_int],
     ),
     "product_free": (None, [ctypes.c_void_p]),
     "multiply": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]),
@@ -176,13 +176,13 @@ class NativeModel:
         return found
 
 
-class NativeProduct:
+class PackedProduct:
     """A product with an int8 weight.
 
     Args:
         weight: int8 [out, in], magnitude at most 127.
         bias: int32 [out].
-        threads: number of threads.
+        threads: number of threads; those of OpenMP if the process uses GCC's, as torch does.
         instructions: as in `NativeModel`.
         library_file: the library.
 
@@ -197,15 +197,15 @@ class NativeProduct:
         weight, bias = np.ascontiguousarray(weight, np.int8), np.ascontiguousarray(bias, np.int32)
         self.outputs, self.inputs = weight.shape
         places = weight.ctypes.data, bias.ctypes.data, self.inputs, self.outputs
-        self._product = self._library.product(instructions.encode(), threads, *places)
+        self._product = self._library.product(instructions.encode(), threads, _openmp(), *places)
         if not self._product:
             raise ValueError(self._library.said())
         weakref.finalize(self, self._library.product_free, self._product)
 
-    def __call__(self, x: NDArray[np.int8]) -> NDArray[np.int32]:
-        """Return `x @ weight.T + bias`, int32 [rows, out], of int8 [rows, in]."""
+    def __call__(self, x: NDArray[np.int8]) -> NDArray[np.float32]:
+        """Return `x @ weight.T + bias`, integers carried by float32 [rows, out], of int8 [rows, in]."""
         x = np.ascontiguousarray(x, np.int8)
-        result = np.empty((len(x), self.outputs), np.int32)
+        result = np.empty((len(x), self.outputs), np.float32)
         self.into(x.ctypes.data, len(x), result.ctypes.data)
         return result
 
@@ -213,6 +213,14 @@ class NativeProduct:
         """Do the same for contiguous memory, given by addresses."""
         if self._library.multiply(self._product, x, rows, result):
             raise ValueError(self._library.said())
+
+
+@cache
+def _openmp() -> int | None:
+    """Return the address of GOMP_parallel in the OpenMP library that this process has loaded; None if there is none."""
+    maps = Path("/proc/self/maps")
+    loaded = [line.split()[-1] for line in maps.read_text().splitlines() if "libgomp" in line] if maps.exists() else []
+    return ctypes.cast(ctypes.CDLL(loaded[0]).GOMP_parallel, ctypes.c_void_p).value if loaded else None
 
 
 def native_softmax(

@@ -9,7 +9,8 @@ constexpr int LANES = 16, TILE_ROWS = 32, TILE_PANELS = 2, QUADS = 16;
 constexpr void (*order_quads)(const Weight &, int8_t *, uint16_t *, int32_t *) = nullptr;
 constexpr bool SATURATES = false;
 
-void begin() {
+// Configure the thread's tiles.
+inline void prepare() {
   struct alignas(64) {
     uint8_t palette = 1, start = 0, reserved[14] = {};
     uint16_t bytes[16] = {};
@@ -50,7 +51,7 @@ void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_
 }
 
 #include "product.inl"
-const Kernels kernels{"amx", order_quads, QUADS, TILE_PANELS, begin, product, attend, norm, softmax, dense};
+const Kernels kernels{"amx", order_quads, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
 }  // namespace
 const Kernels *const AMX = &kernels;
 }  // namespace intaglio

@@ -1,6 +1,8 @@
 // The library's functions, called by intaglio.native.library. Those that can fail return null or -1 and leave a message.
 #include <cstring>
 #include <exception>
+#include <map>
+#include <mutex>
 #include <string>
 
 #include "model.hpp"
@@ -34,9 +36,18 @@ const Kernels &chosen(const char *instructions) {
 struct Product {
   const Kernels &kernels;
   PackedWeight weight;
-  Threads threads;
-  Buffer<uint8_t> x;
+  Threads &threads;
 };
+
+// The pool that all products with this number of threads share.
+Threads &shared_threads(int count, Parallel parallel) {
+  static std::mutex changing;
+  static std::map<std::pair<int, Parallel>, Threads *> pools;   // never freed: a process may end in any of its threads
+  const std::lock_guard<std::mutex> guard(changing);
+  Threads *&pool = pools[{count, parallel}];
+  if (!pool) pool = new Threads(count, parallel);
+  return *pool;
+}
 
 }  // namespace
 
@@ -83,31 +94,34 @@ EXPORTED int intaglio_run(Model *model, const int64_t *ids, const int64_t *mask,
   return guarded([&] { return model->run(ids, mask, types, batch, length, logits, hidden), 0; }, -1);
 }
 
-EXPORTED Product *intaglio_product(const char *instructions, int threads, const int8_t *weight, const int32_t *bias, int in,
-                                   int out) {
+// `parallel` is GOMP_parallel of the process, or null for threads of our own.
+EXPORTED Product *intaglio_product(const char *instructions, int threads, Parallel parallel, const int8_t *weight,
+                                   const int32_t *bias, int in, int out) {
   return guarded(
       [&] {
         const Kernels &kernels = chosen(instructions);
-        return new Product{kernels, PackedWeight(kernels, weight, bias, in, out), Threads(threads, kernels.begin), {}};
+        return new Product{kernels, PackedWeight(kernels, weight, bias, in, out), shared_threads(threads, parallel)};
       },
       nullptr);
 }
 
 EXPORTED void intaglio_product_free(Product *product) { delete product; }
 
-// y = x . weight + bias, int32 [rows][out], of int8 [rows][in].
-EXPORTED int intaglio_multiply(Product *product, const int8_t *x, int rows, int32_t *y) {
+// y = x . weight + bias, [rows][out] as float32, which holds the sums, of int8 [rows][in].
+EXPORTED int intaglio_multiply(Product *product, const int8_t *x, int rows, float *y) {
   return guarded(
       [&] {
         const Weight &weight = product->weight;
-        if (product->kernels.begin) product->kernels.begin();
-        const int stride = padded(weight.in, 64);
-        uint8_t *shifted = product->x.reserve(static_cast<size_t>(rows + ROWS) * stride);
-        product->threads.run(rows, [&](int row, int) {
-          for (int i = 0; i < weight.in; i++)
-            shifted[static_cast<ptrdiff_t>(row) * stride + i] = static_cast<uint8_t>(x[static_cast<ptrdiff_t>(row) * weight.in + i] + ZERO);
+        const ptrdiff_t stride = padded(weight.in, 64);
+        thread_local Buffer<uint8_t> memory;
+        uint8_t *shifted = memory.reserve(static_cast<size_t>(rows + ROWS) * stride);
+        constexpr int BLOCK = 16;
+        product->threads.run(divided(rows, BLOCK), [&](int task, int) {
+          for (ptrdiff_t row = task * BLOCK; row < std::min(rows, (task + 1) * BLOCK); row++)
+            for (int i = 0; i < weight.in; i++)
+              shifted[row * stride + i] = static_cast<uint8_t>(x[row * weight.in + i]) ^ 0x80;
         });
-        Epilogue e{Epilogue::ACCUMULATORS, y, weight.out};
+        Epilogue e{Epilogue::REAL, y, weight.out};
         multiply(product->kernels, product->threads, weight, shifted, stride, rows, e);
         return 0;
       },

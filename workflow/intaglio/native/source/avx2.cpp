@@ -10,6 +10,8 @@ constexpr int LANES = 8, TILE_ROWS = 4, TILE_PANELS = 1, QUADS = 1;
 #include "order.inl"
 constexpr bool SATURATES = true;
 
+inline void prepare() {}
+
 template <int R>
 void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_t *out) {
   const int8_t *b = w.values + static_cast<ptrdiff_t>(panel) * w.quads * PANEL * QUAD;
@@ -49,7 +51,7 @@ void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_
 }
 
 #include "product.inl"
-const Kernels kernels{"avx2", order_quads, QUADS, TILE_PANELS, nullptr, product, attend, norm, softmax, dense};
+const Kernels kernels{"avx2", order_quads, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
 }  // namespace
 const Kernels *const AVX2 = &kernels;
 }  // namespace intaglio

@@ -17,6 +17,8 @@ inline Ints dot(Ints sum, Ints a, Ints b) {
 #endif
 }
 
+inline void prepare() {}
+
 template <int R>
 void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_t *out) {
   const ptrdiff_t next = static_cast<ptrdiff_t>(w.quads) * PANEL * QUAD;
@@ -36,7 +38,7 @@ void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_
 }
 
 #include "product.inl"
-const Kernels kernels{"avx512-vnni", order_quads, QUADS, TILE_PANELS, nullptr, product, attend, norm, softmax, dense};
+const Kernels kernels{"avx512-vnni", order_quads, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
 }  // namespace
 const Kernels *const AVX512_VNNI = &kernels;
 }  // namespace intaglio

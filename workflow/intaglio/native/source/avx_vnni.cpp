@@ -17,6 +17,8 @@ inline Ints dot(Ints sum, Ints a, Ints b) {
 #endif
 }
 
+inline void prepare() {}
+
 template <int R>
 void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_t *out) {
   const int8_t *b = w.values + static_cast<ptrdiff_t>(panel) * w.quads * PANEL * QUAD;
@@ -35,7 +37,7 @@ void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_
 }
 
 #include "product.inl"
-const Kernels kernels{"avx-vnni", order_quads, QUADS, TILE_PANELS, nullptr, product, attend, norm, softmax, dense};
+const Kernels kernels{"avx-vnni", order_quads, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
 }  // namespace
 const Kernels *const AVX_VNNI = &kernels;
 }  // namespace intaglio

@@ -9,6 +9,8 @@ constexpr int LANES = 4, TILE_ROWS = 4, TILE_PANELS = 1, QUADS = 1;
 constexpr void (*order_quads)(const Weight &, int8_t *, uint16_t *, int32_t *) = nullptr;
 constexpr bool SATURATES = false;
 
+inline void prepare() {}
+
 template <int R>
 void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_t *out) {
   const int8_t *b = w.values + static_cast<ptrdiff_t>(panel) * w.quads * PANEL * QUAD;
@@ -23,7 +25,7 @@ void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_
 }
 
 #include "product.inl"
-const Kernels kernels{"generic", order_quads, QUADS, TILE_PANELS, nullptr, product, attend, norm, softmax, dense};
+const Kernels kernels{"generic", order_quads, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
 }  // namespace
 const Kernels *const GENERIC = &kernels;
 }  // namespace intaglio

@@ -28,8 +28,8 @@ struct Weight {
 
 // What becomes of accumulators. Arrays have an entry per column, padded to whole panels.
 struct Epilogue {
-  enum Kind { ACCUMULATORS, SHORT, GELU, SUM, REAL_SUM, REAL_GELU } kind = ACCUMULATORS;
-  void *out = nullptr;        // int32 (ACCUMULATORS, SUM), bytes (SHORT, GELU, REAL_GELU) or float32 (REAL_SUM)
+  enum Kind { ACCUMULATORS, REAL, SHORT, GELU, SUM, REAL_SUM, REAL_GELU } kind = ACCUMULATORS;
+  void *out = nullptr;        // int32 (ACCUMULATORS, SUM), bytes (SHORT, GELU, REAL_GELU) or float32 (REAL, REAL_SUM)
   ptrdiff_t out_stride = 0;   // in elements
   const float *scale = nullptr;        // SHORT, GELU: multiplier; REAL_*: the real value of one in an accumulator
   const int32_t *multiplier = nullptr; // SUM
@@ -87,7 +87,6 @@ struct Kernels {
   void (*order)(const Weight &, int8_t *values, uint16_t *order, int32_t *safe);
   int quads;        // the number of quads of a weight is a multiple of this
   int panels;       // the same of its panels
-  void (*begin)();  // prepares the thread; null if there is nothing to prepare
   void (*product)(const Weight &, const uint8_t *x, ptrdiff_t stride, int first_row, int last_row, int first_panel,
                   int last_panel, const Epilogue &);
   void (*attend)(const Attention &, const Scratch &);

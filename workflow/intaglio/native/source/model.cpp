@@ -158,7 +158,7 @@ Head head_of(const Constants &all) {
 
 Model::Model(const Constants &all, const Kernels &kernels, int threads)
     : kernels_(kernels),
-      threads_(threads, kernels.begin),
+      threads_(threads),
       width_(static_cast<int>(all.number("width"))),
       head_width_(static_cast<int>(all.number("head_width"))),
       scale_(static_cast<float>(all.number("scale"))),

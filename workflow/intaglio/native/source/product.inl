@@ -1,5 +1,5 @@
 // Products of rows of bytes with a weight, and attention, from the tiles of an instruction set: its file defines
-// TILE_ROWS, TILE_PANELS and
+// TILE_ROWS, TILE_PANELS, QUADS, prepare(), which is called before the tiles of a product, and
 //   template <int R> void tile(const Weight &, int panel, const uint8_t *x, ptrdiff_t stride, int32_t *out)
 // which writes R x (TILE_PANELS * PANEL) sums, without bias.
 
@@ -15,6 +15,7 @@ static void product(const Weight &w, const uint8_t *x, ptrdiff_t stride, int fir
                     int last_panel, const Epilogue &e) {
   constexpr int COLUMNS = TILE_PANELS * PANEL;
   alignas(64) int32_t out[TILE_ROWS * COLUMNS];
+  prepare();
   for (int panel = first_panel; panel < last_panel; panel += TILE_PANELS)
     for (int row = first_row; row < last_row; row += TILE_ROWS) {
       const int rows = std::min(TILE_ROWS, last_row - row);

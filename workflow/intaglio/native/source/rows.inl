@@ -29,6 +29,9 @@ static void finish(const Epilogue &e, const int32_t *accumulators, const int32_t
       case Epilogue::ACCUMULATORS:
         store(to, acc);
         break;
+      case Epilogue::REAL:
+        store(to, floats(acc));
+        break;
       case Epilogue::SHORT:
         store(to, bytes(rounded(clip(floats(acc) * load<Floats>(e.scale + column), -128, 127)) + ZERO));
         break;

@@ -4,7 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -16,14 +16,15 @@ inline void pause() {
 #endif
 }
 
+// GOMP_parallel of the OpenMP library of GCC: calls a function in all threads of its own pool.
+using Parallel = void (*)(void (*function)(void *), void *data, unsigned threads, unsigned flags);
+
 class Threads {
  public:
-  explicit Threads(int count, std::function<void()> begin) {
-    for (int i = 1; i < count; i++)
-      workers_.emplace_back([this, i, begin] {
-        if (begin) begin();
-        work(i);
-      });
+  // With `parallel`, tasks run in its threads. Beside a program that uses OpenMP, threads of our own would compete with
+  // its threads, which spin for milliseconds after each of their regions.
+  explicit Threads(int count, Parallel parallel = nullptr) : count_(count), parallel_(parallel) {
+    for (int i = 1; i < count && !parallel; i++) workers_.emplace_back([this, i] { work(i); });
   }
 
   ~Threads() {
@@ -33,19 +34,25 @@ class Threads {
     for (auto &worker : workers_) worker.join();
   }
 
-  int count() const { return static_cast<int>(workers_.size()) + 1; }
+  int count() const { return count_; }
 
   // Call function(task, thread) for every task; returns when all are done. A thread that gets no processor holds up
   // nothing but the task that it has begun.
   void run(int tasks, const std::function<void(int, int)> &function) {
-    if (workers_.empty() || tasks == 1) {
+    if (count_ == 1 || tasks == 1) {
       for (int task = 0; task < tasks; task++) function(task, 0);
       return;
     }
+    const std::lock_guard<std::mutex> one_at_a_time(running_);
     function_ = &function;
     done_.store(0, std::memory_order_relaxed);
     const unsigned region = region_.load(std::memory_order_relaxed) + 1;
     ticket_.store((static_cast<uint64_t>(tasks) << INDEX_BITS), std::memory_order_release);
+    if (parallel_) {
+      // Functions that are called this way do not know their thread: tasks of a pool of OpenMP use no thread's memory.
+      parallel_([](void *threads) { static_cast<Threads *>(threads)->take(0); }, this, count_, 0);
+      return;
+    }
     region_.store(region);
     if (sleeping_.load()) region_.notify_all();
     take(0);
@@ -85,11 +92,14 @@ class Threads {
     }
   }
 
+  const int count_;
+  const Parallel parallel_;
   std::atomic<unsigned> region_{0};
   std::atomic<uint64_t> ticket_{0};
   std::atomic<int> done_{0}, sleeping_{0};
   std::atomic<bool> stop_{false};
   const std::function<void(int, int)> *function_ = nullptr;
+  std::mutex running_;
   std::vector<std::thread> workers_;
 };
 

@@ -46,7 +46,8 @@ PackedWeight::PackedWeight(const Kernels &kernels, const int8_t *values, const i
     int8_t *place = to + (static_cast<ptrdiff_t>(column / PANEL) * w.quads * PANEL + column % PANEL) * QUAD;
     int32_t total = 0;
     for (int i = 0; i < in; i++) total += from[i];
-    for (int i = 0; i < in; i++) place[i / QUAD * PANEL * QUAD + i % QUAD] = from[i];
+    for (int quad = 0; quad < in / QUAD; quad++) std::memcpy(place + quad * PANEL * QUAD, from + quad * QUAD, QUAD);
+    for (int i = in / QUAD * QUAD; i < in; i++) place[i / QUAD * PANEL * QUAD + i % QUAD] = from[i];
     biases[column] = (bias ? bias[column] : 0) - ZERO * total;
   }
   w.values = to;
