@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,9 @@ def parent_of(folder: Path, arch: str, change: Any = None) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def parent(folder: Path) -> Iterator[Path]:
-    """A parent whose float graph is made once for all tests, for that takes most of their time."""
-    checkpoint = parent_of(folder / "parent", "bert")
+@contextmanager
+def exported_once(checkpoint: Path) -> Iterator[None]:
+    """Make the float graph of a checkpoint once for all runs of the stage, for that takes most of their time."""
     make = int8_stage.float_graph
     once = make(checkpoint, *graph_arguments(checkpoint)).SerializeToString()
     with pytest.MonkeyPatch.context() as patch:
@@ -86,6 +86,13 @@ def parent(folder: Path) -> Iterator[Path]:
             "float_graph",
             lambda path, *others: onnx.load_from_string(once) if path == checkpoint else make(path, *others),
         )
+        yield
+
+
+@pytest.fixture(scope="module")
+def parent(folder: Path) -> Iterator[Path]:
+    checkpoint = parent_of(folder / "parent", "bert")
+    with exported_once(checkpoint):
         yield checkpoint
 
 
@@ -424,10 +431,11 @@ class TestWhatFollows:
 
     def test_profile(self, made: tuple[str, Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         method, output, exported = made
-        options = Profile(batch_sizes=[1], lengths=[8], headline=(1, 8), warmup=1, calls=2, threads=1, devices=("cpu",))
+        shape: dict[str, Any] = {"batch_sizes": [1], "lengths": [8], "headline": (1, 8), "warmup": 1, "calls": 2}
+        options = Profile(**shape, threads=1, devices=("cpu",), backends=("torch", "onnxruntime"))
         with caplog.at_level(logging.INFO, "intaglio"):
             profile(output, exported, options, tmp_path / "profile")
-        assert caplog.text.count("only onnxruntime runs a model of 8 bits; torch left out") == 1
+        assert caplog.text.count("only onnxruntime runs this model of 8 bits; torch left out") == 1
         latency = read_table(tmp_path / "profile" / "latency.parquet", LATENCY).to_pylist()
         assert [(row["backend"], row["device"], row["max_difference"]) for row in latency] == [
             ("onnxruntime", "cpu", 0)

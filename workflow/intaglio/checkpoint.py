@@ -19,12 +19,16 @@ from intaglio.arithmetic import softmax
 from intaglio.arithmetic.operations import OPERATIONS, Operation
 from intaglio.encoder.files import SECTION, read_config, read_encoder, transformers_config
 from intaglio.errors import UserError
+from intaglio.onnx.graph import model_files
 from intaglio.onnx.runtime import OnnxModel
 from intaglio.onnx.session import MODEL, open_session
+from intaglio.openvino.runtime import OpenVinoModel
+from intaglio.openvino.session import IR, IR_WEIGHTS, compiled_model
 
 TRAINING_RECORD = "training.json"
 HISTORY = "history.parquet"
 Kind = Literal["transformers", "encoder", "graph"]
+Engine = Literal["onnxruntime", "openvino"]
 # Model types whose positions start after the padding index, as in fairseq, so that the ones before are unused.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "ibert", "mpnet"}
 
@@ -40,8 +44,8 @@ class Checkpoint:
         path: its folder.
         about: the facts in its manifest.
         described: the content of its config.json.
-        kind: `transformers` (a transformers model), `encoder` (Intaglio's, cut or quantized) or `graph` (8 bits, only
-            for ONNX Runtime).
+        kind: `transformers` (a transformers model), `encoder` (Intaglio's, cut or quantized) or `graph` (8 bits).
+        engine: for a `graph`, what alone runs it; else None.
         integers: operations that run on integers; empty for kinds other than `encoder`.
     """
 
@@ -56,6 +60,7 @@ class Checkpoint:
         self.described = read_config(path)
         section: Mapping[str, Any] = self.described.get(SECTION, {})
         self.kind: Kind = "graph" if "int8" in section else "encoder" if section else "transformers"
+        self.engine: Engine | None = section["int8"].get("engine", "onnxruntime") if "int8" in section else None
         self.integers: frozenset[Operation] = frozenset(section.get("integer", ()))
 
     def __str__(self) -> str:
@@ -134,8 +139,8 @@ class Checkpoint:
         Raises:
             UserError: the weights file lacks weights of the model.
         """
-        if self.kind == "graph":
-            return OnnxModel(open_session(self.path / MODEL, torch.get_num_threads()))
+        if self.engine is not None:
+            return open_graph(self.path, self.engine)
         model = read_encoder(self.path, config=config) if self.kind == "encoder" else self._transformers(config)
         return model.to(device).eval()
 
@@ -155,6 +160,23 @@ class Checkpoint:
                 "delete the folder and run its stage again"
             )
         return model
+
+
+def open_graph(folder: Path, engine: Engine) -> Any:
+    """Open the 8-bit graph in a folder on the CPU, with torch's number of threads; see `Checkpoint.load`."""
+    threads = torch.get_num_threads()
+    if engine == "openvino":
+        return OpenVinoModel(folder / IR, compiled_model(folder / IR, threads))
+    return OnnxModel(open_session(folder / MODEL, threads))
+
+
+def graph_files(folder: Path, engine: Engine) -> list[Path]:
+    """Return the files of the 8-bit graph in a folder, the one to open first."""
+    if engine == "openvino":
+        return [folder / IR, folder / IR_WEIGHTS]
+    import onnx
+
+    return model_files(folder / MODEL, onnx.load(folder / MODEL, load_external_data=False).graph)
 
 
 def longest_input(described: Mapping[str, Any]) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from intaglio.arithmetic.operations import OPERATIONS
-from intaglio.checkpoint import Checkpoint, save_tokenizer
+from intaglio.checkpoint import Checkpoint, Engine, graph_files, save_tokenizer
 from intaglio.encoder.files import CONFIG, SECTION
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
@@ -19,8 +19,9 @@ from intaglio.export.parity import Batch, check_batches, graph_output, head_inpu
 from intaglio.export.sizes import size_rows
 from intaglio.native.runner import FORM
 from intaglio.onnx.float_graph import LOGITS, float_graph, graph_inputs
-from intaglio.onnx.graph import model_files, save
+from intaglio.onnx.graph import save
 from intaglio.onnx.session import MODEL, RECORD
+from intaglio.openvino.session import input_names
 from intaglio.schemas import SIZES, write_table
 from intaglio.store import new_artifact
 
@@ -39,7 +40,8 @@ INTEGER_TOLERANCE, ISLANDS_TOLERANCE, FLOAT_TOLERANCE = 1e-5, 0.25, 1e-3
 def export(checkpoint: Path, output: Path) -> None:
     """Write a checkpoint as an [export]: model.onnx, tokenizer, config.json with the names of labels, and two records.
 
-    Integer models have a native form beside the graph (`intaglio.export.native_form`).
+    Integer models have a native form beside the graph (`intaglio.export.native_form`). In place of model.onnx, an 8-bit
+    model for OpenVINO has model.xml and model.bin.
 
     export.json names operations and inputs of the graph; sizes.parquet has the sizes of file, tensors and checkpoint.
 
@@ -48,9 +50,9 @@ def export(checkpoint: Path, output: Path) -> None:
     """
     opened = Checkpoint(checkpoint)
     about: dict[str, Any] = {"checkpoint": opened.about}
-    model = None if opened.kind == "graph" else opened.load()
+    model = None if opened.engine else opened.load()
     with new_artifact(output, "export", about) as draft:
-        record = _hand_on(opened, draft) if model is None else _write(opened, model, draft)
+        record = _hand_on(opened, opened.engine, draft) if opened.engine else _write(opened, model, draft)
         write_table(draft / "sizes.parquet", size_rows(checkpoint, draft, model), SIZES)
         about |= {name: record[name] for name in ("difference", "tolerance")}
         save_tokenizer(opened.tokenizer, draft)
@@ -81,21 +83,24 @@ def _graph(checkpoint: Path, model: Any, inputs: list[str], integer: Sequence[st
     return integer_onnx(model, "token_type_ids" in inputs)
 
 
-def _hand_on(checkpoint: Checkpoint, draft: Path) -> dict[str, Any]:
+def _hand_on(checkpoint: Checkpoint, engine: Engine, draft: Path) -> dict[str, Any]:
     """Copy the graph of a checkpoint that is a graph already; return the content of export.json.
 
     Raises:
         UserError: the copy differs.
     """
-    import onnx
-
-    model = onnx.load(checkpoint.path / MODEL, load_external_data=False)
-    for file in model_files(checkpoint.path / MODEL, model.graph):
+    files = graph_files(checkpoint.path, engine)
+    for file in files:
         shutil.copyfile(file, draft / file.name)
         if not filecmp.cmp(file, draft / file.name, shallow=False):
             raise UserError(f"{checkpoint}: the copy of {file.name} is another file; check the disk and export again")
-    method = checkpoint.described[SECTION]["int8"]["method"]
-    record = _record(model, [])
+    options = checkpoint.described[SECTION]["int8"]
+    if engine == "openvino":
+        method, record = "static", {"format": "openvino", "integer": [], "inputs": input_names(files[0])}
+    else:
+        import onnx
+
+        method, record = options["method"], _record(onnx.load(files[0], load_external_data=False), [])
     # Between linear layers, everything is floating point.
     floating = [operation for operation in OPERATIONS if operation != "linear" or method == "weights"]
     return record | {"int8": method, "floating": floating, "difference": 0.0, "tolerance": 0.0}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,8 @@ from intaglio.errors import UserError
 from intaglio.onnx.graph import model_files, tensors
 from intaglio.onnx.session import MODEL
 from intaglio.onnx.signed import PRODUCTS
+from intaglio.openvino.int8 import constants_in
+from intaglio.openvino.session import IR, IR_WEIGHTS
 
 _Row = dict[str, Any]
 # Data type, elements, bytes.
@@ -33,21 +35,21 @@ def size_rows(checkpoint: Path, export: Path, model: Any) -> list[_Row]:
 
     Args:
         checkpoint: folder with *.safetensors, or with an 8-bit graph.
-        export: folder with model.onnx.
+        export: folder with model.onnx, or with model.xml for OpenVINO.
         model: the model loaded from the checkpoint, with parameters; None if it is a graph.
 
     Raises:
         UserError: there is no weights file, or no graph.
     """
-    graph, deployed = _read_graph(export)
+    deployed = _read(export)
     rows = [
-        _files("file", deployed),
-        *_by_dtype("tensors", _of_graph(graph)),
-        *_compressed(graph, export, deployed),
+        _files("file", deployed.files),
+        *_by_dtype("tensors", deployed.counted),
+        *_compressed(deployed),
     ]
     if model is None:
-        graph, files = _read_graph(checkpoint)
-        return [*rows, _files("checkpoint", files), *_by_dtype("checkpoint_tensors", _of_graph(graph))]
+        trained = _read(checkpoint)
+        return [*rows, _files("checkpoint", trained.files), *_by_dtype("checkpoint_tensors", trained.counted)]
     files = sorted(checkpoint.glob("*.safetensors"))
     if not files:
         raise UserError(f"{checkpoint}: no *.safetensors; the model has no weights")
@@ -69,38 +71,50 @@ def _files(component: str, files: list[Path]) -> _Row:
     }
 
 
-def _read_graph(folder: Path) -> tuple[Any, list[Path]]:
-    """Return a graph without its external weights, and all its files."""
+class _Graph(NamedTuple):
+    """A graph: its files, its tensors as counted, and each of them with the integer that stands for zero."""
+
+    files: list[Path]
+    counted: Iterable[Counted]
+    values: Iterable[tuple[NDArray[Any], Any]]
+
+
+def _read(folder: Path) -> _Graph:
+    if (folder / IR).is_file():
+        constants = constants_in(folder / IR)
+        counted = [(values.dtype.name, values.size, values.nbytes) for values in constants]
+        # NNCF's weights are symmetric.
+        return _Graph([folder / IR, folder / IR_WEIGHTS], counted, ((values, 0) for values in constants))
     import onnx
+    from onnx import numpy_helper
 
     path = folder / MODEL
     if not path.is_file():
         raise UserError(f"{folder}: no {MODEL}; run the job that makes it again")
+    # Without its external weights.
     graph = onnx.load(path, load_external_data=False).graph
-    return graph, model_files(path, graph)
+    zeros = zero_points(graph)
+    values = ((numpy_helper.to_array(tensor, str(folder)), zeros.get(tensor.name, 0)) for tensor in tensors(graph))
+    return _Graph(model_files(path, graph), _of_graph(graph), values)
 
 
-def _compressed(graph: Any, folder: Path, files: Sequence[Path]) -> list[_Row]:
+def _compressed(graph: _Graph) -> list[_Row]:
     """Return the non-zero elements of the graph's tensors, their size in a sparse encoding, and the size under zstd.
 
     The sparse encoding of a tensor has one bit per element, for zero or not, and the non-zero elements; the tensor is
     left dense if that is smaller. A quantized weight is zero at its zero point.
     """
-    from onnx import numpy_helper
-
-    zeros = zero_points(graph)
     count = nonzero = sparse = 0
-    for tensor in tensors(graph):
-        values = numpy_helper.to_array(tensor, str(folder))
-        found = int(np.count_nonzero(values != zeros.get(tensor.name, 0)))
+    for values, zero in graph.values:
+        found = int(np.count_nonzero(values != zero))
         count += found
         nonzero += found * values.itemsize
         sparse += min(values.nbytes, -(-values.size // 8) + found * values.itemsize)
-    packed = sum(len(pa.Codec("zstd", ZSTD_LEVEL).compress(file.read_bytes(), asbytes=True)) for file in files)
+    packed = sum(len(pa.Codec("zstd", ZSTD_LEVEL).compress(file.read_bytes(), asbytes=True)) for file in graph.files)
     return [
         {"component": "nonzero", "dtype": None, "bytes": nonzero, "count": count},
         {"component": "sparse", "dtype": None, "bytes": sparse, "count": count},
-        {"component": "zstd", "dtype": None, "bytes": packed, "count": len(files)},
+        {"component": "zstd", "dtype": None, "bytes": packed, "count": len(graph.files)},
     ]
 
 

@@ -1,1 +1,1 @@
-"""Models in OpenVINO: opened on the CPU."""
+"""Models in OpenVINO: quantized to 8 bits, opened on the CPU."""

@@ -13,6 +13,8 @@ from typing import Any
 
 from intaglio.errors import UserError
 
+# A model in OpenVINO's own format, whose weights are in a second file.
+IR, IR_WEIGHTS = "model.xml", "model.bin"
 # Processors for which OpenVINO has kernels.
 _PROCESSORS = ("x86_64", "amd64", "arm64", "aarch64")
 
@@ -47,7 +49,7 @@ def compiled_model(file: Path, threads: int, precision: str = "f32", counters: b
     """Open a model on the CPU.
 
     Args:
-        file: an ONNX file; also with those operators of ONNX Runtime that OpenVINO knows.
+        file: a file in OpenVINO's format, or an ONNX file, in which OpenVINO also knows operators of ONNX Runtime.
         threads: number of threads.
         precision: `f32` or `bf16`, in which floating-point operations are computed.
         counters: measure the time of every operator, which slows all of them.
@@ -75,3 +77,8 @@ def compiled_model(file: Path, threads: int, precision: str = "f32", counters: b
         # Its messages have many lines; the last ones tell what is wrong, the first where in its source.
         reason = ([line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1]
         raise UnsupportedModelError(f"{file}: OpenVINO cannot run it ({reason})") from error
+
+
+def input_names(file: Path) -> list[str]:
+    """Return the names of a model's inputs."""
+    return [given.any_name for given in import_openvino().Core().read_model(file).inputs]

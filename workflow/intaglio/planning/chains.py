@@ -96,7 +96,7 @@ class Chains:
         teacher, student = recipes.teacher_of(options), recipes.student_of(options)
         if teacher is not None:
             if self.stages(teacher)[-1].stage == "int8":
-                raise UserError(f"variants.{variant}: {teacher!r} is a graph of ONNX Runtime and cannot teach")
+                raise UserError(f"variants.{variant}: {teacher!r} is a graph of 8 bits and cannot teach")
             others["teacher"] = self.of(teacher, seed)[-1]
         elif recipes.is_taught(options) and options.stage != "distil":
             others["teacher"] = chain[0]
@@ -112,7 +112,9 @@ class Chains:
         before = f"{self._data.name}.{needed['model'].name}." if parent is None else f"{_unseeded(parent.name)}-"
         name = f"{before}{options.stage}.s{seed}"
         gpu = isinstance(options, TrainingOptions)
-        return self._plan.add(options.stage, name, made_of, inputs=inputs, options=dump(options), seed=seed, gpu=gpu)
+        libraries = ("openvino", "nncf") if getattr(options, "engine", None) == "openvino" else ()
+        rest = {"inputs": inputs, "options": dump(options), "seed": seed, "gpu": gpu}
+        return self._plan.add(options.stage, name, made_of, libraries, **rest)
 
 
 def _content(options: AnyStage) -> dict[str, Any]:

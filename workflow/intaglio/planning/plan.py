@@ -82,7 +82,7 @@ def _export(plan: Plan, checkpoint: Job) -> Job:
 
 def _evaluation(plan: Plan, checkpoint: Job, data: Job) -> Job:
     on_cpu = checkpoint.options["stage"] == "int8"
-    executes = ("onnxruntime",) if on_cpu else ()
+    executes = (checkpoint.options["engine"],) if on_cpu else ()
     made_of = [checkpoint.key, data.key, plan.study.max_length]
     inputs = {"checkpoint": checkpoint.output, "data": data.output}
     return plan.add("evaluate", checkpoint.name, made_of, executes, inputs=inputs, options={}, gpu=not on_cpu)

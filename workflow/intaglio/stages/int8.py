@@ -1,4 +1,4 @@
-"""Post-training quantization to 8 bits: from a float checkpoint to a graph that ONNX Runtime executes.
+"""Post-training quantization to 8 bits: from a float checkpoint to a graph that ONNX Runtime or OpenVINO executes.
 
 The predictions of the graph are compared with those of the parent on validation examples.
 """
@@ -11,23 +11,24 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intaglio.checkpoint import Checkpoint
+from intaglio.checkpoint import Checkpoint, Engine, graph_files, open_graph
 from intaglio.encoder.files import CONFIG, SECTION
 from intaglio.errors import UserError
 from intaglio.machine import device_name
 from intaglio.onnx.calibration import activation_ranges
 from intaglio.onnx.float_graph import float_graph, graph_inputs
-from intaglio.onnx.graph import model_files, save
+from intaglio.onnx.graph import save
 from intaglio.onnx.int8_graph import quantize_graph
 from intaglio.onnx.linear import floating_products, linear_inputs, separate_attention, share_weights
-from intaglio.onnx.runtime import OnnxModel
-from intaglio.onnx.session import MODEL, open_session
+from intaglio.onnx.session import MODEL
+from intaglio.openvino.int8 import AccuracyControl, LinearLayers, quantize_with_nncf
+from intaglio.openvino.session import IR
 from intaglio.stages.changes import prediction_changes
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import Int8Options
@@ -35,6 +36,9 @@ from intaglio.tasks.kinds import classes_of, kind_of
 from intaglio.tasks.tokenize import read_split, tokenize
 from intaglio.training.job import StageJob
 from intaglio.training.train import TrainingResult
+
+if TYPE_CHECKING:
+    import onnx
 
 # Number of validation examples on which predictions are compared.
 _COMPARED = 500
@@ -60,63 +64,95 @@ def prepare(job: StageJob[Int8Options]) -> Prepared:
     job.work.mkdir(parents=True, exist_ok=True)
     model, tokenizer = parent.load(), parent.tokenizer
     examples = tokenize(tokenizer, _drawn(job, "train", options.calibration_examples), job.max_length)
-    start = time.perf_counter()
-    _write_graph(parent, model, graph_inputs(tokenizer), examples, options, job.work)
-    seconds = time.perf_counter() - start
-    quantized = OnnxModel(open_session(job.work / MODEL, torch.get_num_threads()))
     validation = read_split(job.data, "validation")
+    labels = validation["label"].to_numpy()
     tokens = tokenize(tokenizer, validation, job.max_length)
-    logits = predict_singly(quantized, tokens)
+    inputs = graph_inputs(tokenizer)
+    start = time.perf_counter()
+    graph = float_graph(parent.path, model, inputs)
+    if options.engine == "openvino":
+        layers = _write_for_openvino(job, graph, inputs, examples, tokens, labels)
+    else:
+        layers = _write_for_onnxruntime(job, graph, inputs, examples)
+    _check_layers(parent, model, layers, options)
+    seconds = time.perf_counter() - start
+    logits = predict_singly(open_graph(job.work, options.engine), tokens)
     conversion = _compare(job, model, tokens, logits)
-    result = TrainingResult(
-        seconds=seconds,
-        validation=kind_of(job.task).validation(
-            job.task["metric"], classes_of(job.task), validation["label"].to_numpy(), logits
-        ),
-        device=device_name("cpu"),
-    )
+    if options.max_drop is not None:
+        conversion["measure"] += f"; {layers.floating} of {layers.total} linear layers in floating point"
+    result = TrainingResult(seconds=seconds, validation=_judge(job, labels, logits), device=device_name("cpu"))
     facts = {"conversion": conversion} | {name: before[name] for name in _KEPT if name in before}
     described = parent.described | {SECTION: {"int8": options.model_dump(mode="json")}}
-    return Prepared(result, partial(_save_graph, job.work / MODEL, described), lambda: facts)
+    return Prepared(result, partial(_save_graph, job.work, options.engine, described), lambda: facts)
 
 
-def _save_graph(file: Path, described: dict[str, Any], folder: Path) -> None:
+def _save_graph(work: Path, engine: Engine, described: dict[str, Any], folder: Path) -> None:
     """Copy a graph with its files into a checkpoint's folder, and write config.json."""
-    import onnx
-
-    graph = onnx.load(file, load_external_data=False).graph
-    for part in model_files(file, graph):
+    for part in graph_files(work, engine):
         shutil.copyfile(part, folder / part.name)
     (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
 
 
-def _write_graph(
-    parent: Checkpoint, model: Any, inputs: list[str], examples: Sequence[_Example], options: Int8Options, work: Path
-) -> None:
-    """Write the quantized graph into the work folder.
+def _judge(job: StageJob[Int8Options], labels: NDArray[np.int64], logits: _Logits) -> dict[str, float]:
+    return kind_of(job.task).validation(job.task["metric"], classes_of(job.task), labels, logits)
 
-    Raises:
-        UserError: torch cannot express the model in ONNX, or a linear layer would stay in floating point.
-    """
-    graph = float_graph(parent.path, model, inputs)
+
+def _write_for_onnxruntime(
+    job: StageJob[Int8Options], graph: onnx.ModelProto, inputs: list[str], examples: Sequence[_Example]
+) -> LinearLayers:
+    """Quantize a float graph, and write it into the work folder."""
+    options = job.options
     separate_attention(graph)
     share_weights(graph)
     ranges = {}
     if options.method == "static":
-        # One example at a time, so that there is no padding.
-        batches = [{name: np.array([example[name]]) for name in inputs} for example in examples]
-        threads = torch.get_num_threads()
         names = linear_inputs(graph)
-        ranges = activation_ranges(graph, names, batches, options.calibration, options.percentile, threads, work)
+        batches, threads = _singly(inputs, examples), torch.get_num_threads()
+        ranges = activation_ranges(graph, names, batches, options.calibration, options.percentile, threads, job.work)
     found = quantize_graph(graph, options.method, options.per_channel, ranges)
+    save(graph, job.work / MODEL)
     left = len(floating_products(graph))
-    if left or not found:
-        kinds = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}))
-        raise UserError(
-            f"{parent}: int8 takes only {found} of {found + left} linear layers (weights: {kinds}); it needs float32 "
-            "weights: fine-tune the model again, or take one of another type"
+    return LinearLayers(found + left, left)
+
+
+def _write_for_openvino(
+    job: StageJob[Int8Options],
+    graph: onnx.ModelProto,
+    inputs: list[str],
+    examples: Sequence[_Example],
+    validation: Sequence[_Example],
+    labels: NDArray[np.int64],
+) -> LinearLayers:
+    """Quantize a float graph with NNCF, and write it into the work folder."""
+    control = None
+    if job.options.max_drop is not None:
+        control = AccuracyControl(
+            list(zip(_singly(inputs, validation), labels, strict=True)),
+            lambda labels, logits: _judge(job, labels, logits)[job.task["metric"]],
+            job.options.max_drop / 100,
         )
-    save(graph, work / MODEL)
+    return quantize_with_nncf(graph, _singly(inputs, examples), control, job.work / IR)
+
+
+def _singly(inputs: list[str], examples: Sequence[_Example]) -> list[dict[str, NDArray[np.int64]]]:
+    """Return inputs of a graph, one example at a time, so that there is no padding."""
+    return [{name: np.array([example[name]]) for name in inputs} for example in examples]
+
+
+def _check_layers(parent: Checkpoint, model: Any, layers: LinearLayers, options: Int8Options) -> None:
+    """Refuse a graph with linear layers in floating point, unless control of its accuracy put them back.
+
+    Raises:
+        UserError: a linear layer is in floating point.
+    """
+    found = layers.total - layers.floating
+    if layers.total and (found == layers.total or options.max_drop is not None):
+        return
+    kinds = ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()}))
+    raise UserError(
+        f"{parent}: int8 takes only {found} of {layers.total} linear layers (weights: {kinds}); it needs float32 "
+        "weights: fine-tune the model again, or take one of another type"
+    )
 
 
 def _drawn(job: StageJob[Int8Options], split: str, count: int) -> Any:
@@ -152,13 +188,19 @@ def _compare(job: StageJob[Int8Options], model: Any, tokens: Sequence[_Example],
     excess = changes.excess(options.tolerance)
     if excess:
         raise UserError(
-            f"{parent}: {options.method} int8 changes {excess} on the validation split; tolerance: "
+            f"{parent}: {_called(options)} int8 changes {excess} on the validation split; tolerance: "
             f"{options.tolerance:.1%} is allowed; {_advice(options)}, or allow more"
         )
     return changes.total.facts("changed predictions", options.tolerance)
 
 
+def _called(options: Int8Options) -> str:
+    return "NNCF's" if options.engine == "openvino" else options.method
+
+
 def _advice(options: Int8Options) -> str:
+    if options.engine == "openvino":
+        return "set a max_drop, or take more calibration_examples"
     if not options.per_channel:
         return "set per_channel: true"
     if options.method == "static":

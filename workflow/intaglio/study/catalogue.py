@@ -120,6 +120,7 @@ def _compressions() -> dict[str, list[dict[str, Any]]]:
     recipes["cut-50"] = [{"stage": "cut", "sparsity": 0.5}]
     for method in ("dynamic", "static", "weights"):
         recipes[f"int8-{method}"] = [{"stage": "int8", "method": method}]
+    recipes["int8-openvino"] = [{"stage": "int8", "engine": "openvino"}]
     return recipes
 
 

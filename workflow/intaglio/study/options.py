@@ -217,9 +217,15 @@ class QuantizeOptions(TrainingOptions):
 
 
 class Int8Options(StudyPart):
-    """Post-training quantization of linear layers and embeddings to 8 bits, run by ONNX Runtime; nothing is trained."""
+    """Post-training quantization of linear layers and embeddings to 8 bits; nothing is trained."""
 
     stage: Literal["int8"] = "int8"
+    engine: Literal["onnxruntime", "openvino"] = Field(
+        "onnxruntime",
+        description="What runs the model. For `openvino`, NNCF quantizes it, with calibrated ranges and weights of "
+        "7 bits, whose products are exact on CPUs without VNNI, too; `method`, `per_channel`, `calibration` and "
+        "`percentile` are only of `onnxruntime`.",
+    )
     method: Literal["dynamic", "static", "weights"] = Field(
         "dynamic",
         description="`dynamic`: ranges of activations are taken at every call, over the whole batch, so that a "
@@ -231,7 +237,14 @@ class Int8Options(StudyPart):
         "mse", description="Of `static`: the range of all values, of a share of them, or with the least squared error."
     )
     percentile: float = Field(99.99, gt=50, lt=100, description="Of `calibration: percentile`: that share.")
-    calibration_examples: int = Field(128, gt=0, description="Training examples that `static` is calibrated on.")
+    calibration_examples: int = Field(128, gt=0, description="Training examples that ranges are calibrated on.")
+    max_drop: float | None = Field(
+        None,
+        ge=0,
+        lt=100,
+        description="Of `openvino`: points of the task's metric on the validation split that may be lost. Layers that "
+        "cost more are left in floating point. Null quantizes every linear layer.",
+    )
     tolerance: float = Field(
         0.05,
         ge=0,
@@ -241,6 +254,14 @@ class Int8Options(StudyPart):
         "compared examples or over those that the float model assigns to one class (intervals of classes are "
         "corrected for their number).",
     )
+
+    @model_validator(mode="after")
+    def _options_of_the_engine(self) -> Self:
+        others = {"onnxruntime": ["max_drop"], "openvino": ["method", "per_channel", "calibration", "percentile"]}
+        for name in others[self.engine]:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: engine: {self.engine} does not have it; leave one of the two out")
+        return self
 
 
 AnyStage = FinetuneOptions | DistilOptions | PruneOptions | CutOptions | QuantizeOptions | Int8Options

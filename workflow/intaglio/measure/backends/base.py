@@ -34,10 +34,12 @@ class Backend(ABC):
 
     Attributes:
         devices: the devices that it supports.
+        engine: the engine of those models of 8 bits that it runs.
         precision: in which it computes a model in floating point.
     """
 
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    engine: ClassVar[str | None] = None
 
     def __init__(self, precision: Precision = "float32") -> None:
         self.precision = precision
@@ -48,6 +50,8 @@ class Backend(ABC):
 
     def refusal(self, checkpoint: Checkpoint) -> str | None:
         """Return in one line why it cannot run a checkpoint; None if it can."""
+        if checkpoint.engine is not None and checkpoint.engine != self.engine:
+            return f"only {checkpoint.engine} runs this model of 8 bits"
         if self.precision == "bfloat16" and checkpoint.is_quantized:
             return "bf16 is a form of models in floating point"
         return None

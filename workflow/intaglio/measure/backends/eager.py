@@ -31,12 +31,6 @@ def torch_module(checkpoint: Checkpoint, device: str = "cpu") -> torch.nn.Module
 class Eager(Backend):
     """PyTorch, operator by operator."""
 
-    def refusal(self, checkpoint: Checkpoint) -> str | None:
-        """See `Backend`."""
-        if checkpoint.kind == "graph":
-            return "only onnxruntime runs a model of 8 bits"
-        return super().refusal(checkpoint)
-
     def open(self, checkpoint: Checkpoint, export: Path, device: str, threads: int) -> Any:
         """See `Backend`."""
         module = torch_module(checkpoint, device)

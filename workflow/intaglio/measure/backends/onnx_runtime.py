@@ -25,6 +25,7 @@ class OnnxRuntime(Backend):
     """An exported graph in ONNX Runtime, also of 8 bits."""
 
     devices = ("cpu",)
+    engine = "onnxruntime"
 
     def open(self, checkpoint: Checkpoint, export: Path, device: str, threads: int) -> Any:
         """See `Backend`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from intaglio.measure.backends.base import Arrays, Backend, Operators, Tensors
 from intaglio.onnx.session import MODEL
-from intaglio.openvino.session import UnsupportedModelError, compiled_model, missing_openvino
+from intaglio.openvino.session import IR, UnsupportedModelError, compiled_model, missing_openvino
 
 if TYPE_CHECKING:
     from intaglio.checkpoint import Checkpoint
@@ -24,6 +24,7 @@ class OpenVino(Backend):
     """An exported graph in OpenVINO."""
 
     devices = ("cpu",)
+    engine = "openvino"
 
     def missing(self, device: str) -> str | None:
         """See `Backend`."""
@@ -33,9 +34,7 @@ class OpenVino(Backend):
         """See `Backend`."""
         if checkpoint.integers:
             return "OpenVINO has no integer arithmetic for it"
-        return super().refusal(checkpoint) or (
-            "only onnxruntime runs a model of 8 bits" if checkpoint.kind == "graph" else None
-        )
+        return super().refusal(checkpoint)
 
     def failure(self, error: Exception) -> str | None:
         """See `Backend`."""
@@ -45,12 +44,12 @@ class OpenVino(Backend):
         """See `Backend`."""
         from intaglio.openvino.runtime import OpenVinoModel
 
-        file = export / MODEL
+        file = _file(export)
         return OpenVinoModel(file, compiled_model(file, threads, _HINTS[self.precision]))
 
     def open_resident(self, path: Path, export: Path, threads: int) -> Callable[[Arrays], Any]:
         """See `Backend`; it imports no torch."""
-        compiled = compiled_model(export / MODEL, threads, _HINTS[self.precision])
+        compiled = compiled_model(_file(export), threads, _HINTS[self.precision])
         request = compiled.create_infer_request()
         names = [given.any_name for given in compiled.inputs]
         return lambda inputs: request.infer({name: inputs[name] for name in names}, share_inputs=True)
@@ -79,3 +78,8 @@ class OpenVino(Backend):
             if facts["layerType"].astype(str).startswith(_LINEAR):
                 kernels[facts["primitiveType"].astype(str)] += 1
         return ", ".join(name for name, _ in kernels.most_common())
+
+
+def _file(export: Path) -> Path:
+    """Return the file of an [export] that OpenVINO opens."""
+    return export / IR if (export / IR).is_file() else export / MODEL
