@@ -11,56 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from shapes import Batch, Call, Point, random_batch
 from torch import Tensor, nn
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-)
+from wrapped import ByLength, Graphed
 
 from intaglio.arithmetic.operations import OPERATIONS
 from intaglio.encoder.files import convert
 from intaglio.encoder.model import Encoder
 from intaglio.machine import instructions
 
-Batch = dict[str, Tensor]
-Call = Callable[[Batch], Tensor]
 Build = Callable[["Models"], Call]
-# (batch size, length)
-Point = tuple[int, int]
-
-MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
-ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1}
-SHAPES = ("roberta-base", "minilm")
 # Batches (batch size, length) that OpenVINO's static int8 is calibrated on.
 CALIBRATION: tuple[Point, ...] = ((8, 64),) * 16
-
-
-def random_config(shape: str, layers: int | None) -> Any:
-    """Return transformers' configuration of a shape; `layers` None is the shape's own."""
-    depth = {} if layers is None else {"num_hidden_layers": layers}
-    return BertConfig(**{**MINILM, **depth}) if shape == "minilm" else RobertaConfig(**{**ROBERTA, **depth})
-
-
-def random_model(shape: str, layers: int | None) -> Any:
-    """Return a transformers classifier with random weights, in evaluation mode; `layers` None is the shape's own."""
-    torch.manual_seed(0)
-    config = random_config(shape, layers)
-    model: Any = (BertForSequenceClassification if shape == "minilm" else RobertaForSequenceClassification)(config)
-    return model.eval()
-
-
-def random_batch(model: Any, point: Point, device: str, padded: bool, seed: int = 0) -> Batch:
-    """Return random tokens [batch, length], int64; with `padded`, a quarter of the examples end at half the length."""
-    batch_size, length = point
-    generator = torch.Generator().manual_seed(seed * 1_000_000 + batch_size * 1000 + length)
-    input_ids = torch.randint(5, 20000, (batch_size, length), generator=generator)
-    attention_mask = torch.ones_like(input_ids)
-    if padded:
-        attention_mask[: batch_size // 4, length // 2 :] = 0
-        input_ids[attention_mask == 0] = model.config.pad_token_id
-    return {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
 
 
 def integer_encoder(model: Any) -> Encoder:
@@ -257,51 +219,6 @@ def _precise(model: Any, precision: str) -> Call:
     return call
 
 
-class ByLength:
-    """A call for each length that occurs in a batch, without padding: what a user has who sorts by length.
-
-    The parts are made in the first call with a batch, as a data loader would have made them.
-    """
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        self._batch: Batch | None = None
-
-    def __call__(self, batch: Batch) -> Tensor:
-        """Return the logits in the order of the batch."""
-        if batch is not self._batch:
-            self._batch = batch
-            lengths = batch["attention_mask"].sum(1)
-            places = [torch.nonzero(lengths == length).flatten() for length in lengths.unique().tolist()]
-            self._order = torch.cat(places).argsort()
-            self._parts = [{"input_ids": batch["input_ids"][at, : int(lengths[at[0]])].contiguous()} for at in places]
-        return torch.cat([self.call(part) for part in self._parts])[self._order]
-
-
-class Graphed:
-    """A call recorded as a CUDA graph for each batch, so that its kernels are launched at once."""
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        self._batch: Batch | None = None
-
-    def __call__(self, batch: Batch) -> Tensor:
-        """Return the logits; the next call overwrites them."""
-        if batch is not self._batch:
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(3):
-                    self.call(batch)
-            torch.cuda.current_stream().wait_stream(side)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._logits = self.call(batch)
-            self._batch = batch
-        self._graph.replay()
-        return self._logits
-
-
 FLOAT32_TORCH: dict[str, Build] = {
     "torch float32": lambda m: _precise(m.model, "highest"),
     "torch.compile float32": lambda m: _precise(compiled(m.model), "highest"),
@@ -325,8 +242,11 @@ FLOAT_CUDA: dict[str, Build] = {
     "torch tf32": lambda m: _precise(m.model, "high"),
     "torch.compile tf32": lambda m: _precise(compiled(m.model), "high"),
     **BF16_TORCH,
-    # CUDA graphs; the second also tries kernels out.
+    # With CUDA graphs.
     "torch.compile bf16, reduce-overhead": lambda m: partial(_run, compiled(m.bf16, "reduce-overhead")),
+}
+# With CUDA graphs and the fastest of many kernels, which takes minutes to find: the last to be compiled.
+AUTOTUNED: dict[str, Build] = {
     "torch.compile bf16, max-autotune": lambda m: partial(_run, compiled(m.bf16, "max-autotune")),
 }
 INT8: dict[str, Build] = {
@@ -354,11 +274,11 @@ BY_LENGTH: dict[str, Build] = {
     if name in ("torch bf16", "torch.compile bf16", "intaglio torch.compile")
 }
 INTAGLIO = frozenset({**INTAGLIO_CUDA, **EXPORTED}) | {name for name in BY_LENGTH if name.startswith("intaglio")}
-FLOAT = frozenset({**FLOAT_CPU, **FLOAT_CUDA}) | (BY_LENGTH.keys() - INTAGLIO)
+FLOAT = frozenset({**FLOAT_CPU, **FLOAT_CUDA, **AUTOTUNED}) | (BY_LENGTH.keys() - INTAGLIO)
 
 
 def builders(device: str, padded: bool) -> dict[str, Build]:
     """Return what is compared on a device, by name."""
     if device == "cuda":
-        return {**FLOAT_CUDA, **INTAGLIO_CUDA, **(BY_LENGTH if padded else {})}
+        return {**FLOAT_CUDA, **INTAGLIO_CUDA, **(BY_LENGTH if padded else {}), **AUTOTUNED}
     return {**FLOAT_CPU, **INT8, **INTAGLIO_TORCH, **EXPORTED}

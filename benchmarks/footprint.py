@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import FLOAT, INTAGLIO, Call, Models, Point, random_batch, session, session_call
+from contenders import FLOAT, INTAGLIO, Models, session, session_call
 from safetensors import safe_open
+from shapes import Call, Point, random_batch
 from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 

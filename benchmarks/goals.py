@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from contenders import EXPORTED, FLOAT, INTAGLIO, Point
+from contenders import EXPORTED, FLOAT, INTAGLIO
 from results import Row, at, fastest, is_exact, ratio
+from shapes import Point
 
 # From this number of tokens on, the share of the product's peak counts.
 MANY_TOKENS = 1024

@@ -4,7 +4,7 @@ All contenders are interleaved in one process; figures are medians. Before timin
 their simulation: the integers are equal, so logits differ at most by the rounding of the floating-point head.
 
     python benchmarks/integer_inference.py [--shape minilm] [--layers N] [--rounds N] [--json FILE] [--check]
-    python benchmarks/integer_inference.py --device cuda [--padded] [--json FILE] [--check]
+    python benchmarks/integer_inference.py --device cuda [--padding both] [--json FILE] [--check]
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import INTAGLIO, SHAPES, Batch, Call, Models, Point, builders, random_batch, random_model
+from contenders import INTAGLIO, Models, builders
 from footprint import file_rows, memory_rows, missed_footprints, print_footprints, write_files
 from goals import missed_goals
 from peak import Peak, product_peak
 from record import write_record
 from results import Row, operations, print_point, print_summary
+from shapes import SHAPES, Batch, Call, Point, random_batch, random_model
 from transformers.utils import logging
 
 from intaglio.measure.disturbance import DISTURBED, Watch
@@ -78,8 +80,10 @@ def build(models: Models, names: Sequence[str], padded: bool, found: Found) -> d
     return calls
 
 
-def first_calls(calls: dict[str, Call], batch: Batch, models: Models, found: Found) -> dict[str, float]:
-    """Call each once, which compiles; leave out those that fail.
+def first_calls(
+    calls: dict[str, Call], batch: Batch, models: Models, found: Found, deadline: float
+) -> dict[str, float]:
+    """Call each once, which compiles; take out those that fail, and those whose turn is after the deadline.
 
     Returns:
         The largest difference of the logits: Intaglio's to the simulation's, the others' to those in float32.
@@ -88,6 +92,8 @@ def first_calls(calls: dict[str, Call], batch: Batch, models: Models, found: Fou
     differences: dict[str, float] = {}
     for name, call in list(calls.items()):
         try:
+            if time.monotonic() > deadline:
+                raise TimeoutError("no time was left to compile it")
             logits = call(batch)
         except Exception as error:  # for example, a missing compiler
             found.skip(name, error)
@@ -125,13 +131,12 @@ def default_rounds(point: Point, device: str) -> int:
 
 
 @torch.inference_mode()
-def measure(models: Models, calls: dict[str, Call], point: Point, rounds: int, padded: bool, found: Found) -> None:
+def measure(
+    models: Models, calls: dict[str, Call], batch: Batch, rounds: int, found: Found, deadline: float = float("inf")
+) -> None:
     """Add the rows of one point; contenders that fail there are taken out of `calls`."""
-    batch = random_batch(models.model, point, models.device, padded)
-    if models.device == "cuda" and not padded:
-        # SDPA is fastest without a mask.
-        del batch["attention_mask"]
-    differences = first_calls(calls, batch, models, found)
+    point = (batch["input_ids"].shape[0], batch["input_ids"].shape[1])
+    differences = first_calls(calls, batch, models, found, deadline)
     watch = Watch()
     with watch.timing():
         times = timed(calls, batch, rounds)
@@ -156,7 +161,12 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--length", type=int, action="append", help="only these lengths")
     parser.add_argument("--rounds", type=int, help="default: 15, 5 or 3 by the tokens of a batch; on a GPU 30")
     parser.add_argument("--only", action="append", metavar="CONTENDER", help="only these contenders")
-    parser.add_argument("--padded", action="store_true", help="pad a quarter of the examples by half their length")
+    parser.add_argument(
+        "--padding", choices=["no", "yes", "both"], default="no", help="pad a quarter of the examples by half"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="start no compilation later than this in a run"
+    )
     parser.add_argument(
         "--no-memory", action="store_true", help="leave out the peak memory at the smallest and the largest point"
     )
@@ -164,7 +174,8 @@ def arguments_of(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="exit with 1 if a goal is missed")
     arguments = parser.parse_args(argv)
     arguments.shape = arguments.shape or list(SHAPES)
-    known = builders(arguments.device, arguments.padded)
+    arguments.padding = {"no": [False], "yes": [True], "both": [False, True]}[arguments.padding]
+    known = builders(arguments.device, any(arguments.padding))
     for name in arguments.only or []:
         if name not in known:
             parser.error(f"no contender {name!r} on {arguments.device}; there are {', '.join(known)}")
@@ -181,8 +192,9 @@ def points_of(arguments: argparse.Namespace, shape: str) -> list[Point]:
     return [(batch, length) for length in arguments.length or lengths for batch in arguments.batch or batches]
 
 
-def run(arguments: argparse.Namespace, shape: str, folder: Path) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, shape: str, padded: bool, folder: Path) -> dict[str, Any]:
     """Measure all points of a shape, and files and memory; print tables; return all results."""
+    deadline = time.monotonic() + arguments.seconds
     device, points, found = arguments.device, points_of(arguments, shape), Found()
     models = Models(random_model(shape, arguments.layers), device, arguments.threads, folder)
     conditions = {
@@ -190,17 +202,21 @@ def run(arguments: argparse.Namespace, shape: str, folder: Path) -> dict[str, An
         "layers": models.model.config.num_hidden_layers,
         "device": device,
         "threads": arguments.threads,
-        "padded": arguments.padded,
+        "padded": padded,
         # A larger value than the number of threads means that other processes used the machine.
         "load_before": os.getloadavg()[0],
     }
     print(
         f"\n{shape}, {conditions['layers']} layers, random weights, {device}, {arguments.threads} threads", flush=True
     )
-    calls = build(models, arguments.only, arguments.padded, found)
+    calls = build(models, arguments.only, padded, found)
     peaks = [product_peak(device)]
     for point in points:
-        measure(models, calls, point, arguments.rounds or default_rounds(point, device), arguments.padded, found)
+        batch = random_batch(models.model, point, device, padded)
+        if device == "cuda" and not padded:
+            # SDPA is fastest without a mask.
+            del batch["attention_mask"]
+        measure(models, calls, batch, arguments.rounds or default_rounds(point, device), found, deadline)
         print_point([row for row in found.rows if (row.batch, row.length) == point], peaks[0])
     peaks.append(product_peak(device))
     peak: Peak = max(peaks, key=lambda one: one.tops)
@@ -239,12 +255,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     runs = []
-    for shape in arguments.shape:
+    for shape, padded in product(arguments.shape, arguments.padding):
         with tempfile.TemporaryDirectory() as folder:
-            runs.append(run(arguments, shape, Path(folder)))
+            runs.append(run(arguments, shape, padded, Path(folder)))
         torch.compiler.reset()
-    if arguments.json:
-        write_record(arguments.json, "integer_inference", arguments.device, {"runs": runs})
+        # After each, for a run that is ended from outside.
+        if arguments.json:
+            write_record(arguments.json, "integer_inference", arguments.device, {"runs": runs})
     for result in runs:
         for sentence in result["missed"]:
             print(f"goal missed: {result['conditions']['shape']}: {sentence}")

@@ -13,10 +13,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from contenders import EXPORTED, FLOAT, FLOAT32, INTAGLIO, Point, random_config
+from contenders import EXPORTED, FLOAT, FLOAT32, INTAGLIO
 from goals import GOALS, Goal
 from qat_step import GOAL as STEP_GOAL
 from results import Row, at, cell, fastest, operations, points, ratio
+from shapes import Point, random_config
 
 HERE = Path(__file__).resolve().parent
 RESULTS, TEMPLATE, PAGE = HERE / "results", HERE / "performance.md.in", HERE.parent / "docs" / "performance.md"
@@ -91,10 +92,11 @@ def ratios(rows: Sequence[Row], ours: Iterable[str], others: Iterable[str]) -> l
 
 
 def shape_name(run: Record) -> str:
-    """Return the name of a run's shape, with its layers if they are fewer than usual."""
+    """Return the name of a run's shape, with its layers if they are fewer than usual, and its padding."""
     shape, layers = run["conditions"]["shape"], run["conditions"]["layers"]
     usual = random_config(shape, None).num_hidden_layers
-    return SHAPE_NAMES[shape] + ("" if layers in (None, usual) else f", {layers} of {usual} layers")
+    fewer = "" if layers in (None, usual) else f", {layers} of {usual} layers"
+    return SHAPE_NAMES[shape] + fewer + (", padded" if run["conditions"]["padded"] else "")
 
 
 def runs_of(found: Iterable[Record]) -> list[tuple[Record, Record]]:
@@ -222,7 +224,9 @@ def inference(found: Sequence[Record]) -> str:
             for run in record["runs"]
             if run.get("peak")
         }
-        about = [facts(record), *sorted(peaks), *(["A quarter of the examples is padded by half."] if padded else [])]
+        about = [facts(record), *sorted(peaks)]
+        if padded:
+            about.append("Padded: a quarter of the examples, by half.")
         sections += [f"### {record['name']}", " ".join(about), *map(run_tables, record["runs"])]
         sections += record.get("notes", [])
     return "\n\n".join(sections)

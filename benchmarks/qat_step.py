@@ -1,9 +1,9 @@
 """Time a training step: float, our integer-only quantization-aware training, and transformers' port of I-BERT.
 
 One process, all interleaved; figures are medians, and ratios to float's at the same precision. A step is forward,
-backward and AdamW. On a GPU, float and `int` are also compiled.
+backward and AdamW.
 
-    python benchmarks/qat_step.py [--steps 15] [--json FILE] [--check]
+    python benchmarks/qat_step.py [--steps 15] [--compile] [--json FILE] [--check]
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import MINILM, ROBERTA, SHAPES, random_batch, random_model
 from record import write_record
+from shapes import MINILM, ROBERTA, SHAPES, random_batch, random_model
 from transformers import IBertConfig, IBertForSequenceClassification
 from transformers.utils import logging
 
@@ -53,9 +53,10 @@ def _step(model: torch.nn.Module, batch: dict[str, torch.Tensor], precision: str
     return step
 
 
-def _contenders(shape: str, layers: int | None, device: str, precision: str, port: bool) -> dict[str, Step]:
+def _contenders(shape: str, precision: str, arguments: argparse.Namespace) -> dict[str, Step]:
     """Return the steps for one shape, on one batch with a quarter of its examples padded by half."""
-    model = random_model(shape, layers)
+    device = arguments.device
+    model = random_model(shape, arguments.layers)
     batch = random_batch(model, (BATCH, LENGTH), device, padded=True)
     labelled = {**batch, "labels": torch.randint(0, 2, (BATCH,), device=device)}
     model = model.to(device).train()
@@ -63,9 +64,9 @@ def _contenders(shape: str, layers: int | None, device: str, precision: str, por
     with encoder.calibrating(momentum=0.95):
         encoder(**batch)
     trained = {"float": model, "int": encoder}
-    if device == "cuda":
+    if arguments.compile:
         trained |= {f"{name}, torch.compile": torch.compile(copy.deepcopy(one)) for name, one in trained.items()}
-    if port:
+    if not arguments.no_port:
         sizes = {**(MINILM if shape == "minilm" else ROBERTA), "pad_token_id": model.config.pad_token_id}
         sizes["num_hidden_layers"] = model.config.num_hidden_layers
         trained["transformers' IBert"] = IBertForSequenceClassification(IBertConfig(**sizes, quant_mode=True))
@@ -89,8 +90,7 @@ def measure(shape: str, precision: str, arguments: argparse.Namespace) -> list[d
     """Return one row per contender: median milliseconds, its ratio to float's, and all times."""
     # TF32 is "high"; on a CPU neither has an effect.
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    device = arguments.device
-    steps = _warm(_contenders(shape, arguments.layers, device, precision, not arguments.no_port))
+    steps = _warm(_contenders(shape, precision, arguments))
     times: dict[str, list[float]] = {name: [] for name in steps}
     watch = Watch()
     with watch.timing():
@@ -135,16 +135,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, help="fewer layers than the shape has, for a quick run")
     parser.add_argument("--device", choices=list(PRECISIONS), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", action="append", help="of float32, tf32, bf16; default: all of the device")
+    parser.add_argument("--compile", action="store_true", help="float and int by torch.compile, too")
     parser.add_argument("--no-port", action="store_true", help="leave transformers' IBert out")
     parser.add_argument("--json", type=Path, help="write all times and the machine to this file, or into this folder")
     parser.add_argument("--check", action="store_true", help=f"exit with 1 if int costs more than {GOAL} x float32")
     arguments = parser.parse_args(argv)
+    precisions = arguments.precision or PRECISIONS[arguments.device]
+    if not set(precisions) <= set(PRECISIONS[arguments.device]):
+        parser.error(f"on {arguments.device} there are the precisions {', '.join(PRECISIONS[arguments.device])}")
     torch.set_num_threads(arguments.threads)
     logging.set_verbosity_error()
     rows: list[dict[str, Any]] = []
     print(f"batch {BATCH} x {LENGTH} tokens, {arguments.threads} threads, {arguments.steps} interleaved steps")
     print(f"{'shape':14}{'precision':10}{'model':22}{'median ms':>10}{'x float':>9}")
-    for shape, precision in product(arguments.shape or SHAPES, PRECISIONS[arguments.device]):
+    for shape, precision in product(arguments.shape or SHAPES, precisions):
         for row in measure(shape, precision, arguments):
             rows.append(row)
             where = f"{row['shape']:14}{row['precision']:10}{row['model']:22}"

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contenders import EXPORTED, FLOAT, FLOAT32, INT8, INTAGLIO, Point
+from contenders import EXPORTED, FLOAT, FLOAT32, INT8, INTAGLIO
 from peak import Peak
+from shapes import Point
 
 # Tolerance for the logits, as engines sum the floating-point head in different orders.
 HEAD_ROUNDING = 1e-5

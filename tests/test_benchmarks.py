@@ -106,10 +106,10 @@ def test_compiled_integers_and_float(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_integers_and_float_on_a_gpu(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    done = benchmark("integer_inference.py", *TINY, "--device", "cuda", "--padded", "--json", str(file))
+    done = benchmark("integer_inference.py", *TINY, "--device", "cuda", "--padding", "yes", "--json", str(file))
     (run,) = json.loads(file.read_text())["runs"]
     assert run["skipped"] == {}, done.stdout
     differences = [row["difference"] for row in run["rows"] if row["contender"].startswith("intaglio")]
@@ -201,6 +201,27 @@ class TestGoals:
         ]
         (sentence,) = missed(rows)
         assert "minilm takes 1.060 x float32's" in sentence
+
+
+def test_padding_is_left_out_by_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from shapes import random_batch, random_model
+    from wrapped import ByLength
+
+    model = random_model("minilm", 1)
+    lengths = []
+
+    def call(part: dict[str, torch.Tensor]) -> torch.Tensor:
+        lengths.append(part["input_ids"].shape[1])
+        logits: torch.Tensor = model(**part).logits
+        return logits
+
+    batch = random_batch(model, (8, 12), "cpu", padded=True)
+    order = [7, 0, 3, 1, 6, 2, 5, 4]
+    batch = {name: tensor[order] for name, tensor in batch.items()}
+    with torch.inference_mode():
+        torch.testing.assert_close(ByLength(call)(batch), model(**batch).logits)
+    assert lengths == [6, 12]
 
 
 def test_the_committed_page_is_what_the_measurements_make(monkeypatch: pytest.MonkeyPatch) -> None:

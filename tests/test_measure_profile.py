@@ -390,7 +390,7 @@ def test_no_device(checkpoint, exported, tmp_path):
         profile.profile(checkpoint, exported, OPTIONS.model_copy(update={"devices": ["cuda"]}), tmp_path / "profile")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_gpu(checkpoint, exported, tmp_path):
     backends = ["torch", "torch.compile", "onnxruntime"]
     options = OPTIONS.model_copy(update={"devices": ["cpu", "cuda"], "backends": backends})

@@ -62,7 +62,7 @@ KINDS = [
             kind,
             "cuda",
             id=f"{kind.__name__}-cuda",
-            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+            marks=pytest.mark.gpu,
         )
         for kind in (IntProduct, FloatProduct)
     ),
