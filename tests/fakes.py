@@ -10,6 +10,7 @@ import numpy as np
 import sklearn.metrics as sk
 
 from intaglio import schemas
+from intaglio.measure.timing.ratios import speedup
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.store import new_artifact
 from intaglio.study.schema import Study
@@ -74,7 +75,7 @@ def study(tasks: Any = ("movie",), variants: Any = SIX, seeds: Sequence[int] = (
         "seeds": list(seeds),
         "bootstrap": 200,
     }
-    profile = {"seeds": "all", **more.pop("profile", {})}
+    profile = {"seeds": "all", "backends": ["torch", "onnxruntime"], **more.pop("profile", {})}
     return Study.model_validate({**given, **more, "profile": profile}).model_dump(mode="json")
 
 
@@ -318,6 +319,7 @@ def profile(folder: Path, variant: str, about: dict[str, Any], random: np.random
                         **schemas.machine_columns(machine(gpu)),
                     }
                 )
+    baselines = _compared(variant, latency, random)
     operators = [
         {"operator": "aten::addmm", "calls": 37, "self_time_ms": 6.0, "share": 0.75},
         {"operator": "aten::gelu", "calls": 6, "self_time_ms": 2.0, "share": 0.25},
@@ -325,4 +327,29 @@ def profile(folder: Path, variant: str, about: dict[str, Any], random: np.random
     operators = [{"backend": "torch", "device": "cpu", **row} for row in operators]
     with new_artifact(folder, "profile") as draft:
         schemas.write_table(draft / "latency.parquet", latency, schemas.LATENCY)
+        schemas.write_table(draft / "baselines.parquet", baselines, schemas.BASELINES)
         schemas.write_table(draft / "operators.parquet", operators, schemas.OPERATORS)
+
+
+def _compared(variant: str, latency: list[dict[str, Any]], random: np.random.Generator) -> list[dict[str, Any]]:
+    """Add speed-ups to the rows of latency; return the baselines that they are over."""
+    baselines = []
+    for device, batch, length in dict.fromkeys((row["device"], row["batch_size"], row["length"]) for row in latency):
+        here = [row for row in latency if (row["device"], row["batch_size"], row["length"]) == (device, batch, length)]
+        floats = []
+        for row in here:
+            factor = (2.0 + 0.06 * batch * length * takes("float", row["backend"])) / (
+                2.0 + 0.06 * batch * length * takes(variant, row["backend"])
+            )
+            calls = np.array(row["calls"]) * factor * random.normal(1, 0.005, len(row["calls"]))
+            form = {name: row[name] for name in ("backend", "device", "batch_size", "length")}
+            of_itself = {"calls": row["calls"]} if variant == "float" else {"calls": calls.tolist()}
+            floats.append({**form, **of_itself, "precision": "float32", "p50_ms": float(np.median(of_itself["calls"]))})
+        fastest = min(floats, key=lambda row: row["p50_ms"])
+        for row in here:
+            ratio = speedup(fastest["calls"], row["calls"])
+            for end in ("", "_any"):
+                row |= {f"against{end}": fastest["backend"], f"speedup{end}": ratio.value}
+                row |= {f"speedup{end}_low": ratio.low, f"speedup{end}_high": ratio.high}
+        baselines += [] if variant == "float" else floats
+    return baselines

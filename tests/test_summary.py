@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 import fakes
 from intaglio import schemas
 from intaglio.errors import UserError
+from intaglio.measure.timing.ratios import Speedup, over_seeds
 from intaglio.report import display, formatting
 from intaglio.report.files import PAGE_FILES, PAGES
 from intaglio.report.pages import write_pages
@@ -100,13 +101,15 @@ def test_a_row_of_backends_is_over_seeds_beside_the_fastest_float(demo: Path) ->
             for point in table.to_pylist():
                 if (point["batch_size"], point["length"]) == (1, 128):
                     points.setdefault((name, point["backend"]), []).append(point)
-    base = sum(point["mean_ms"] for point in points["float", "torch"])
     for key, row in rows.items():
         a, b = points[key]
         assert (row["n"], row["device"], row["batch_size"], row["length"]) == (2, "cpu", 1, 128)
-        assert row["latency_ms_mean"] == pytest.approx((a["mean_ms"] + b["mean_ms"]) / 2)
-        assert row["latency_ms_sd"] == pytest.approx(abs(a["mean_ms"] - b["mean_ms"]) / math.sqrt(2))
-        assert row["speedup"] == pytest.approx(base / (a["mean_ms"] + b["mean_ms"]))
+        assert row["latency_ms_mean"] == pytest.approx((a["p50_ms"] + b["p50_ms"]) / 2)
+        assert row["latency_ms_sd"] == pytest.approx(abs(a["p50_ms"] - b["p50_ms"]) / math.sqrt(2))
+        for end in ("", "_any"):
+            found = over_seeds([Speedup(*(one[f"speedup{end}{of}"] for of in ("", "_low", "_high"))) for one in (a, b)])
+            assert (row[f"speedup{end}"], row[f"speedup{end}_low"], row[f"speedup{end}_high"]) == found
+            assert row[f"against{end}"] == "torch"
         assert row["throughput_mean"] == pytest.approx((a["throughput"] + b["throughput"]) / 2)
         assert row["peak_memory_mb_mean"] == pytest.approx((a["peak_memory_mb"] + b["peak_memory_mb"]) / 2)
         assert row["max_difference"] == max(a["max_difference"], b["max_difference"])
@@ -133,7 +136,8 @@ def test_backends_of_a_gpu_stand_beside_float_there(tmp_path: Path) -> None:
         base = rows["float", device, "torch.compile"]
         assert base["speedup"] == 1
         row = rows["int", device, "torch"]
-        assert row["speedup"] == pytest.approx(base["latency_ms_mean"] / row["latency_ms_mean"])
+        assert row["speedup"] == pytest.approx(base["latency_ms_mean"] / row["latency_ms_mean"], rel=0.05)
+        assert (row["against"], row["against_any"]) == ("torch.compile", "torch.compile")
         assert row["latency_ms_sd"] is None
     page = (tmp_path / "pages/backends.html").read_text()
     assert "GPU: NVIDIA H100 80GB HBM3" in page
@@ -395,10 +399,10 @@ def test_times_of_other_hardware_are_left_out_of_means(tmp_path: Path) -> None:
     name = "movie-minilm-float-2"
     training = json.loads((tmp_path / f"checkpoint/{name}/training.json").read_text())
     history = schemas.read_table(tmp_path / f"checkpoint/{name}/history.parquet", schemas.TRAINING_HISTORY)
-    tables = {"latency": schemas.LATENCY, "operators": schemas.OPERATORS}
+    tables = {"latency": schemas.LATENCY, "baselines": schemas.BASELINES, "operators": schemas.OPERATORS}
     found = {key: schemas.read_table(tmp_path / f"profile/{name}/{key}.parquet", of) for key, of in tables.items()}
     slow = [
-        {**row, "machine_id": "other", "mean_ms": 10 * row["mean_ms"], "device_name": "a slow CPU"}
+        {**row, "machine_id": "other", "p50_ms": 10 * row["p50_ms"], "device_name": "a slow CPU"}
         for row in found["latency"].to_pylist()
     ]
     with new_artifact(tmp_path / f"checkpoint/{name}", "checkpoint") as draft:
@@ -419,6 +423,36 @@ def test_times_of_other_hardware_are_left_out_of_means(tmp_path: Path) -> None:
     fastest = {name: 2 + 0.06 * 128 * fakes.takes(name, backend) for name, backend in FASTEST.items()}
     expected = fastest["float"] / fastest["int"]
     assert backends["int", "onnxruntime"]["speedup"] == pytest.approx(expected, rel=0.05)
+
+
+def test_pages_say_what_speedups_are_over_and_where_none_is_measurable(tmp_path: Path) -> None:
+    plan = fakes.results(tmp_path, fakes.study(variants=("float", "int", "int-linear"), seeds=(0,)))
+    for variant, changes in {
+        "int": {"speedup": 1.01, "speedup_low": 0.98, "speedup_high": 1.04},
+        "int-linear": {
+            "speedup_any": 0.7,
+            "speedup_any_low": 0.6,
+            "speedup_any_high": 0.8,
+            "against_any": "torch-bf16",
+        },
+    }.items():
+        folder = tmp_path / f"profile/movie-minilm-{variant}-0"
+        tables = {"latency": schemas.LATENCY, "baselines": schemas.BASELINES, "operators": schemas.OPERATORS}
+        found = {key: schemas.read_table(folder / f"{key}.parquet", of).to_pylist() for key, of in tables.items()}
+        found["latency"] = [{**row, **changes, "busy": 12.0} for row in found["latency"]]
+        with new_artifact(folder, "profile") as draft:
+            for key, of in tables.items():
+                schemas.write_table(draft / f"{key}.parquet", found[key], of)
+    _summarize(plan, tmp_path / "summary")
+    for name in ("backends", "variants", "compression"):
+        page = (tmp_path / f"pages/{name}.md").read_text()
+        assert "1.01× [0.980, 1.04], no difference" in page
+        assert "0.700× [0.600, 0.800]" in page
+        assert "float32 form" in page and "torch-bf16" in page
+    overview = (tmp_path / "pages/overview.txt").read_text()
+    assert "no difference" in overview and "fastest float32 form (torch)" in " ".join(overview.split())
+    assert max(map(len, overview[: overview.index("Tables:")].splitlines())) <= 80
+    assert {row["busy"] for row in _rows(tmp_path, "backends", schemas.BACKENDS)} == {0.0, 12.0}
 
 
 # Published figures

@@ -24,9 +24,9 @@ VERSIONS: Mapping[str, int] = {
     "export": 3,
     "evaluate": 1,
     "profile": 3,
-    "summarize": 2,
-    "pages": 2,
-    "plot": 2,
+    "summarize": 3,
+    "pages": 3,
+    "plot": 3,
 }
 
 _TOKENS = ("tokenizers", "transformers")

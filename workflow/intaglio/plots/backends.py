@@ -11,11 +11,17 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from intaglio.plots.bars import rows_of_variants
-from intaglio.plots.measured import NOT_TIMED, devices_of, inference_conditions, title_on
+from intaglio.plots.measured import (
+    NOT_TIMED,
+    devices_of,
+    inference_conditions,
+    speedup_caption,
+    speedup_in_brackets,
+    title_on,
+)
 from intaglio.plots.style import GREY, INK, Look, statement
 from intaglio.report.formatting import number
 from intaglio.summary.read import Summary
-from intaglio.summary.variants import BASELINE
 
 # Colors distinguish variants, so fill patterns distinguish backends.
 _FILLINGS: dict[str, dict[str, Any]] = {
@@ -41,8 +47,7 @@ def inference_time_backends(summary: Summary, look: Look) -> Figure:
     caption = inference_conditions(summary)
     if any(row["n"] > 1 for panel in summary.panels for row in panel.backends):
         caption += " Bars: mean ± standard deviation over seeds."
-    if BASELINE in summary.variants:
-        caption += f" ×: time / that of {BASELINE} in its fastest backend."
+    caption += speedup_caption(summary)
     legend = [Patch(facecolor=GREY, edgecolor=GREY, lw=1.2, label=name, **_FILLINGS[name]) for name in backends]
     names = list(summary.variants)
     height = 0.12 + 0.16 * len(backends)
@@ -73,8 +78,7 @@ def _groups(
         ax.barh(place, mean, height=height * 0.82, color=color, edgecolor=color, lw=1.1, **filling)
         if row["latency_ms_sd"] is not None:
             ax.errorbar(mean, place, xerr=sd, color=INK, elinewidth=1, capsize=1.8, fmt="none")
-        ratio = f"({1 / row['speedup']:.2f}×)" if row["speedup"] else ""
-        text = "  ".join(filter(None, [number(mean), ratio]))
+        text = "  ".join(filter(None, [number(mean), speedup_in_brackets(row)]))
         ax.annotate(text, (mean + sd, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
     top = max(row["latency_ms_mean"] + (row["latency_ms_sd"] or 0) for row in rows)
     ax.set_xlim(0, top * 1.62)

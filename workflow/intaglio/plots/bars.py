@@ -18,6 +18,7 @@ from intaglio.plots.measured import (
     fastest_backends,
     inference_conditions,
     inference_times,
+    speedup_caption,
     training_conditions,
     training_times,
 )
@@ -82,6 +83,8 @@ def training_time_variants(summary: Summary, look: Look) -> Figure:
     if not drawn:
         return statement(title, NOT_TRAINED)
     caption = f"Of the variant's last stage. {training_conditions(summary)}"
+    if BASELINE in summary.variants and len(summary.variants) > 1:
+        caption += f" In brackets: ratio to {BASELINE}."
     return _bars(summary, look, drawn, title, caption, "training time, s")
 
 
@@ -91,7 +94,7 @@ def inference_time_variants(summary: Summary, look: Look) -> Figure:
     drawn = inference_times(summary)
     if not drawn:
         return statement(title, NOT_TIMED)
-    caption = f"{inference_conditions(summary)} {fastest_backends(summary)}"
+    caption = f"{inference_conditions(summary)} {fastest_backends(summary)}{speedup_caption(summary)}"
     return _bars(summary, look, drawn, title, caption, "time of a call, ms")
 
 
@@ -100,8 +103,6 @@ def _bars(summary: Summary, look: Look, drawn: Sequence[Measured], title: str, c
     names = list(summary.variants)
     count = max((len(seeds) for measured in drawn for seeds in measured.values.values()), default=0)
     caption += f" Bars: mean ± standard deviation over {count} seeds; small dots: seeds." if count > 1 else " One seed."
-    if BASELINE in names and len(names) > 1:
-        caption += f" ×: ratio to {BASELINE}."
     figure, axes = rows_of_variants(len(drawn), names, title, caption)
     for ax, measured in zip(axes, drawn, strict=True):
         top = max(max(seeds.values()) for seeds in measured.values.values())
@@ -112,8 +113,7 @@ def _bars(summary: Summary, look: Look, drawn: Sequence[Measured], title: str, c
             if len(mine) > 1:
                 ax.errorbar(mean or 0, place, xerr=sd, color=INK, elinewidth=1.2, capsize=2.5, fmt="none")
                 ax.scatter(mine, [place] * len(mine), s=9, color="white", edgecolor=INK, lw=0.6, zorder=3)
-            ratio = measured.ratios.get(name) if name != BASELINE else None
-            text = number(mean) + (f"  ({ratio:.2f}×)" if ratio else "")
+            text = "  ".join(filter(None, [number(mean), measured.ratios.get(name)]))
             ax.annotate(
                 text, (max(*mine, (mean or 0) + (sd or 0)), place), (5, 0), textcoords="offset points",
                 va="center", fontsize=8,

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from intaglio.report.display import DEVICE_NAMES
+from intaglio.report.formatting import speedup_in_short
 from intaglio.summary.read import Panel, Summary
+from intaglio.summary.variants import BASELINE
 
 # In place of a plot.
 NOT_TIMED = "Nothing was timed: the study's runs have no latency."
@@ -22,13 +24,13 @@ class Measured:
         panel: the model and task.
         title: the panel's, with the device where there are several.
         values: the quantity by variant and seed; what is not known is absent.
-        ratios: its mean / that of float, by variant, over common seeds.
+        ratios: how it compares with float, in words, by variant.
     """
 
     panel: Panel
     title: str
     values: Mapping[str, Mapping[int, float]]
-    ratios: Mapping[str, float]
+    ratios: Mapping[str, str]
 
 
 def training_times(summary: Summary) -> list[Measured]:
@@ -49,7 +51,8 @@ def _of_runs(summary: Summary, column: str, ratio: str | None = None) -> list[Me
         for run in panel.runs:
             if run[column] is not None:
                 values.setdefault(run["variant"], {})[run["seed"]] = run[column]
-        ratios = {row["variant"]: row[ratio] for row in panel.variants if ratio and row[ratio]}
+        others = [row for row in panel.variants if row["variant"] != BASELINE]
+        ratios = {row["variant"]: f"({row[ratio]:.2f}×)" for row in others if ratio and row[ratio]}
         if values:
             found.append(Measured(panel, panel.title, values, ratios))
     return found
@@ -73,12 +76,27 @@ def inference_times(summary: Summary) -> list[Measured]:
             values: dict[str, dict[int, float]] = {}
             for row in panel.times:
                 if row["device"] == device:
-                    values.setdefault(row["variant"], {})[row["seed"]] = row["mean_ms"]
+                    values.setdefault(row["variant"], {})[row["seed"]] = row["p50_ms"]
             fastest = [row for row in panel.backends if row["fastest"] and row["device"] == device]
-            ratios = {row["variant"]: 1 / row["speedup"] for row in fastest if row["speedup"]}
+            ratios = {row["variant"]: speedup_in_brackets(row) for row in fastest}
             if values:
                 found.append(Measured(panel, title_on(device, panel, devices), values, ratios))
     return found
+
+
+def speedup_in_brackets(row: Mapping[str, Any]) -> str:
+    """Return the speed-up of a row of backends.parquet; empty if it has none, or is the baseline itself."""
+    own = row["speedup_low"] == row["speedup_high"] == 1
+    return "" if row["speedup"] is None or own else f"({speedup_in_short(row)})"
+
+
+def speedup_caption(summary: Summary) -> str:
+    """Return a sentence that says what speed-ups are over; empty if there are none."""
+    rows = [row for panel in summary.panels for row in panel.backends if row["against"]]
+    if not rows:
+        return ""
+    forms = ", ".join(dict.fromkeys(name for row in rows for name in row["against"].split(", ")))
+    return f" In brackets: speed-up over the float model's fastest float32 form ({forms})."
 
 
 def training_conditions(summary: Summary) -> str:

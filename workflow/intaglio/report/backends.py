@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from intaglio.report.display import DEVICE_NAMES, Display, device_cell, tabulate
+from intaglio.report.display import DEVICE_NAMES, FORMS, Display, device_cell, speedup_notes, speedups, tabulate
 from intaglio.report.formatting import NOTHING, measured, number, power_of_ten, times
-from intaglio.summary.variants import BASELINE
 
 
 def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
@@ -23,7 +22,8 @@ def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "backend": lambda row: row["backend"],
         "seeds": lambda row: str(row["n"]),
         "latency, ms": lambda row: measured(row["latency_ms_mean"], row["latency_ms_sd"]),
-        "speed-up": lambda row: times(row["speedup"]),
+        **speedups(rows),
+        "others, %": lambda row: number(row["busy"] or None),
         "examples/s": lambda row: number(row["throughput_mean"]),
         "peak memory, MB": lambda row: number(row["peak_memory_mb_mean"]),
         "file, MB": lambda row: number(row["size_mb_mean"]),
@@ -32,11 +32,15 @@ def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "operators": lambda row: row["operators"] or NOTHING,
         "difference of logits": lambda row: power_of_ten(row["max_difference"]),
     }
-    table = tabulate(title, cells, rows, {"task", "model", "variant", "device", "backend", "products", "operators"})
+    table = tabulate(
+        title, cells, rows, {"task", "model", "variant", "device", "backend", "products", "operators", *FORMS}
+    )
     first = rows[0]
     notes = [
-        f"An inference call of batch {first['batch_size']} × {first['length']} tokens. Latency: mean ± "
-        f"standard deviation over seeds. Speed-up: over {BASELINE} in its fastest backend on the same device.",
+        f"An inference call of batch {first['batch_size']} × {first['length']} tokens. Latency: of the median call, "
+        "mean ± standard deviation over seeds.",
+        *speedup_notes(rows),
+        "Others: the largest share of the cores that other processes used meanwhile.",
         "File: the exported model, which onnxruntime executes. Peak memory: model and activations, resident on a CPU, "
         "allocated on a GPU.",
         "Products: the kernels that multiply weights. Operators: those with the largest shares of time in the "

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from intaglio.metrics import label_of
-from intaglio.report.display import Display, device_cell, difference, tabulate
-from intaglio.report.formatting import NOTHING, measured, number, percent, power_of_ten, share_over_seeds, times
+from intaglio.report.display import FORMS, Display, device_cell, difference, speedup_notes, speedups, tabulate
+from intaglio.report.formatting import NOTHING, measured, number, percent, power_of_ten, share_over_seeds
 
 _Row = Mapping[str, Any]
 _KEY = ("study", "task", "model", "variant", "stage", "measure")
@@ -41,11 +41,11 @@ def show_compression(study: str, rows: Sequence[_Row], seconds: Mapping[str, flo
         "device": device_cell,
         "latency, ms": lambda row: measured(row["latency_ms_mean"], row["latency_ms_sd"]),
         "backend": lambda row: row["backend"] or NOTHING,
-        "speed-up": lambda row: times(row["speedup"]),
+        **speedups(rows),
         "last stage, s": lambda row: number(row["train_seconds_mean"]),
         "whole recipe, s": lambda row: number(row["total_train_seconds_mean"]),
     }
-    text = {"task", "model", "variant", "recipe", "metric", "device", "backend"}
+    text = {"task", "model", "variant", "recipe", "metric", "device", "backend", *FORMS}
     table = tabulate(f"Compression in {study}", cells, rows, text)
     notes = [
         "As teacher: share of test examples with the teacher's prediction; KL: divergence of the probabilities from "
@@ -54,6 +54,7 @@ def show_compression(study: str, rows: Sequence[_Row], seconds: Mapping[str, flo
         "file's tensors that are not zero. Sparse: the file's tensors, each stored whole or as a bit mask "
         "and its non-zero values; zstd: the file compressed at level 3. The file is executed as it is: zeros "
         "among dense weights save no time.",
+        *speedup_notes(rows),
         _cost(seconds),
     ]
     return Display(table.title, table.columns, table.rows, table.numbers, notes)

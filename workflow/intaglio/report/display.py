@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from intaglio.report.formatting import NOTHING, percent
+from intaglio.report.formatting import NOTHING, percent, speedup_cell
 
+# Columns with names of backends.
+FORMS = ("float32 form", "float form")
 DEVICE_NAMES = {"cpu": "CPU", "cuda": "GPU"}
 
 
@@ -63,6 +65,40 @@ def disturbances(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f"Other processes took up to {most:.0f} % of the cores "
         f"while these were timed: {', '.join(names)}. Their times are not reliable; the next run measures them again."
     ]
+
+
+def speedups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Callable[[Mapping[str, Any]], str]]:
+    """Return the columns of speed-ups, which name the forms of the float model that they are over.
+
+    The fastest form of any precision has columns of its own where it is another than the fastest float32 form.
+    """
+    cells: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "speed-up over float32 [95 %]": speedup_cell,
+        "float32 form": lambda row: row["against"] or NOTHING,
+    }
+    if any(row["against_any"] != row["against"] for row in rows):
+        cells |= {
+            "speed-up over any float [95 %]": lambda row: speedup_cell(row, "_any"),
+            "float form": lambda row: row["against_any"] or NOTHING,
+        }
+    return cells
+
+
+def speedup_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what speed-ups are, and whether any is missing."""
+    timed = [row for row in rows if row["device"]]
+    notes = []
+    if any(row["speedup"] is not None for row in timed):
+        same = all(row["against_any"] == row["against"] for row in timed)
+        of_any = ", which is its fastest of any precision" if same else ", and over its fastest of any precision"
+        notes.append(
+            "Speed-up: over the fine-tuned float model in its fastest float32 form" + of_any + "; called in turns in "
+            "one process, the median ratio of times with its 95 % interval. No difference: none is measurable, as the "
+            "interval holds 1."
+        )
+    if any(row["speedup"] is None for row in timed):
+        notes.append("No speed-up where no float model was timed beside.")
+    return notes
 
 
 def tabulate(title: str, cells: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], text: Iterable[str]) -> Display:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from intaglio.measure.timing.ratios import is_measurable
+
 NOTHING = "–"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -55,6 +57,27 @@ def power_of_ten(value: float) -> str:
 def times(value: float | None) -> str:
     """Format a factor."""
     return NOTHING if value is None else f"{number(value)}×"
+
+
+def is_faster_or_slower(row: Mapping[str, Any], end: str = "") -> bool:
+    """Return whether a row's speed-up is known and its interval says that there is a difference."""
+    return row[f"speedup{end}"] is not None and is_measurable(row[f"speedup{end}_low"], row[f"speedup{end}_high"])
+
+
+def speedup_cell(row: Mapping[str, Any], end: str = "") -> str:
+    """Format a row's speed-up (`end` "_any": over the fastest form of any precision) with its interval."""
+    value, low, high = (row[f"speedup{end}{part}"] for part in ("", "_low", "_high"))
+    if value is None or low == high == 1:
+        return times(value)
+    said = "" if is_faster_or_slower(row, end) else ", no difference"
+    return f"{number(value)}× [{number(low)}, {number(high)}]{said}"
+
+
+def speedup_in_short(row: Mapping[str, Any], end: str = "") -> str:
+    """Format a row's speed-up without its interval, or say that no difference is measurable."""
+    value, low, high = (row[f"speedup{end}{part}"] for part in ("", "_low", "_high"))
+    own = value is None or low == high == 1
+    return times(value) if own or is_faster_or_slower(row, end) else "no difference"
 
 
 def share_over_seeds(name: str) -> Callable[[Mapping[str, Any]], str]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from intaglio.metrics import label_of
 from intaglio.report.display import Display, device_cell, difference, disturbances, state, tabulate
-from intaglio.report.formatting import number, percent, times
+from intaglio.report.formatting import number, percent, speedup_in_short
 
 WIDTH = 80
 
@@ -27,6 +27,7 @@ def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Seque
     several = len({row["model"] for row in variants}) > 1
     metrics = sorted({row["primary_metric"] for row in variants if row["primary_metric"]})
     name = (label_of(metrics[0]) if len(metrics) == 1 else None) or "value"
+    several_forms = any(row["against_any"] != row["against"] for row in variants)
     cells = {
         "task": lambda row: f"{row['task']} · {row['model']}" if several else row["task"],
         "model": lambda row: row["model"],
@@ -34,13 +35,14 @@ def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Seque
         f"{name}, %": lambda row: percent(row["primary_mean"]) if row["n"] else state(row),
         "difference [95 %]": difference,
         "device": device_cell,
-        "speed-up": lambda row: times(row["speedup"]),
+        "speed-up": speedup_in_short,
+        **({"any float": lambda row: speedup_in_short(row, "_any")} if several_forms else {}),
         "MB": lambda row: number(row["size_mb_mean"]),
     }
     shown = {heading: cell for heading, cell in cells.items() if heading != "model"}
     table = tabulate(f"Study {study}", shown, variants, {"task", "variant", "device"})
     gaps = [run for run in runs if run["status"] != "ok"]
-    notes = []
+    notes = [*_forms(variants, several_forms)]
     if gaps:
         first = next((run for run in gaps if run["status"] == "failed"), gaps[0])
         notes.append(
@@ -53,6 +55,18 @@ def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Seque
     notes += [f"{task}: {percent(share)} % of test texts were truncated at max_length." for task, share in cut.items()]
     notes += disturbances(variants)
     return Display(table.title, table.columns, table.rows, table.numbers, notes)
+
+
+def _forms(variants: Sequence[Mapping[str, Any]], several: bool) -> list[str]:
+    """Return a sentence that says what speed-ups are over."""
+
+    def names(column: str) -> str:
+        return ", ".join(dict.fromkeys(name for row in variants if row[column] for name in row[column].split(", ")))
+
+    if not names("against"):
+        return []
+    of_any = f"; any float: over its fastest form of any precision ({names('against_any')})" if several else ""
+    return [f"Speed-up: over the float model's fastest float32 form ({names('against')}){of_any}."]
 
 
 def to_text(table: Display, places: Mapping[str, str]) -> str:

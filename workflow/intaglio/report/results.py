@@ -6,7 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from intaglio.metrics import label_of
-from intaglio.report.display import DEVICE_NAMES, Display, device_cell, difference, disturbances, state, tabulate
+from intaglio.report.display import (
+    DEVICE_NAMES,
+    FORMS,
+    Display,
+    device_cell,
+    difference,
+    disturbances,
+    speedup_notes,
+    speedups,
+    state,
+    tabulate,
+)
 from intaglio.report.formatting import NOTHING, measured, number, percent, share_over_seeds, times
 
 _MARKS = (
@@ -75,11 +86,11 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
         "device": device_cell,
         "latency, ms": over_seeds("latency_ms"),
         "backend": lambda row: row["backend"] or NOTHING,
-        "speed-up": lambda row: times(row["speedup"]),
+        **speedups(rows),
         "size, MB": lambda row: number(row["size_mb_mean"]),
         "smaller": lambda row: times(row.get("size_ratio")),
     }
-    text = {"task", "model", "variant", "metric", "device", "backend"}
+    text = {"task", "model", "variant", "metric", "device", "backend", *FORMS}
     table = tabulate(f"Variants of {study}", cells, rows, text)
     left_out = any(row["train_n"] not in (0, row["n"]) or row["left_out"] for row in rows)
     lonely = any(row.get("difference_n") == 1 for row in rows)
@@ -88,6 +99,7 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
         f"with its 95 % interval from {resamples} bootstrap resamples, paired over test examples and seeds.",
         "Training: of the variant's last stage, without set-up and evaluation.",
         f"{_FASTEST} Size: of the exported file.",
+        *speedup_notes(rows),
         *([_ONE_SEED] if any(row["timed"] == 1 < row["n"] for row in rows) else []),
         *([_LEFT_OUT] if left_out else []),
         *disturbances(rows),

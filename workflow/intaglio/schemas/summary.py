@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from intaglio.schemas.fields import BOOL, FLOAT, INT, KEYS, STRING, field, nullable, schema
+from intaglio.schemas.fields import BOOL, FLOAT, INT, KEYS, STRING, field, nullable, schema, speedups
 
 RUNS = schema(
     "runs",
@@ -111,14 +111,19 @@ BACKENDS = schema(
         *KEYS[:-1],
         field("backend", STRING, "What executed the model: a name of the study's profile.backends."),
         field("device", STRING, "cpu or cuda."),
-        field("fastest", BOOL, "Whether it is the variant's fastest backend on this device, by the mean over seeds."),
+        field("fastest", BOOL, "Whether it is the variant's fastest backend on this device, by the latency."),
         field("n", INT, "Runs (seeds) behind the figures: those timed on the machine that timed most of the task's."),
         field("left_out", INT, "Runs that were timed on other machines."),
         field("batch_size", INT, "Examples per call (the study's profile.headline)."),
         field("length", INT, "Tokens per example (the study's profile.headline)."),
-        *_over_seeds("latency_ms", "the mean time of an inference call, ms"),
+        *_over_seeds("latency_ms", "the median time of an inference call, ms"),
+        *speedups(
+            "Geometric mean over seeds of the speed-up over the fine-tuned float model in its fastest float32 form on "
+            "this device, called in turns in one process; above 1 is faster; null if there was no such model.",
+            "Names of that form's backend.",
+        ),
+        field("busy", FLOAT, "Largest percentage of the cores that other processes used while these were timed."),
         *nullable(
-            ("speedup", FLOAT, "Time of `float` in its fastest backend on this device / time; above 1 is faster."),
             ("throughput_mean", FLOAT, "Mean over seeds of examples per second."),
             ("peak_memory_mb_mean", FLOAT, "Mean over seeds of peak memory, MB: resident on a CPU, or a GPU's."),
             ("size_mb_mean", FLOAT, "Mean over seeds of the variant's exported file, which onnxruntime executes, MB."),

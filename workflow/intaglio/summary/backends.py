@@ -1,10 +1,11 @@
-"""One row per variant, device and backend: latency and memory over seeds, compared with `float` at its fastest."""
+"""One row per variant, device and backend: latency, speed-ups and memory over seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from intaglio.measure.timing.ratios import Speedup, over_seeds
 from intaglio.summary.hardware import of_one_machine
 from intaglio.summary.runs import Record
 from intaglio.summary.variants import BASELINE, mean_sd
@@ -49,7 +50,8 @@ def _rows_of_group(group: Sequence[Record]) -> list[Row]:
     for row in rows:
         row["fastest"] = fastest[row["variant"], row["device"]] is row
         base = fastest.get((BASELINE, row["device"]))
-        row |= _against(cells[_place(row)], cells[_place(base)] if base else [])
+        row |= _speedups(cells[_place(row)])
+        row["size_ratio"] = _smaller(cells[_place(row)], cells[_place(base)] if base else [])
     # Devices of a variant are kept together, whatever the order in which seeds were measured.
     order = list(dict.fromkeys(record.row["variant"] for record in group))
     return sorted(rows, key=lambda row: (order.index(row["variant"]), DEVICES.index(row["device"])))
@@ -69,7 +71,7 @@ def _by_place(rows: Iterable[Row]) -> dict[tuple[str, ...], list[Row]]:
 def _row(seeds: Sequence[Row]) -> Row:
     """Return a row from the latency rows of all seeds, each merged with its run's row."""
     first = seeds[0]
-    latency, latency_sd = mean_sd(row["mean_ms"] for row in seeds)
+    latency, latency_sd = mean_sd(row["p50_ms"] for row in seeds)
     same = ("study", "task", "model", "variant", "backend", "device", "batch_size", "length", "threads")
     return {
         **{name: first[name] for name in same},
@@ -77,6 +79,7 @@ def _row(seeds: Sequence[Row]) -> Row:
         "latency_ms_mean": latency,
         "latency_ms_sd": latency_sd,
         "throughput_mean": mean_sd(row["throughput"] for row in seeds)[0],
+        "busy": max(row["busy"] for row in seeds),
         "peak_memory_mb_mean": mean_sd(row["peak_memory_mb"] for row in seeds)[0],
         "size_mb_mean": mean_sd(row.get("size_mb") for row in seeds)[0],
         "max_difference": max(row["max_difference"] for row in seeds),
@@ -86,17 +89,24 @@ def _row(seeds: Sequence[Row]) -> Row:
     }
 
 
-def _against(seeds: Sequence[Row], baseline: Sequence[Row]) -> Row:
-    """Return the ratios to `float` in its fastest backend.
+def _speedups(seeds: Sequence[Row]) -> Row:
+    """Return the speed-ups over the float baseline, which each seed was timed beside, and the baseline's forms."""
+    found: Row = {}
+    for end in ("", "_any"):
+        known = [row for row in seeds if row[f"speedup{end}"] is not None]
+        if known:
+            ratios = [Speedup(*(row[f"speedup{end}{part}"] for part in ("", "_low", "_high"))) for row in known]
+            value, low, high = over_seeds(ratios)
+            found |= {f"speedup{end}": value, f"speedup{end}_low": low, f"speedup{end}_high": high}
+            found[f"against{end}"] = ", ".join(dict.fromkeys(row[f"against{end}"] for row in known))
+    return found
 
-    A run is compared with the `float` run of its seed or, if that was not measured, with the mean of the others.
-    """
-    of_seed = {row["seed"]: row["mean_ms"] for row in baseline}
-    mean, _ = mean_sd(of_seed.values())
-    return {
-        "speedup": _ratio([(of_seed.get(row["seed"], mean), row["mean_ms"]) for row in seeds]),
-        "size_ratio": _ratio([(base.get("size_mb"), row.get("size_mb")) for base in baseline[:1] for row in seeds]),
-    }
+
+def _smaller(seeds: Sequence[Row], baseline: Sequence[Row]) -> float | None:
+    """Return the size of `float`'s file / the size."""
+    pairs = [(base.get("size_mb"), row.get("size_mb")) for base in baseline[:1] for row in seeds]
+    known = [(above, below) for above, below in pairs if above and below]
+    return sum(above for above, _ in known) / sum(below for _, below in known) if known else None
 
 
 def most_time(operators: Sequence[Row]) -> str:
@@ -107,9 +117,3 @@ def most_time(operators: Sequence[Row]) -> str:
     total = sum(times.values())
     most = sorted(times, key=lambda name: -times[name])[:OPERATORS_SHOWN]
     return ", ".join(f"{name} {times[name] / total:.0%}" for name in most)
-
-
-def _ratio(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
-    """Return the ratio of the sums over pairs in which both values are known."""
-    known = [(above, below) for above, below in pairs if above and below]
-    return sum(above for above, _ in known) / sum(below for _, below in known) if known else None

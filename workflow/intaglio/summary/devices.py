@@ -6,9 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _Row = Mapping[str, Any]
+# Columns of a speed-up over the fastest float32 form, then over the fastest form of any precision.
+SPEEDUPS = tuple(
+    f"{name}{end}{part}"
+    for end in ("", "_any")
+    for name, part in (("speedup", ""), ("speedup", "_low"), ("speedup", "_high"), ("against", ""))
+)
+# Columns of a speed-up over the fastest float32 form, then over the fastest form of any precision.
+SPEEDUPS = tuple(
+    f"{name}{end}{part}"
+    for end in ("", "_any")
+    for name, part in (("speedup", ""), ("speedup", "_low"), ("speedup", "_high"), ("against", ""))
+)
 _VARIANT = ("task", "model", "variant")
 _PLACE = ("device", "device_name", "backend", "batch_size", "length")
-_OF_VARIANT = (*_PLACE, "latency_ms_mean", "latency_ms_sd", "speedup", "timed", "left_out")
+_OF_VARIANT = (*_PLACE, "latency_ms_mean", "latency_ms_sd", *SPEEDUPS, "timed", "left_out")
 _OF_RUN = (*_PLACE, "mean_ms", "std_ms", "p99_ms")
 
 

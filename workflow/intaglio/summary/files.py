@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Tables of the study, and tables concatenated over all runs.
 SUMMARIZED = ("runs", "variants", "backends", "conversions", "sparsity", "published")
-GATHERED = ("metrics", "history", "latency", "sizes", "operators")
+GATHERED = ("metrics", "history", "latency", "baselines", "sizes", "operators")
 CSV = ("runs", "variants", "compression", "conversions", "backends", "published", "latency")
 SUMMARY_FILES = (
     *(f"{name}.parquet" for name in (*SUMMARIZED, *GATHERED)),

@@ -35,7 +35,7 @@ class Record:
 
     Attributes:
         row: its row of runs.parquet, without unknown values.
-        tables: existing pyarrow tables by name (metrics, history, latency, sizes, operators).
+        tables: existing pyarrow tables by name (metrics, history, latency, baselines, sizes, operators).
         timed: rows of its latency table at the study's headline point.
         evaluation: folder of its predictions, if it is complete.
         task: content of its data's task.json.
@@ -155,7 +155,8 @@ def _read_export(record: Record, folder: Path, _study: Mapping[str, Any], _run: 
 def _read_profile(record: Record, folder: Path, study: Mapping[str, Any], _run: Mapping[str, Any]) -> None:
     latency = schemas.read_table(folder / "latency.parquet", schemas.LATENCY)
     operators = schemas.read_table(folder / "operators.parquet", schemas.OPERATORS)
-    record.tables |= {"latency": latency, "operators": operators}
+    baselines = schemas.read_table(folder / "baselines.parquet", schemas.BASELINES)
+    record.tables |= {"latency": latency, "baselines": baselines, "operators": operators}
     batch_size, length = study["profile"]["headline"]
     record.timed = [row for row in latency.to_pylist() if (row["batch_size"], row["length"]) == (batch_size, length)]
     record.row["disturbed"] = open_artifact(folder, "profile").get("disturbed")

@@ -16,7 +16,7 @@ from intaglio.errors import UserError
 from intaglio.store import new_artifact
 from intaglio.summary.backends import backend_rows
 from intaglio.summary.conversions import conversion_rows, sparsity_of_runs
-from intaglio.summary.devices import on_devices
+from intaglio.summary.devices import SPEEDUPS, on_devices
 from intaglio.summary.published import published_rows
 from intaglio.summary.runs import KEY, Record, read_run
 from intaglio.summary.variants import variant_rows
@@ -33,6 +33,7 @@ _GATHERED = {
     "metrics": schemas.METRICS,
     "history": schemas.TRAINING_HISTORY,
     "latency": schemas.LATENCY,
+    "baselines": schemas.BASELINES,
     "sizes": schemas.SIZES,
     "operators": schemas.OPERATORS,
 }
@@ -42,7 +43,7 @@ _COMPRESSION = (
     *("primary_mean", "primary_sd", "difference", "difference_low", "difference_high"),
     *(f"{name}_{part}" for name in ("teacher_agreement", "teacher_kl") for part in ("mean", "sd")),
     *("sparsity_mean", "nonzero_mean", "size_mb_mean", "sparse_mb_mean", "zstd_mb_mean", "size_ratio"),
-    *("device", "backend", "latency_ms_mean", "latency_ms_sd", "speedup"),
+    *("device", "backend", "latency_ms_mean", "latency_ms_sd", *SPEEDUPS),
     *("train_seconds_mean", "total_train_seconds_mean"),
 )
 
