@@ -28,6 +28,7 @@ _FILLINGS: dict[str, dict[str, Any]] = {
     "torch": {"fill": False},
     "torch.compile": {"fill": False, "hatch": "//////"},
     "torch.sparse": {"fill": False, "hatch": "....."},
+    "native": {"fill": True, "alpha": 0.5},
     "onnxruntime": {"fill": True},
     "openvino": {"fill": False, "hatch": "xxxxxx"},
     "torch-bf16": {"fill": False, "ls": "--"},
