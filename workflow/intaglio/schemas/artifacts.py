@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from intaglio.schemas.fields import BOOL, FLOAT, INT, MACHINE, STRING, field, schema, speedups
+from intaglio.schemas.fields import BOOL, FLOAT, INT, MACHINE, STRING, field, schema, speedup_columns
 
 TRAINING_HISTORY = schema(
     "training history",
@@ -61,7 +61,7 @@ LATENCY = schema(
         field("p90_ms", FLOAT, "90th percentile, ms."),
         field("p99_ms", FLOAT, "99th percentile, ms."),
         field("throughput", FLOAT, "Examples per second: batch size / mean."),
-        *speedups(
+        *speedup_columns(
             "Median over rounds of the ratio of the float baseline's time in its fastest float32 form to this; above 1 "
             "is faster; null without a baseline.",
             "Name of that form's backend.",

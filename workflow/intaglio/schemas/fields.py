@@ -20,7 +20,7 @@ def nullable(*fields: tuple[str, Any, str]) -> list[Any]:
     return [field(name, kind, description, null=True) for name, kind, description in fields]
 
 
-def speedups(ratio: str, form: str) -> list[Any]:
+def speedup_columns(ratio: str, form: str) -> list[Any]:
     """Return the columns of speed-ups over the fastest float32 form and over the fastest form of any precision."""
     any_precision = "The same for the fastest float form of any precision."
     columns = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from intaglio.schemas.fields import BOOL, FLOAT, INT, KEYS, STRING, field, nullable, schema, speedups
+from intaglio.schemas.fields import BOOL, FLOAT, INT, KEYS, STRING, field, nullable, schema, speedup_columns
 
 RUNS = schema(
     "runs",
@@ -117,7 +117,7 @@ BACKENDS = schema(
         field("batch_size", INT, "Examples per call (the study's profile.headline)."),
         field("length", INT, "Tokens per example (the study's profile.headline)."),
         *_over_seeds("latency_ms", "the median time of an inference call, ms"),
-        *speedups(
+        *speedup_columns(
             "Geometric mean over seeds of the speed-up over the fine-tuned float model in its fastest float32 form on "
             "this device, called in turns in one process; above 1 is faster; null if there was no such model.",
             "Names of that form's backend.",
