@@ -9,11 +9,13 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check format schema golden performance lock hooks clean
 
-# Python compiles the modules that are imported; compiling all with pip would double the time.
+# Python compiles the modules that are imported; compiling all with pip would double the time. The native library is
+# compiled meanwhile.
 $(READY): envs/requirements.lock envs/requirements-dev.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --requirement envs/requirements-dev.lock
-	PYTHONPATH=workflow $(BIN)/python -m intaglio.native.build || echo "integer models will run without the native library"
+	PYTHONPATH=workflow $(PYTHON) -m intaglio.native.build & library=$$!; \
+	$(BIN)/pip install --quiet --no-compile --requirement envs/requirements-dev.lock || exit 1; \
+	wait $$library || echo "Integer models will run without the native library."
 	touch $@
 
 # Fine-tune, quantize, evaluate, profile, tables, plots, report; ends with an overview.
