@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "workflow" / "intaglio"
 # Ground floor first.
 ROOMS = [
-    {"errors"},
+    {"errors", "quota"},
     {"store", "machine", "logged"},
     {"schemas"},
     {"native"},

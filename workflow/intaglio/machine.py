@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 import psutil  # type: ignore[import-untyped]
 
 import intaglio
+from intaglio.quota import cpu_quota
 
 if TYPE_CHECKING:
     import torch
 
-Fingerprint = dict[str, str | int | None]
+Fingerprint = dict[str, str | int | float | None]
 
 # Instruction sets that decide which kernels run, above all for int8: Linux's names for x86, then for Arm.
 _EXTENSIONS = (
@@ -41,17 +42,17 @@ _NO_GPU: Fingerprint = dict.fromkeys(("gpu", "gpu_count", "gpu_memory_mb", "driv
 _GPU_DRIVERS = ("/proc/driver/nvidia", "/dev/kfd")
 # Times may be compared if these and the versions of the executing libraries agree. The node's name, its exact memory
 # and its kernel are left out, since nodes of one partition differ in them.
-_IDENTITY = ("cpu", "cpu_id", "cores", "instructions", "gpu", "gpu_memory_mb", "driver")
+_IDENTITY = ("cpu", "cpu_id", "cores", "cpu_quota", "instructions", "gpu", "gpu_memory_mb", "driver")
 
 
 def fingerprint() -> Fingerprint:
     """Return the facts that identify this machine and its software; None for those absent or unknown.
 
     Keys: id (short hash: times with the same id may be compared), host, cpu (model), cpu_id (vendor,
-    family-model-stepping), cores (logical, available to this process), instructions (space-separated, relevant sets),
-    memory_mb (10^6 bytes), gpu, gpu_count, gpu_memory_mb, driver, cuda (the version that torch was built for), system,
-    python, libraries (JSON object of versions), commit (with suffix "-dirty" if the package differs from it). They are
-    the columns machine_* of the tables (`schemas.MACHINE`).
+    family-model-stepping), cores (logical, available to this process), cpu_quota (limit of cgroups, in cores),
+    instructions (space-separated, relevant sets), memory_mb (10^6 bytes), gpu, gpu_count, gpu_memory_mb, driver, cuda
+    (the version that torch was built for), system, python, libraries (JSON object of versions), commit (with suffix
+    "-dirty" if the package differs from it). They are the columns machine_* of the tables (`schemas.MACHINE`).
     """
     return dict(_fingerprint())
 
@@ -95,6 +96,7 @@ def _cpu() -> Fingerprint:
         "cpu": info.get("model name") or platform.processor() or platform.machine(),
         "cpu_id": identity or None,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_quota": cpu_quota(),
         "instructions": " ".join(name for name in _EXTENSIONS if name in flags),
         "memory_mb": psutil.virtual_memory().total // 10**6,
     }

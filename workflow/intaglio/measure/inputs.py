@@ -56,8 +56,17 @@ def _random(tokenizer: Any, point: Point, seed: int) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def cpu_threads(wanted: int) -> Iterator[int]:
-    """Set torch's number of CPU threads, at most the number of cores; yield it, and restore the old one on leaving."""
-    available = int(fingerprint()["cores"] or os.cpu_count() or 1)
+    """Set torch's number of CPU threads, at most the cores and the quota; yield it, and restore the old on leaving."""
+    facts = fingerprint()
+    available, quota = int(facts["cores"] or os.cpu_count() or 1), facts["cpu_quota"]
+    if quota is not None and wanted > max(1, int(quota)):
+        # Once the quota is used up, all threads stop until the next period.
+        bound = min(available, max(1, int(quota)))
+        _log.warning(
+            "profile.threads: %d requested, but a CPU quota (cpu.max) allows %.3g cores; measuring with %d",
+            *(wanted, quota, bound),
+        )
+        wanted = bound
     if wanted > available:
         # More threads than cores wait for each other, which would time the scheduler and not the model.
         _log.warning(

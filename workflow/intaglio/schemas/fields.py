@@ -60,6 +60,7 @@ MACHINE = (
         ("machine_cpu", STRING, "CPU model name."),
         ("machine_cpu_id", STRING, "CPU vendor, family-model-stepping."),
         ("machine_cores", INT, "Logical CPU cores that the process may use."),
+        ("machine_cpu_quota", FLOAT, "Limit of a container or cgroup to the processor time, in cores; null without."),
         ("machine_instructions", STRING, "Instruction sets that decide integer speed, such as `avx2 avx512_vnni`."),
         ("machine_memory_mb", INT, "Main memory, MB."),
         ("machine_gpu", STRING, "GPU model name; null without one."),
