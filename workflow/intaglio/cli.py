@@ -132,7 +132,8 @@ def _profile(arguments: Arguments) -> None:
     _quiet()
     options = Profile.model_validate(arguments.options)
     baseline = (arguments.baseline, arguments.baseline_export) if arguments.baseline else None
-    profile(arguments.checkpoint, arguments.export, options, arguments.output, baseline)
+    texts = (arguments.data, arguments.max_length) if arguments.data else None
+    profile(arguments.checkpoint, arguments.export, options, arguments.output, baseline, texts)
 
 
 def _plan(arguments: Arguments) -> None:
@@ -220,6 +221,10 @@ def _parser() -> argparse.ArgumentParser:
     profile = verb(_profile, "checkpoint", "export", "options", "output")
     profile.add_argument("--baseline", type=Path, help="float checkpoint that is timed beside it; not for float itself")
     profile.add_argument("--baseline-export", type=Path, help="export of that checkpoint")
+    profile.add_argument("--data", type=Path, help="data of the task, on which bf16 is compared with float32")
+    profile.add_argument(
+        "--max-length", type=int, default=128, help="number of tokens at which its texts are truncated"
+    )
     verb(_study).add_argument("file", type=Path, help="study file")
     verb(_plan, "options", "output")
     verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="accept missing results")

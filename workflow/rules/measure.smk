@@ -40,5 +40,7 @@ rule profile:
     params:
         inputs=by_role,
         options=of_job("profile", "options"),
+        max_length=study.max_length,
     shell:
-        "exec python -m intaglio --log {log:q} profile {params.inputs} --options {params.options:q} --output {output:q}"
+        "exec python -m intaglio --log {log:q} profile {params.inputs} --options {params.options:q}"
+        " --max-length {params.max_length} --output {output:q}"

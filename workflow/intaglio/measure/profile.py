@@ -13,6 +13,7 @@ from intaglio.errors import UserError
 from intaglio.machine import fingerprint
 from intaglio.measure.agreement import agreeing
 from intaglio.measure.backends import backend
+from intaglio.measure.changed import changed_predictions
 from intaglio.measure.disturbance import DISTURBED
 from intaglio.measure.inputs import cpu_threads, grid
 from intaglio.measure.memory import cpu_memory, cuda_peaks
@@ -32,7 +33,12 @@ CHECKED = (4, 128)
 
 
 def profile(
-    checkpoint: Path, export: Path, options: Profile, output: Path, baseline: tuple[Path, Path] | None = None
+    checkpoint: Path,
+    export: Path,
+    options: Profile,
+    output: Path,
+    baseline: tuple[Path, Path] | None = None,
+    texts: tuple[Path, int] | None = None,
 ) -> None:
     """Write the [profile] of a checkpoint: latency.parquet, baselines.parquet and operators.parquet.
 
@@ -47,6 +53,8 @@ def profile(
             processes used while something was timed, null if it is at most `DISTURBED`.
         baseline: [checkpoint] and [export] of the float model that it is compared with; None for a float model, which
             is its own baseline.
+        texts: [data] of the task, and the number of tokens at which its texts are truncated: where a float model runs
+            in bf16, its predictions on them are compared with those in float32; None leaves that out.
 
     Raises:
         UserError: an artifact is damaged, a length exceeds the model's positions, none of the requested backends is
@@ -62,6 +70,7 @@ def profile(
     about["baseline"] = str(baseline[0]) if baseline else None
     with cpu_threads(options.threads) as threads, ExitStack() as held:
         models, floats = _open(opened, export, baseline, options, present, threads, held)
+        changed = changed_predictions([one.model for one in models], opened, export, *texts, threads) if texts else {}
         latency: list[_Row] = []
         baselines: list[_Row] = []
         for device in dict.fromkeys(one.model.place.device for one in models):
@@ -72,7 +81,9 @@ def profile(
         operators = [row for one in models for row in one.operators(options)]
     by_place = {one.model.place: one for one in models}
     for row in latency:
-        row["kernel"] = by_place[Place(row["backend"], row["device"])].kernel
+        place = Place(row["backend"], row["device"])
+        row["kernel"] = by_place[place].kernel
+        row["changed_predictions"], row["compared_predictions"] = changed.get(place, (None, None))
     about["disturbed"] = _disturbed(latency)
     about["differences"] = {f"{place.backend} on {place.device}": one.difference for place, one in by_place.items()}
     with new_artifact(output, "profile", about) as folder:

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from intaglio.machine import EXECUTING
 from intaglio.planning.chains import Chains
@@ -88,19 +89,23 @@ def _evaluation(plan: Plan, checkpoint: Job, data: Job) -> Job:
     return plan.add("evaluate", checkpoint.name, made_of, executes, inputs=inputs, options={}, gpu=not on_cpu)
 
 
-def _profile(plan: Plan, checkpoint: Job, baseline: Job) -> Job:
+def _profile(plan: Plan, checkpoint: Job, baseline: Job, data: Job) -> Job:
     """Plan the profile of a model, timed beside the fine-tuned model that its recipe starts with."""
     export = _export(plan, checkpoint)
     options = plan.study.profile
     # If the study names the machine, that name replaces its id; the versions of executing libraries count in any case.
     machine, executing = (plan.start.machine, ()) if options.machine is None else (options.machine, EXECUTING)
     content = {name: value for name, value in deciding(options).items() if name not in ("machine", "seeds")}
-    made_of = [export.key, content, machine]
+    made_of: list[Any] = [export.key, content, machine]
     inputs = {"checkpoint": checkpoint.output, "export": export.output}
     if baseline is not checkpoint:
         float_export = _export(plan, baseline)
         made_of.append(float_export.key)
         inputs |= {"baseline": baseline.output, "baseline_export": float_export.output}
+    in_bf16 = any(name.endswith("-bf16") for name in options.backends)
+    if in_bf16 and checkpoint.options["stage"] not in ("quantize", "int8"):
+        made_of += [data.key, plan.study.max_length]
+        inputs["data"] = data.output
     # Models that run on CPUs only are measured on the same machine as the others.
     gpu = "cuda" in options.devices
     return plan.add("profile", checkpoint.name, made_of, executing, inputs=inputs, options=dump(options), gpu=gpu)
@@ -150,7 +155,7 @@ def _run(plan: Plan, run: tuple[str, str, str, int], chains: Chains, data: Job) 
         evaluation=_evaluation(plan, last, data).output,
         teacher=_evaluation(plan, chains.teacher(variant, seed), data).output,
         export=export.output,
-        profile=_profile(plan, last, chain[0]).output if _is_profiled(plan.study, variant, seed) else None,
+        profile=_profile(plan, last, chain[0], data).output if _is_profiled(plan.study, variant, seed) else None,
         work=[job.work for job in chain],
     )
 

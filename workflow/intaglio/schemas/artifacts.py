@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from intaglio.schemas.fields import BOOL, FLOAT, INT, MACHINE, STRING, field, schema, speedup_columns
+from intaglio.schemas.fields import BOOL, FLOAT, INT, MACHINE, STRING, field, nullable, schema, speedup_columns
 
 TRAINING_HISTORY = schema(
     "training history",
@@ -78,6 +78,14 @@ LATENCY = schema(
             FLOAT,
             "Largest absolute difference of logits to torch's on the CPU, on one padded batch; if all operations are "
             "integer, only the float head contributes; for int8, which torch does not run, 0 to itself.",
+        ),
+        *nullable(
+            (
+                "changed_predictions",
+                INT,
+                "Of bf16: predictions on the test sets that differ from float32's; else null.",
+            ),
+            ("compared_predictions", INT, "Of how many, drawn from the test sets."),
         ),
         *MACHINE,
     ],

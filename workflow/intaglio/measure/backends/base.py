@@ -35,11 +35,13 @@ class Backend(ABC):
     Attributes:
         devices: the devices that it supports.
         engine: the engine of those models of 8 bits that it runs.
+        recompiles: whether every new shape of inputs takes it seconds.
         precision: in which it computes a model in floating point.
     """
 
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     engine: ClassVar[str | None] = None
+    recompiles: ClassVar[bool] = False
 
     def __init__(self, precision: Precision = "float32") -> None:
         self.precision = precision

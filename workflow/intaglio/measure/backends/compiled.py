@@ -43,6 +43,8 @@ class CompiledModule:
 class Compiled(Eager):
     """torch.compile."""
 
+    recompiles = True
+
     def missing(self, device: str) -> str | None:
         """See `Backend`."""
         names = (os.environ.get("CXX", ""), "g++", "clang++")
