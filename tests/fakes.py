@@ -316,6 +316,8 @@ def profile(folder: Path, variant: str, about: dict[str, Any], random: np.random
                         "throughput": batch / calls.mean() * 1000,
                         "peak_memory_mb": 400 * (smaller if backend == "onnxruntime" else 1) + batch * length / 20,
                         "max_difference": 0.0 if backend == "torch" and device == "cpu" else 3e-7,
+                        "changed_predictions": 3 if backend.endswith("-bf16") else None,
+                        "compared_predictions": 512 if backend.endswith("-bf16") else None,
                         **schemas.machine_columns(machine(gpu)),
                     }
                 )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+import fakes
 from encoders import random_model
 from intaglio.checkpoint import Checkpoint
 from intaglio.export.export import export
@@ -18,9 +19,11 @@ from intaglio.measure.changed import changed_predictions
 from intaglio.measure.evaluate import predict
 from intaglio.measure.places import Place, opened
 from intaglio.measure.profile import profile
-from intaglio.schemas import LATENCY, read_table
+from intaglio.report.backends import show_backends
+from intaglio.schemas import BACKENDS, LATENCY, read_table
 from intaglio.store import new_artifact
 from intaglio.study.schema import Profile
+from intaglio.summary.summarize import write_summary
 from tiny import tiny_data, tiny_tokenizer
 
 BF16 = Place("torch-bf16", "cpu")
@@ -76,6 +79,16 @@ def test_they_are_those_of_transformers_in_bf16(
         assert [len(each) for each in shapes] == [1, 1]
     else:
         assert found[BF16].changed == (before != after).sum()
+
+
+def test_the_table_has_their_sum_over_seeds(tmp_path: Path) -> None:
+    content = fakes.study(variants=("float",), profile={"seeds": "all", "backends": ["torch", "torch-bf16"]})
+    write_summary(fakes.results(tmp_path, content), tmp_path / "summary")
+    rows = read_table(tmp_path / "summary" / "backends.parquet", BACKENDS).to_pylist()
+    counts = {row["backend"]: (row["changed_predictions"], row["compared_predictions"]) for row in rows}
+    assert counts == {"torch": (None, None), "torch-bf16": (6, 1024)}
+    shown = show_backends("study", rows)
+    assert "6 of 1024" in [row[shown.columns.index("changed predictions")] for row in shown.rows]
 
 
 @pytest.mark.parametrize(("total", "drawn"), [(5, 5), (40, 32), (10_000, 512)])

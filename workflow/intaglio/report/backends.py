@@ -31,6 +31,7 @@ def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "products": lambda row: row["kernel"] or NOTHING,
         "operators": lambda row: row["operators"] or NOTHING,
         "difference of logits": lambda row: power_of_ten(row["max_difference"]),
+        "changed predictions": _changed,
     }
     table = tabulate(
         title, cells, rows, {"task", "model", "variant", "device", "backend", "products", "operators", *FORMS}
@@ -47,9 +48,16 @@ def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "backend's own profiler.",
         "Difference of logits: the largest on a padded batch, to torch on the CPU. Integers are equal in all backends; "
         "operations in floating point differ by rounding. int8 is compared with itself.",
+        "Changed predictions: those on the test sets that differ in bf16 from float32, of how many.",
         *(f"{DEVICE_NAMES[device]}: {names}." for device, names in _names(rows)),
     ]
     return Display(table.title, table.columns, table.rows, table.numbers, notes)
+
+
+def _changed(row: Mapping[str, Any]) -> str:
+    if row["compared_predictions"] is None:
+        return NOTHING
+    return f"{row['changed_predictions']} of {row['compared_predictions']}"
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -130,6 +130,14 @@ BACKENDS = schema(
             ("size_ratio", FLOAT, "Size of `float`'s file / size: above 1 is smaller."),
         ),
         field("max_difference", FLOAT, "Largest difference of a logit to torch's on the CPU, of any seed."),
+        *nullable(
+            (
+                "changed_predictions",
+                INT,
+                "Of bf16: predictions on the test sets that differ from float32's, all seeds.",
+            ),
+            ("compared_predictions", INT, "Of how many."),
+        ),
         field(
             "kernel",
             STRING,

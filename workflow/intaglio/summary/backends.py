@@ -83,6 +83,7 @@ def _row(seeds: Sequence[Row]) -> Row:
         "peak_memory_mb_mean": mean_sd(row["peak_memory_mb"] for row in seeds)[0],
         "size_mb_mean": mean_sd(row.get("size_mb") for row in seeds)[0],
         "max_difference": max(row["max_difference"] for row in seeds),
+        **{name: _total(row[name] for row in seeds) for name in ("changed_predictions", "compared_predictions")},
         "kernel": ", ".join(dict.fromkeys(row["kernel"] for row in seeds)),
         "device_name": ", ".join(sorted({row["device_name"] for row in seeds})),
         "instructions": ", ".join(sorted({row["machine_instructions"] or "" for row in seeds})),
@@ -117,3 +118,9 @@ def most_time(operators: Sequence[Row]) -> str:
     total = sum(times.values())
     most = sorted(times, key=lambda name: -times[name])[:OPERATORS_SHOWN]
     return ", ".join(f"{name} {times[name] / total:.0%}" for name in most)
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    """Return the sum of the counts that are known; None if none is."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
