@@ -23,7 +23,7 @@ VERSIONS: Mapping[str, int] = {
     "int8": 2,
     "export": 3,
     "evaluate": 1,
-    "profile": 3,
+    "profile": 4,
     "summarize": 3,
     "pages": 3,
     "plot": 3,
