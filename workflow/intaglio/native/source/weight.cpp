@@ -8,8 +8,7 @@ namespace intaglio {
 
 namespace {
 constexpr size_t LINE = 64;
-// What a tile reads beyond the last row or column: a few rows are within the next buffer's size, so they are added
-// where buffers are made; this is for columns.
+// What a tile may read beyond the last column; rows beyond the last are added where buffers are reserved.
 constexpr size_t BEYOND = 4 * LINE;
 }  // namespace
 
