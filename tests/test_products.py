@@ -118,6 +118,7 @@ def test_any_numbers(kind: Any, device: str, rows: int, inner: int, outer: int, 
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No choice made before, and none left behind."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
     choice._remembered.cache_clear()
     yield
     choice._remembered.cache_clear()
@@ -215,6 +216,13 @@ def test_a_choice_is_made_by_size_and_remembered_for_the_machine(monkeypatch: py
     # weights that change are packed for each product
     fastest(64, 64, 64, fixed=False)
     assert measured
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_choice_on_a_busy_machine_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (1000.0, 0.0, 0.0))
+    fastest(4, 64, 64, fixed=True)
+    assert not choice._file(torch.get_num_threads()).exists()
 
 
 @pytest.mark.usefixtures("fresh")

@@ -1,7 +1,7 @@
 """Choice of the kernel of int8 products on this CPU, by their sizes: the fastest of the exact ones.
 
-A choice is measured once, in some tens of milliseconds, and remembered for the machine in the user's cache folder. It
-never changes a result.
+A choice is measured once, in some tenths of a second, and remembered for the machine in the user's cache folder, unless
+others were computing. It never changes a result.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ _PROBES = ((4, 64, 64), (32, 256, 256))
 _HOPELESS = 5.0
 # Allowance for packing and dispatch per call, in seconds; larger products make up for them.
 _DISPATCH = 1e-4
-# Number of timed rounds, of which the fastest counts as other processes may run, and their time budget in seconds.
-_ROUNDS, _BUDGET = 30, 0.02
+# Number of timed rounds, of which the fastest counts as other processes may run, and their time budget in seconds for
+# each kernel.
+_ROUNDS, _BUDGET = 30, 0.04
 # Numbers of rows are rounded up to a power of two, at most this one.
 _MOST_ROWS = 1024
 
@@ -132,6 +133,9 @@ def _remembered(threads: int) -> dict[str, str]:
 
 
 def _remember(names: dict[str, str], threads: int) -> None:
+    if os.getloadavg()[0] > (os.cpu_count() or 1):
+        # Of kernels that others disturb, any may seem the fastest.
+        return
     # A home that cannot be written to only costs another measurement.
     with suppress(OSError):
         file = _file(threads)
