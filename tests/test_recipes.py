@@ -1,5 +1,6 @@
 """Recipes: which stages can follow which, who teaches whom, and what two recipes share."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,3 +163,14 @@ def test_a_stage_option_touches_what_follows_it_alone() -> None:
     assert after["finetune"] == before["finetune"]
     assert len(after["prune"] & before["prune"]) == 1
     assert not after["int8"] & before["int8"]
+
+
+def test_only_profiles_of_float_models_in_bf16_get_texts() -> None:
+    recipes = {"pruned": [WEIGHTS], "small": [INT8]}
+
+    def with_data(*backends: str) -> set[str]:
+        plan = make_plan(load({**study(**recipes), "profile": {"backends": list(backends)}}))
+        return {run.variant for run in plan.runs if "data" in plan.jobs["profile"][Path(str(run.profile)).name].inputs}
+
+    assert with_data("torch", "onnxruntime", "openvino-bf16") == {"float", "pruned"}
+    assert with_data("torch", "onnxruntime") == set()
