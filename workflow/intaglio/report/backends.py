@@ -42,8 +42,7 @@ def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "mean ± standard deviation over seeds.",
         *speedup_notes(rows),
         "Others: the largest share of the cores that other processes used meanwhile.",
-        "File: the exported model, which onnxruntime executes. Peak memory: model and activations, resident on a CPU, "
-        "allocated on a GPU.",
+        "File: the exported model. Peak memory: model and activations, resident on a CPU, allocated on a GPU.",
         "Products: the kernels that multiply weights. Operators: those with the largest shares of time in the "
         "backend's own profiler.",
         "Difference of logits: the largest on a padded batch, to torch on the CPU. Integers are equal in all backends; "

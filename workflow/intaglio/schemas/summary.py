@@ -126,7 +126,7 @@ BACKENDS = schema(
         *nullable(
             ("throughput_mean", FLOAT, "Mean over seeds of examples per second."),
             ("peak_memory_mb_mean", FLOAT, "Mean over seeds of peak memory, MB: resident on a CPU, or a GPU's."),
-            ("size_mb_mean", FLOAT, "Mean over seeds of the variant's exported file, which onnxruntime executes, MB."),
+            ("size_mb_mean", FLOAT, "Mean over seeds of the variant's exported file, MB."),
             ("size_ratio", FLOAT, "Size of `float`'s file / size: above 1 is smaller."),
         ),
         field("max_difference", FLOAT, "Largest difference of a logit to torch's on the CPU, of any seed."),
