@@ -72,13 +72,13 @@ tests() {
 pipeline() {
   set -e
   verb() { echo "-- $1"; "$PYTHON" -m intaglio "$@"; }
-  local task model profile trained steps=100 batch=32 examples=1600
-  [ "$DEVICE" = cpu ] && steps=2 batch=4 examples=64
+  local task model profile trained steps=100 batch=32 examples=1600 backends='"torch", "torch.compile"'
+  [ "$DEVICE" = cpu ] && steps=2 batch=4 examples=64 backends='"torch"'
   task="{\"source\": {\"kind\": \"files\", \"train\": \"$INPUTS/sentences.csv\"}, \"text\": [\"text\"], \"label\": \"label\",
     \"labels\": [\"negative\", \"positive\"], \"max_train\": $examples, \"max_test\": $((examples / 4))}"
   model="{\"source\": {\"kind\": \"files\", \"path\": \"$INPUTS/minilm\"}}"
   profile="{\"batch_sizes\": [1, $batch], \"lengths\": [128], \"calls\": 10, \"devices\": [\"$DEVICE\"],
-    \"backends\": [\"torch\", \"torch.compile\"]}"
+    \"headline\": [1, 128], \"backends\": [$backends]}"
   verb data --options "$task" --output "$WORK/data"
   verb model --options "$model" --output "$WORK/model"
   trained="--data $WORK/data --seed 1 --max-length 128"
@@ -90,8 +90,8 @@ pipeline() {
     verb evaluate --checkpoint "$WORK/$variant" --data "$WORK/data" --max-length 128 --output "$WORK/evaluated-$variant"
     verb export --checkpoint "$WORK/$variant" --output "$WORK/export-$variant"
   done
-  verb profile --checkpoint "$WORK/float" --export "$WORK/export-float" --options "$profile" --output "$WORK/profile-float"
-  verb profile --checkpoint "$WORK/int" --export "$WORK/export-int" --options "$profile" --output "$WORK/profile-int" \
+  # The float model is timed beside it.
+  verb profile --checkpoint "$WORK/int" --export "$WORK/export-int" --options "$profile" --output "$WORK/profile" \
     --baseline "$WORK/float" --baseline-export "$WORK/export-float"
   "$PYTHON" - "$WORK" <<'END'
 import sys
@@ -101,9 +101,9 @@ import pandas as pd
 
 for variant in ("float", "int"):
     metrics = pd.read_parquet(Path(sys.argv[1], f"evaluated-{variant}", "metrics.parquet"))
-    latency = pd.read_parquet(Path(sys.argv[1], f"profile-{variant}", "latency.parquet"))
     print(variant, metrics[["metric", "value"]].to_string(index=False), sep="\n")
-    print(latency[["device", "backend", "batch_size", "length", "p50_ms", "peak_memory_mb"]].to_string(index=False))
+latency = pd.read_parquet(Path(sys.argv[1], "profile", "latency.parquet"))
+print(latency[["device", "backend", "batch_size", "length", "p50_ms", "peak_memory_mb"]].to_string(index=False))
 END
 }
 
@@ -125,10 +125,10 @@ fi
 # Two parts that time nothing run beside each other.
 part tests 70 bash -c tests &
 TESTS=$!
-part pipeline 80 bash -c pipeline || FAILED=$((FAILED + 1))
+part pipeline 110 bash -c pipeline || FAILED=$((FAILED + 1))
 wait "$TESTS" || FAILED=$((FAILED + 1))
-part step 40 "$PYTHON" benchmarks/qat_step.py --device "$DEVICE" "${STEP[@]}" --json "$OUTPUT" || FAILED=$((FAILED + 1))
-part inference 140 "$PYTHON" benchmarks/integer_inference.py --device "$DEVICE" "${INFERENCE[@]}" --json "$OUTPUT" || FAILED=$((FAILED + 1))
-part compiled_step 60 "$PYTHON" benchmarks/qat_step.py --device "$DEVICE" "${COMPILED[@]}" --json "$WORK/compiled.json" || FAILED=$((FAILED + 1))
+part step 35 "$PYTHON" benchmarks/qat_step.py --device "$DEVICE" "${STEP[@]}" --json "$OUTPUT" || FAILED=$((FAILED + 1))
+part inference 130 "$PYTHON" benchmarks/integer_inference.py --device "$DEVICE" "${INFERENCE[@]}" --json "$OUTPUT" || FAILED=$((FAILED + 1))
+part compiled_step 45 "$PYTHON" benchmarks/qat_step.py --device "$DEVICE" "${COMPILED[@]}" --json "$WORK/compiled.json" || FAILED=$((FAILED + 1))
 echo "== $FAILED parts failed, $SECONDS s in all; logs and JSON in $OUTPUT"
 exit "$FAILED"
