@@ -139,8 +139,7 @@ import sys, pkgutil, importlib
 sys.modules |= dict.fromkeys(["snakemake", "submitit", "openvino", "nncf"])
 import intaglio
 for module in pkgutil.walk_packages(intaglio.__path__, "intaglio."):
-    # The native library has a module's suffix, and is none.
-    if not module.name.endswith(("__main__", ".libintaglio")):
+    if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT / "workflow", capture_output=True, text=True)
