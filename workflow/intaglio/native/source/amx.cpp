@@ -6,7 +6,7 @@ namespace {
 constexpr int LANES = 16, TILE_ROWS = 32, TILE_PANELS = 2, QUADS = 16;
 #include "simd.inl"
 #include "rows.inl"
-constexpr void (*order_quads)(const Weight &, int8_t *, uint16_t *, int32_t *) = nullptr;
+constexpr void (*order_quads)(const Weight &, int8_t *, int32_t *, uint16_t *, int32_t *) = nullptr;
 constexpr bool SATURATES = false;
 
 // Configure the thread's tiles.

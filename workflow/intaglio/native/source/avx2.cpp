@@ -1,5 +1,4 @@
-// AVX2: vpmaddubsw sums pairs of products in 16 bits, which saturate. It multiplies the quads that cannot; the others
-// are multiplied with every second byte zero, which cannot saturate either.
+// AVX2: vpmaddubsw sums pairs of products in 16 bits, which saturate, so there are three ways to multiply (order.inl).
 #include "include.hpp"
 
 namespace intaglio {
@@ -12,42 +11,56 @@ constexpr bool SATURATES = true;
 
 inline void prepare() {}
 
+inline __m256i four(const uint8_t *from) {
+  return _mm256_set1_epi32(load<int32_t>(from));
+}
+
+inline __m256i added(__m256i sums, __m256i bytes, __m256i weights) {
+  const __m256i pairs = _mm256_maddubs_epi16(bytes, weights);
+  return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
 template <int R>
 void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_t *out) {
   const int8_t *b = w.values + static_cast<ptrdiff_t>(panel) * w.quads * PANEL * QUAD;
   const uint16_t *order = w.order + static_cast<ptrdiff_t>(panel) * w.quads;
-  const int safe = w.safe[panel];
-  const __m256i one = _mm256_set1_epi16(1);
+  const int32_t *ends = w.ends + 2 * panel;
   __m256i sums[R][2] = {};
   int quad = 0;
-  for (; quad < safe; quad++, b += PANEL * QUAD) {
-    const __m256i b0 = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(b));
-    const __m256i b1 = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(b + 32));
+  for (; quad < ends[0]; quad++, b += PANEL * QUAD) {
+    const __m256i b0 = load<__m256i>(b), b1 = load<__m256i>(b + 32);
     const uint8_t *from = x + QUAD * order[quad];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-      const __m256i a = _mm256_set1_epi32(*reinterpret_cast<const int32_t *>(from + r * stride));
-      sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(_mm256_maddubs_epi16(a, b0), one));
-      sums[r][1] = _mm256_add_epi32(sums[r][1], _mm256_madd_epi16(_mm256_maddubs_epi16(a, b1), one));
+      const __m256i a = four(from + r * stride);
+      sums[r][0] = added(sums[r][0], a, b0);
+      sums[r][1] = added(sums[r][1], a, b1);
+    }
+  }
+  const __m256i zero_point = _mm256_set1_epi8(-ZERO);
+  for (; quad < ends[1]; quad++, b += PANEL * QUAD) {
+    const __m256i b0 = load<__m256i>(b), b1 = load<__m256i>(b + 32);
+    const uint8_t *from = x + QUAD * order[quad];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      const __m256i a = _mm256_xor_si256(four(from + r * stride), zero_point), size = _mm256_abs_epi8(a);
+      sums[r][0] = added(sums[r][0], size, _mm256_sign_epi8(b0, a));
+      sums[r][1] = added(sums[r][1], size, _mm256_sign_epi8(b1, a));
     }
   }
   const __m256i even = _mm256_set1_epi16(0x00FF);
   for (; quad < w.quads; quad++, b += PANEL * QUAD)
     for (int half = 0; half < 2; half++) {
-      const __m256i both = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(b + 32 * half));
+      // With every second weight zero, a sum is one product.
+      const __m256i both = load<__m256i>(b + 32 * half);
       const __m256i b0 = _mm256_and_si256(both, even), b1 = _mm256_andnot_si256(even, both);
-      const uint8_t *from = x + QUAD * order[quad];
-#pragma GCC unroll 8
       for (int r = 0; r < R; r++) {
-        const __m256i a = _mm256_set1_epi32(*reinterpret_cast<const int32_t *>(from + r * stride));
-        const __m256i first = _mm256_madd_epi16(_mm256_maddubs_epi16(a, b0), one);
-        const __m256i second = _mm256_madd_epi16(_mm256_maddubs_epi16(a, b1), one);
-        sums[r][half] = _mm256_add_epi32(sums[r][half], _mm256_add_epi32(first, second));
+        const __m256i a = four(x + QUAD * order[quad] + r * stride);
+        sums[r][half] = added(added(sums[r][half], a, b0), a, b1);
       }
     }
   for (int r = 0; r < R; r++)
-    for (int half = 0; half < 2; half++)
-      _mm256_storeu_si256(reinterpret_cast<__m256i *>(out + r * PANEL + half * 8), sums[r][half]);
+    for (int half = 0; half < 2; half++) store(out + r * PANEL + half * 8, sums[r][half]);
 }
 
 #include "product.inl"

@@ -6,7 +6,7 @@ namespace {
 constexpr int LANES = 4, TILE_ROWS = 4, TILE_PANELS = 1, QUADS = 1;
 #include "simd.inl"
 #include "rows.inl"
-constexpr void (*order_quads)(const Weight &, int8_t *, uint16_t *, int32_t *) = nullptr;
+constexpr void (*order_quads)(const Weight &, int8_t *, int32_t *, uint16_t *, int32_t *) = nullptr;
 constexpr bool SATURATES = false;
 
 inline void prepare() {}

@@ -18,12 +18,12 @@ struct Weight {
   int in = 0, out = 0;
   int quads = 0, panels = 0;
   const int8_t *values = nullptr;
-  // [panels * PANEL]: the bias, less 128 times the sum of each column where x has the zero point 128
+  // [panels * PANEL]: the bias, less 128 times the sum of each column that is multiplied by bytes with that zero point
   const int32_t *bias = nullptr;
   // For instruction sets that sum pairs of products in 16 bits: the place in x of every quad, [panels][quads], and the
-  // number of leading quads of each panel for which these sums cannot saturate. Null where all products are exact.
+  // ends of the kinds of quads of each panel, [panels][2] (order.inl). Null where all products are exact.
   const uint16_t *order = nullptr;
-  const int32_t *safe = nullptr;
+  const int32_t *ends = nullptr;
 };
 
 // What becomes of accumulators. Arrays have an entry per column, padded to whole panels.
@@ -76,7 +76,7 @@ struct Scratch {
   int8_t *packed;       // [pad(keys) * pad(width)], twice
   int32_t *bias;        // [pad(max(keys, width))]
   uint16_t *order;      // [panels of keys][quads of width]
-  int32_t *safe;        // [panels of keys]
+  int32_t *ends;        // [panels of keys and of the width][2]
   int32_t *scores;      // [ROWS][pad(keys)]
   uint8_t *shares;      // [2 * ROWS][pad(keys)]
 };
@@ -84,7 +84,7 @@ struct Scratch {
 struct Kernels {
   const char *name;
   // Orders the quads of a weight in place where sums of pairs may saturate; null where they cannot.
-  void (*order)(const Weight &, int8_t *values, uint16_t *order, int32_t *safe);
+  void (*order)(const Weight &, int8_t *values, int32_t *bias, uint16_t *order, int32_t *ends);
   int quads;        // the number of quads of a weight is a multiple of this
   int panels;       // the same of its panels
   void (*product)(const Weight &, const uint8_t *x, ptrdiff_t stride, int first_row, int last_row, int first_panel,

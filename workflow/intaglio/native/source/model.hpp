@@ -161,7 +161,7 @@ class Model {
   Buffer<float> dense_;
   struct ThreadMemory {
     Buffer<int8_t> packed;
-    Buffer<int32_t> bias, safe, scores;
+    Buffer<int32_t> bias, ends, scores;
     Buffer<uint16_t> order;
     Buffer<uint8_t> shares;
     Scratch scratch;

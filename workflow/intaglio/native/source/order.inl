@@ -1,38 +1,47 @@
-// For instruction sets that sum pairs of products in 16 bits: quads that cannot saturate come first in every panel.
+// For instruction sets that sum pairs of products in 16 bits: the quads of every panel by kind, the fastest first.
+//
+// 1. Quads that cannot saturate, whatever bytes they are multiplied by.
+// 2. Quads without -128, which the signs of x can be moved to: products with magnitudes of at most 128 cannot saturate.
+// 3. The others, of which only keys have any.
 
-// Whether sums of pairs of products with bytes up to 255 leave 16 bits for the 64 weights of a quad: then the largest
-// byte makes them saturate. Of different signs, no sum is larger than its parts.
-static bool may_saturate(const int8_t *quad) {
+enum Kind { SAFE, SIGNED, OTHER };
+
+static Kind kind_of(const int8_t *quad) {
+  // Of different signs, no sum is larger than its parts; of equal signs, the largest byte makes it saturate if any does.
   const __m256i largest_byte = _mm256_set1_epi8(-1);
-  __m256i saturated{};
+  __m256i saturated{}, lowest{};
   for (int half = 0; half < 2; half++) {
     const __m256i weights = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(quad + 32 * half));
     const __m256i sums = _mm256_maddubs_epi16(largest_byte, weights);
     saturated = _mm256_or_si256(saturated, _mm256_cmpeq_epi16(sums, _mm256_set1_epi16(INT16_MAX)));
     saturated = _mm256_or_si256(saturated, _mm256_cmpeq_epi16(sums, _mm256_set1_epi16(INT16_MIN)));
+    lowest = _mm256_or_si256(lowest, _mm256_cmpeq_epi8(weights, _mm256_set1_epi8(INT8_MIN)));
   }
-  return _mm256_movemask_epi8(saturated) != 0;
+  if (!_mm256_movemask_epi8(saturated)) return SAFE;
+  return _mm256_movemask_epi8(lowest) ? OTHER : SIGNED;
 }
 
-static void order_quads(const Weight &w, int8_t *values, uint16_t *order, int32_t *safe) {
-  std::vector<int8_t> unsafe;
-  for (int panel = 0; panel < w.panels; panel++, order += w.quads) {
-    int8_t *quads = values + static_cast<ptrdiff_t>(panel) * w.quads * PANEL * QUAD;
-    unsafe.clear();
-    std::vector<uint16_t> last;
-    int count = 0;
+// Order the quads of a weight in place. The second kind is multiplied by x without its zero point: the bias changes.
+static void order_quads(const Weight &w, int8_t *values, int32_t *bias, uint16_t *order, int32_t *ends) {
+  constexpr int SIZE = PANEL * QUAD;
+  std::vector<int8_t> moved[3];
+  std::vector<uint16_t> places[3];
+  for (int panel = 0; panel < w.panels; panel++, order += w.quads, ends += 2, bias += PANEL) {
+    int8_t *quads = values + static_cast<ptrdiff_t>(panel) * w.quads * SIZE;
+    for (int kind = 0; kind < 3; kind++) moved[kind].clear(), places[kind].clear();
     for (int quad = 0; quad < w.quads; quad++) {
-      const int8_t *from = quads + quad * PANEL * QUAD;
-      if (may_saturate(from)) {
-        unsafe.insert(unsafe.end(), from, from + PANEL * QUAD);
-        last.push_back(static_cast<uint16_t>(quad));
-      } else {
-        std::memmove(quads + count * PANEL * QUAD, from, PANEL * QUAD);
-        order[count++] = static_cast<uint16_t>(quad);
-      }
+      const int8_t *from = quads + quad * SIZE;
+      const Kind kind = kind_of(from);
+      moved[kind].insert(moved[kind].end(), from, from + SIZE);
+      places[kind].push_back(static_cast<uint16_t>(quad));
+      for (int i = 0; kind == SIGNED && i < SIZE; i++) bias[i / QUAD] += ZERO * from[i];
     }
-    safe[panel] = count;
-    std::copy(unsafe.begin(), unsafe.end(), quads + count * PANEL * QUAD);
-    std::copy(last.begin(), last.end(), order + count);
+    uint16_t *place = order;
+    for (int kind = 0; kind < 3; kind++) {
+      quads = std::copy(moved[kind].begin(), moved[kind].end(), quads);
+      place = std::copy(places[kind].begin(), places[kind].end(), place);
+    }
+    ends[0] = static_cast<int32_t>(places[SAFE].size());
+    ends[1] = ends[0] + static_cast<int32_t>(places[SIGNED].size());
   }
 }

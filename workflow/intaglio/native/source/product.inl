@@ -48,9 +48,9 @@ static Weight pack_keys(const Attention &a, const Scratch &s) {
       to[i / QUAD * PANEL * QUAD + i % QUAD] = static_cast<int8_t>(row[i] - ZERO);
     s.bias[key] = -ZERO * total;
   }
-  if constexpr (SATURATES) order_quads(w, s.packed, s.order, s.safe);
+  if constexpr (SATURATES) order_quads(w, s.packed, s.bias, s.order, s.ends);
   w.order = s.order;
-  w.safe = s.safe;
+  w.ends = s.ends;
   return w;
 }
 
@@ -70,11 +70,11 @@ static Weight pack_values(const Attention &a, const Scratch &s) {
       }
     }
   if constexpr (SATURATES) {
-    for (int panel = 0; panel < w.panels; panel++) s.safe[panel] = w.quads;
+    std::fill_n(s.ends, 2 * w.panels, w.quads);
     for (int i = 0; i < w.panels * w.quads; i++) s.order[i] = static_cast<uint16_t>(i % w.quads);
   }
   w.order = s.order;
-  w.safe = s.safe;
+  w.ends = s.ends;
   return w;
 }
 
@@ -84,7 +84,7 @@ static void attend(const Attention &a, const Scratch &s) {
   of_values.packed += static_cast<ptrdiff_t>(keys) * padded(a.width, 4 * PANEL);
   of_values.bias += keys;
   of_values.order += static_cast<ptrdiff_t>(keys) / PANEL * padded(a.width, 4 * PANEL) / QUAD;
-  of_values.safe += keys / PANEL;
+  of_values.ends += 2 * keys / PANEL;
   const Weight by_key = pack_keys(a, s), by_value = pack_values(a, of_values);
   for (int first = 0; first < a.queries; first += ROWS) {
     const int rows = std::min(ROWS, a.queries - first);

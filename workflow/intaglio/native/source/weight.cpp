@@ -53,8 +53,8 @@ PackedWeight::PackedWeight(const Kernels &kernels, const int8_t *values, const i
   w.bias = biases;
   if (kernels.order) {
     w.order = order_.reserve(static_cast<size_t>(w.panels) * w.quads);
-    w.safe = safe_.reserve(w.panels);
-    kernels.order(w, to, order_.data(), safe_.data());
+    w.ends = ends_.reserve(2 * w.panels);
+    kernels.order(w, to, biases, order_.data(), ends_.data());
   }
 }
 

@@ -39,7 +39,7 @@ class PackedWeight {
  private:
   Weight weight_;
   Buffer<int8_t> values_;
-  Buffer<int32_t> bias_, safe_;
+  Buffer<int32_t> bias_, ends_;
   Buffer<uint16_t> order_;
 };
 
