@@ -21,8 +21,10 @@ inline void prepare() {
 }
 
 // Tiles 0 to 3 are sums, 4 and 5 rows of x, 6 and 7 panels.
+// Not inlined: there is a copy of the product for every epilogue, and one of the tile.
 template <int R>
-void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_t *out) {
+__attribute__((noinline)) void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride,
+                                    int32_t *out) {
   constexpr int STEP = 16 * QUAD, COLUMNS = TILE_PANELS * PANEL * sizeof(int32_t);
   const ptrdiff_t next = static_cast<ptrdiff_t>(w.quads) * PANEL * QUAD;
   const int8_t *b = w.values + panel * next;

@@ -20,8 +20,10 @@ inline __m256i added(__m256i sums, __m256i bytes, __m256i weights) {
   return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
+// Not inlined: there is a copy of the product for every epilogue, and one of the tile.
 template <int R>
-void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_t *out) {
+__attribute__((noinline)) void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride,
+                                    int32_t *out) {
   const int8_t *b = w.values + static_cast<ptrdiff_t>(panel) * w.quads * PANEL * QUAD;
   const uint16_t *order = w.order + static_cast<ptrdiff_t>(panel) * w.quads;
   const int32_t *ends = w.ends + 2 * panel;

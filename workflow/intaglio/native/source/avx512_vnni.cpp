@@ -19,8 +19,10 @@ inline Ints dot(Ints sum, Ints a, Ints b) {
 
 inline void prepare() {}
 
+// Not inlined: there is a copy of the product for every epilogue, and one of the tile.
 template <int R>
-void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_t *out) {
+__attribute__((noinline)) void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride,
+                                    int32_t *out) {
   const ptrdiff_t next = static_cast<ptrdiff_t>(w.quads) * PANEL * QUAD;
   const int8_t *b = w.values + panel * next;
   Ints sums[R][2] = {};

@@ -11,8 +11,10 @@ constexpr bool SATURATES = false;
 
 inline void prepare() {}
 
+// Not inlined: there is a copy of the product for every epilogue, and one of the tile.
 template <int R>
-void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride, int32_t *out) {
+__attribute__((noinline)) void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride,
+                                    int32_t *out) {
   const int8_t *b = w.values + static_cast<ptrdiff_t>(panel) * w.quads * PANEL * QUAD;
   int32_t sums[R][PANEL] = {};
   for (int quad = 0; quad < w.quads; quad++, b += PANEL * QUAD)

@@ -11,21 +11,40 @@ static void any_tile(int rows, const Weight &w, int panel, const uint8_t *x, ptr
   }
 }
 
-static void product(const Weight &w, const uint8_t *x, ptrdiff_t stride, int first_row, int last_row, int first_panel,
-                    int last_panel, const Epilogue &e) {
+// Rows and panels of a product, from the first to before the last.
+struct Part {
+  int first_row, last_row, first_panel, last_panel;
+};
+
+template <Epilogue::Kind KIND>
+static void product_of(const Weight &w, const uint8_t *x, ptrdiff_t stride, const Part &part, const Epilogue &e) {
   constexpr int COLUMNS = TILE_PANELS * PANEL;
   alignas(64) int32_t out[TILE_ROWS * COLUMNS];
-  prepare();
-  for (int panel = first_panel; panel < last_panel; panel += TILE_PANELS)
-    for (int row = first_row; row < last_row; row += TILE_ROWS) {
-      const int rows = std::min(TILE_ROWS, last_row - row);
+  for (int panel = part.first_panel; panel < part.last_panel; panel += TILE_PANELS)
+    for (int row = part.first_row; row < part.last_row; row += TILE_ROWS) {
+      const int rows = std::min(TILE_ROWS, part.last_row - row);
       any_tile<TILE_ROWS>(rows, w, panel, x + row * stride, stride, out);
       for (int r = 0; r < rows; r++)
         for (int p = 0; p < TILE_PANELS; p++) {
           const int column = (panel + p) * PANEL, width = std::min(PANEL, w.out - column);
-          if (width > 0) finish(e, out + r * COLUMNS + p * PANEL, w.bias, row + r, column, width);
+          if (width > 0) finish<KIND>(e, out + r * COLUMNS + p * PANEL, w.bias, row + r, column, width);
         }
     }
+}
+
+static void product(const Weight &w, const uint8_t *x, ptrdiff_t stride, int first_row, int last_row, int first_panel,
+                    int last_panel, const Epilogue &e) {
+  prepare();
+  const Part part{first_row, last_row, first_panel, last_panel};
+  switch (e.kind) {
+    case Epilogue::ACCUMULATORS: return product_of<Epilogue::ACCUMULATORS>(w, x, stride, part, e);
+    case Epilogue::REAL: return product_of<Epilogue::REAL>(w, x, stride, part, e);
+    case Epilogue::SHORT: return product_of<Epilogue::SHORT>(w, x, stride, part, e);
+    case Epilogue::GELU: return product_of<Epilogue::GELU>(w, x, stride, part, e);
+    case Epilogue::SUM: return product_of<Epilogue::SUM>(w, x, stride, part, e);
+    case Epilogue::REAL_SUM: return product_of<Epilogue::REAL_SUM>(w, x, stride, part, e);
+    case Epilogue::REAL_GELU: return product_of<Epilogue::REAL_GELU>(w, x, stride, part, e);
+  }
 }
 
 // Pack rows of keys as the columns of a weight; x is query and key with zero point 128.

@@ -11,52 +11,45 @@ static inline void finish_sum(const Epilogue &e, Ints acc, int row, int column, 
   store(out, clip(term, -2097151, 2097151));
 }
 
+static inline void finish_real_sum(const Epilogue &e, Floats real, int row, int column, void *out) {
+  if (e.residual)
+    real = load<Floats>(static_cast<const float *>(e.residual) + row * e.residual_stride + column) + real;
+  store(out, real);
+}
+
 static inline void finish_gelu(const Epilogue &e, Floats scaled, uint8_t *out) {
   Ints codes = rounded(clip(scaled, -e.zero_point, 255 - e.zero_point)) + e.zero_point;
   for (int i = 0; i < LANES; i++) out[i] = e.table[codes[i]];
 }
 
 // Write what becomes of PANEL accumulators, at most `width` of them; those beyond are of padding.
-static void finish(const Epilogue &e, const int32_t *accumulators, const int32_t *bias, int row, int column, int width) {
+template <Epilogue::Kind KIND>
+static inline void finish(const Epilogue &e, const int32_t *accumulators, const int32_t *bias, int row, int column,
+                          int width) {
+  constexpr bool BYTES = KIND == Epilogue::SHORT || KIND == Epilogue::GELU || KIND == Epilogue::REAL_GELU;
+  constexpr int SIZE = BYTES ? 1 : 4;
   alignas(64) uint8_t edge[4 * PANEL];
-  const int size = e.kind == Epilogue::SHORT || e.kind == Epilogue::GELU || e.kind == Epilogue::REAL_GELU ? 1 : 4;
-  uint8_t *place = static_cast<uint8_t *>(e.out) + (row * e.out_stride + column) * size;
+  uint8_t *place = static_cast<uint8_t *>(e.out) + (row * e.out_stride + column) * SIZE;
   uint8_t *out = width < PANEL ? edge : place;
   for (int block = 0; block < BLOCKS; block++, column += LANES) {
-    Ints acc = load<Ints>(accumulators + block * LANES) + load<Ints>(bias + column);
-    uint8_t *to = out + block * LANES * size;
-    switch (e.kind) {
-      case Epilogue::ACCUMULATORS:
-        store(to, acc);
-        break;
-      case Epilogue::REAL:
-        store(to, floats(acc));
-        break;
-      case Epilogue::SHORT:
-        store(to, bytes(rounded(clip(floats(acc) * load<Floats>(e.scale + column), -128, 127)) + ZERO));
-        break;
-      case Epilogue::GELU:
-        finish_gelu(e, floats(acc) * load<Floats>(e.scale + column), to);
-        break;
-      case Epilogue::SUM:
-        finish_sum(e, acc, row, column, to);
-        break;
-      case Epilogue::REAL_SUM: {
-        Floats real = floats(acc) * load<Floats>(e.scale + column);
-        if (e.residual)
-          real = load<Floats>(static_cast<const float *>(e.residual) + row * e.residual_stride + column) + real;
-        store(to, real);
-        break;
-      }
-      case Epilogue::REAL_GELU: {
-        Floats real = floats(acc) * load<Floats>(e.scale + column);
-        Floats gelu = real * 0.5f * (1.0f + error_function(real * 0.70710678f));
+    const Ints acc = load<Ints>(accumulators + block * LANES) + load<Ints>(bias + column);
+    uint8_t *to = out + block * LANES * SIZE;
+    if constexpr (KIND == Epilogue::ACCUMULATORS) store(to, acc);
+    if constexpr (KIND == Epilogue::REAL) store(to, floats(acc));
+    if constexpr (KIND == Epilogue::SUM) finish_sum(e, acc, row, column, to);
+    if constexpr (KIND == Epilogue::SHORT || KIND == Epilogue::GELU || KIND == Epilogue::REAL_SUM ||
+                  KIND == Epilogue::REAL_GELU) {
+      const Floats scaled = floats(acc) * load<Floats>(e.scale + column);
+      if constexpr (KIND == Epilogue::SHORT) store(to, bytes(rounded(clip(scaled, -128, 127)) + ZERO));
+      if constexpr (KIND == Epilogue::GELU) finish_gelu(e, scaled, to);
+      if constexpr (KIND == Epilogue::REAL_SUM) finish_real_sum(e, scaled, row, column, to);
+      if constexpr (KIND == Epilogue::REAL_GELU) {
+        const Floats gelu = scaled * 0.5f * (1.0f + error_function(scaled * 0.70710678f));
         store(to, bytes(rounded(clip(gelu * e.inverse, -128, 127)) + ZERO));
-        break;
       }
     }
   }
-  if (width < PANEL) std::memcpy(place, edge, width * size);
+  if (width < PANEL) std::memcpy(place, edge, width * SIZE);
 }
 
 static int64_t floor_divide(int64_t above, int64_t below) {
