@@ -39,13 +39,13 @@ __attribute__((noinline)) void tile(const Weight &w, int panel, const uint8_t *x
       sums[r][1] = added(sums[r][1], a, b1);
     }
   }
-  const __m256i zero_point = _mm256_set1_epi8(-ZERO);
+  const __m256i zero_point = _mm256_set1_epi8(static_cast<char>(w.zero));
   for (; quad < ends[1]; quad++, b += PANEL * QUAD) {
     const __m256i b0 = load<__m256i>(b), b1 = load<__m256i>(b + 32);
     const uint8_t *from = x + QUAD * order[quad];
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++) {
-      const __m256i a = _mm256_xor_si256(four(from + r * stride), zero_point), size = _mm256_abs_epi8(a);
+      const __m256i a = _mm256_sub_epi8(four(from + r * stride), zero_point), size = _mm256_abs_epi8(a);
       sums[r][0] = added(sums[r][0], size, _mm256_sign_epi8(b0, a));
       sums[r][1] = added(sums[r][1], size, _mm256_sign_epi8(b1, a));
     }

@@ -10,15 +10,16 @@ namespace intaglio {
 
 constexpr int QUAD = 4;     // rows of a weight that lie side by side, as instructions for dot products take them
 constexpr int PANEL = 16;   // columns of a weight that lie side by side
-constexpr int ZERO = 128;   // zero point of activations
+constexpr int ZERO = 128;   // zero point of activations, but for results of GELU, which are hardly negative
 constexpr int ROWS = 32;    // rows that a tile may read beyond the last one of its input, and rows of an attention block
 
 // An int8 matrix [in, out] in panels: values[panel][quad][column of the panel][row of the quad], zero beyond its sizes.
 struct Weight {
   int in = 0, out = 0;
   int quads = 0, panels = 0;
+  int zero = ZERO, largest = 255;   // zero point, and largest byte, of what it is multiplied by
   const int8_t *values = nullptr;
-  // [panels * PANEL]: the bias, less 128 times the sum of each column that is multiplied by bytes with that zero point
+  // [panels * PANEL]: the bias, less the zero point times the sum of each column that is multiplied by bytes with it
   const int32_t *bias = nullptr;
   // For instruction sets that sum pairs of products in 16 bits: the place in x of every quad, [panels][quads], and the
   // ends of the kinds of quads of each panel, [panels][2] (order.inl). Null where all products are exact.

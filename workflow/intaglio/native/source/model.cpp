@@ -1,5 +1,6 @@
 #include "model.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -50,11 +51,11 @@ int integer_or(const Constants &all, const std::string &name, int otherwise) {
   return all.has(name) ? static_cast<int>(all.number(name)) : otherwise;
 }
 
-LinearLayer linear(const Constants &all, const std::string &name, const Kernels &kernels) {
+LinearLayer linear(const Constants &all, const std::string &name, const Kernels &kernels, int zero = ZERO) {
   const Tensor &weight = all.tensor(name + ".weight");
   const int out = size(weight, 0), in = size(weight, 1);
   LinearLayer found;
-  found.weight = PackedWeight(kernels, data<int8_t>(weight), data<int32_t>(all.tensor(name + ".bias")), in, out);
+  found.weight = PackedWeight(kernels, data<int8_t>(weight), data<int32_t>(all.tensor(name + ".bias")), in, out, zero);
   found.scale = vector_of<float>(all, name + ".scale");
   found.multiplier = vector_of<int32_t>(all, name + ".multiplier");
   found.shift = integer_or(all, name + ".shift", 0);
@@ -99,7 +100,6 @@ Layer layer_of(const Constants &all, const std::string &name, const Kernels &ker
   found.projections = linear(all, name + ".projections", kernels);
   found.attention_output = linear(all, name + ".attention_output", kernels);
   found.intermediate = linear(all, name + ".intermediate", kernels);
-  found.output = linear(all, name + ".output", kernels);
   found.projections_multiplier = vector_of<float>(all, name + ".projections_multiplier");
   const std::vector<float> context(head_width, static_cast<float>(all.number(name + ".context_multiplier")));
   found.context_multiplier = padded_vector<float>(context.data(), head_width);
@@ -109,17 +109,21 @@ Layer layer_of(const Constants &all, const std::string &name, const Kernels &ker
   found.output_skip = static_cast<int>(all.number(name + ".output_skip"));
   found.attention_norm = norm(all, name + ".attention_norm");
   found.output_norm = norm(all, name + ".output_norm");
+  int zero = ZERO;
   found.integer_gelu = all.number(name + ".gelu.integer") != 0;
   if (found.integer_gelu) {
     found.gelu_scale = vector_of<float>(all, name + ".gelu.multiplier");
     found.gelu_zero_point = static_cast<int>(all.number(name + ".gelu.zero_point"));
     found.gelu_table.reserve(256);
+    // The smaller the bytes, the less can sums of pairs saturate.
     const auto *entries = data<int8_t>(all.tensor(name + ".gelu.table"));
-    for (int i = 0; i < 256; i++) found.gelu_table.data()[i] = static_cast<uint8_t>(entries[i] + ZERO);
+    zero = -*std::min_element(entries, entries + 256);
+    for (int i = 0; i < 256; i++) found.gelu_table.data()[i] = static_cast<uint8_t>(entries[i] + zero);
   } else {
     found.gelu_scale = vector_of<float>(all, name + ".gelu.scale");
     found.gelu_inverse = static_cast<float>(all.number(name + ".gelu.inverse"));
   }
+  found.output = linear(all, name + ".output", kernels, zero);
   return found;
 }
 

@@ -6,9 +6,9 @@
 
 enum Kind { SAFE, SIGNED, OTHER };
 
-static Kind kind_of(const int8_t *quad) {
+static Kind kind_of(const int8_t *quad, int largest) {
   // Of different signs, no sum is larger than its parts; of equal signs, the largest byte makes it saturate if any does.
-  const __m256i largest_byte = _mm256_set1_epi8(-1);
+  const __m256i largest_byte = _mm256_set1_epi8(static_cast<char>(largest));
   __m256i saturated{}, lowest{};
   for (int half = 0; half < 2; half++) {
     const __m256i weights = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(quad + 32 * half));
@@ -31,10 +31,10 @@ static void order_quads(const Weight &w, int8_t *values, int32_t *bias, uint16_t
     for (int kind = 0; kind < 3; kind++) moved[kind].clear(), places[kind].clear();
     for (int quad = 0; quad < w.quads; quad++) {
       const int8_t *from = quads + quad * SIZE;
-      const Kind kind = kind_of(from);
+      const Kind kind = kind_of(from, w.largest);
       moved[kind].insert(moved[kind].end(), from, from + SIZE);
       places[kind].push_back(static_cast<uint16_t>(quad));
-      for (int i = 0; kind == SIGNED && i < SIZE; i++) bias[i / QUAD] += ZERO * from[i];
+      for (int i = 0; kind == SIGNED && i < SIZE; i++) bias[i / QUAD] += w.zero * from[i];
     }
     uint16_t *place = order;
     for (int kind = 0; kind < 3; kind++) {

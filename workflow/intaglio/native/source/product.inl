@@ -50,7 +50,7 @@ static void product(const Weight &w, const uint8_t *x, ptrdiff_t stride, int fir
 // Pack rows of keys as the columns of a weight; x is query and key with zero point 128.
 static Weight pack_keys(const Attention &a, const Scratch &s) {
   Weight w{a.width, a.keys, padded((a.width + QUAD - 1) / QUAD, QUADS),
-           padded((a.keys + PANEL - 1) / PANEL, TILE_PANELS), s.packed, s.bias};
+           padded((a.keys + PANEL - 1) / PANEL, TILE_PANELS), ZERO, 255, s.packed, s.bias};
   std::memset(s.packed, 0, static_cast<size_t>(w.quads) * w.panels * PANEL * QUAD);
   for (int key = 0; key < a.keys; key++) {
     const uint8_t *row = a.key + key * a.stride;
@@ -76,7 +76,7 @@ static Weight pack_keys(const Attention &a, const Scratch &s) {
 // Pack rows of values as the rows of a weight. Shares of a row sum to at most 256 in pairs, so no sum saturates.
 static Weight pack_values(const Attention &a, const Scratch &s) {
   Weight w{a.keys, a.width, padded((a.keys + QUAD - 1) / QUAD, QUADS),
-           padded((a.width + PANEL - 1) / PANEL, TILE_PANELS), s.packed, s.bias};
+           padded((a.width + PANEL - 1) / PANEL, TILE_PANELS), 0, 255, s.packed, s.bias};
   std::memset(s.packed, 0, static_cast<size_t>(w.quads) * w.panels * PANEL * QUAD);
   std::memset(s.bias, 0, sizeof(int32_t) * w.panels * PANEL);
   for (int quad = 0; quad * QUAD < a.keys; quad++)

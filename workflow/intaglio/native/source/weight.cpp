@@ -33,9 +33,11 @@ template class Buffer<int32_t>;
 template class Buffer<int64_t>;
 template class Buffer<float>;
 
-PackedWeight::PackedWeight(const Kernels &kernels, const int8_t *values, const int32_t *bias, int in, int out) {
+PackedWeight::PackedWeight(const Kernels &kernels, const int8_t *values, const int32_t *bias, int in, int out,
+                           int zero) {
   Weight &w = weight_;
   w.in = in, w.out = out;
+  w.zero = zero, w.largest = INT8_MAX + zero;
   w.quads = padded((in + QUAD - 1) / QUAD, kernels.quads);
   w.panels = padded((out + PANEL - 1) / PANEL, kernels.panels);
   int8_t *to = values_.reserve(static_cast<size_t>(w.quads) * w.panels * QUAD * PANEL);
@@ -47,7 +49,7 @@ PackedWeight::PackedWeight(const Kernels &kernels, const int8_t *values, const i
     for (int i = 0; i < in; i++) total += from[i];
     for (int quad = 0; quad < in / QUAD; quad++) std::memcpy(place + quad * PANEL * QUAD, from + quad * QUAD, QUAD);
     for (int i = in / QUAD * QUAD; i < in; i++) place[i / QUAD * PANEL * QUAD + i % QUAD] = from[i];
-    biases[column] = (bias ? bias[column] : 0) - ZERO * total;
+    biases[column] = (bias ? bias[column] : 0) - zero * total;
   }
   w.values = to;
   w.bias = biases;

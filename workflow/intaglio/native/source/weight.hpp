@@ -30,8 +30,8 @@ template <class T> class Buffer {
 class PackedWeight {
  public:
   PackedWeight() = default;
-  // values: int8 [out][in]; bias: int32 [out]; x has the zero point 128.
-  PackedWeight(const Kernels &, const int8_t *values, const int32_t *bias, int in, int out);
+  // values: int8 [out][in]; bias: int32 [out]; zero: the zero point of x.
+  PackedWeight(const Kernels &, const int8_t *values, const int32_t *bias, int in, int out, int zero = ZERO);
 
   operator const Weight &() const { return weight_; }
   const Weight *operator->() const { return &weight_; }
