@@ -23,7 +23,9 @@ from intaglio.measure import inputs, places, profile
 from intaglio.measure.agreement import agreeing
 from intaglio.measure.backends import REGISTRY, backend, compiled, sparse
 from intaglio.measure.places import Place, opened
+from intaglio.native.runner import FORM
 from intaglio.onnx.runtime import OnnxModel
+from intaglio.products.kernels import ON_CPU
 from intaglio.schemas import LATENCY, SIZES, read_table
 from intaglio.store import new_artifact
 from intaglio.study.schema import Profile
@@ -319,11 +321,13 @@ def test_profile_of_an_integer_checkpoint(tmp_path, integer):
     export(checkpoint, tmp_path / "export")
     profile.profile(checkpoint, tmp_path / "export", OPTIONS, tmp_path / "profile")
     rows = read_table(tmp_path / "profile" / "latency.parquet", LATENCY).to_pylist()
-    assert [row["backend"] for row in rows] == ["torch", "onnxruntime"]
-    of_torch, of_onnxruntime = (row["kernel"] for row in rows)
-    assert of_torch in {"int8 oneDNN", "int8 torch._int_mm", "float32 of integers"}
+    native = ["native"] if (tmp_path / "export" / FORM).is_dir() else []
+    assert [row["backend"] for row in rows] == ["torch", "onnxruntime", *native]
+    of_torch, of_onnxruntime, *of_native = (row["kernel"] for row in rows)
+    assert set(of_torch.split(", ")) <= {kind.name for kind in ON_CPU}
     assert re.search("MatMulInteger|QGemm", of_onnxruntime)
-    assert rows[1]["max_difference"] < (1e-6 if len(integer) == 4 else 1e-2)
+    assert all(kernel in {"native avx2", "native avx512-vnni", "native avx-vnni", "native amx"} for kernel in of_native)
+    assert max(row["max_difference"] for row in rows) < (1e-6 if len(integer) == 4 else 1e-2)
     sizes = read_table(tmp_path / "export" / "sizes.parquet", SIZES).to_pylist()
     weights = {row["dtype"]: row["count"] for row in sizes if row["component"] == "tensors"}
     # Two layers of four linear maps of the width and two of twice the width.
