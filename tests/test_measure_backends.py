@@ -25,6 +25,8 @@ from intaglio.measure.backends import REGISTRY, backend, compiled, sparse
 from intaglio.measure.places import Place, opened
 from intaglio.native.runner import FORM
 from intaglio.onnx.runtime import OnnxModel
+from intaglio.onnx.session import MODEL
+from intaglio.openvino.session import missing_openvino
 from intaglio.products.kernels import ON_CPU
 from intaglio.schemas import LATENCY, SIZES, read_table
 from intaglio.store import new_artifact
@@ -136,6 +138,25 @@ def test_a_backend_names_the_kernel_of_a_float_model(name, floats):
         assert all(kernel.endswith("bf16" if "bf16" in name else "f32") for kernel in found.split(", "))
     else:
         assert found == ("MatMul, FusedMatMul" if name == "onnxruntime" else executes.precision)
+
+
+@pytest.mark.skipif(bool(missing_openvino()), reason="no OpenVINO")
+def test_a_signal_does_not_end_a_process_that_has_had_models_in_openvino(floats):
+    """OpenVINO changes the stack of signal handlers with every model, and leaves that of a model that is gone."""
+    program = f"""
+import faulthandler, signal
+from pathlib import Path
+from intaglio.openvino.session import compiled_model
+faulthandler.enable()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+models = [compiled_model(Path({str(floats[0][1] / MODEL)!r}), 1) for _ in range(3)]
+while models:
+    models.pop(0)
+signal.raise_signal(signal.SIGTERM)
+"""
+    root = Path(profile.__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.parametrize("arch", ["bert", "distilbert"])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from intaglio.errors import UserError
 from intaglio.onnx.graph import save
-from intaglio.openvino.session import import_openvino
+from intaglio.openvino.session import import_openvino, kept_signal_stack
 
 if TYPE_CHECKING:
     import onnx
@@ -90,7 +90,7 @@ def quantize_with_nncf(
         # its input into them: the layer would compute something else.
         advanced.smooth_quant_alphas = nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
     # Its progress bars.
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()), kept_signal_stack():
         if control is None:
             quantized = nncf.quantize(model, nncf.Dataset(batches), advanced_parameters=advanced, **options)
         else:

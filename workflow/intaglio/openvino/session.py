@@ -5,8 +5,11 @@ This module does not import torch: a process that only runs a file does not need
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,30 @@ def import_openvino() -> Any:
     return openvino
 
 
+class _SignalStack(ctypes.Structure):
+    """stack_t of Linux: where a thread's signal handlers run."""
+
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def kept_signal_stack() -> Iterator[None]:
+    """Keep the stack of this thread's signal handlers.
+
+    OpenVINO gives the thread another one for each of its cores, and puts back the one before when a core ends. If cores
+    do not end in the reverse order, that is the stack of a core that is gone, and the next signal ends the process.
+    """
+    exchange = getattr(ctypes.CDLL(None), "sigaltstack", None)
+    before = _SignalStack()
+    if exchange is not None:
+        exchange(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        if exchange is not None:
+            exchange(ctypes.byref(before), None)
+
+
 def compiled_model(file: Path, threads: int, precision: str = "f32", counters: bool = False) -> Any:
     """Open a model on the CPU.
 
@@ -72,7 +99,8 @@ def compiled_model(file: Path, threads: int, precision: str = "f32", counters: b
         "PERF_COUNT": counters,
     }
     try:
-        return openvino.Core().compile_model(str(file), "CPU", options)
+        with kept_signal_stack():
+            return openvino.Core().compile_model(str(file), "CPU", options)
     except RuntimeError as error:
         # Its messages have many lines; the last ones tell what is wrong, the first where in its source.
         reason = ([line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1]
