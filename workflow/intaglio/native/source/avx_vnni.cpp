@@ -6,8 +6,6 @@ namespace {
 constexpr int LANES = 8, TILE_ROWS = 6, TILE_PANELS = 1, QUADS = 1;
 #include "simd.inl"
 #include "rows.inl"
-constexpr void (*order_quads)(const Weight &, int8_t *, int32_t *, uint16_t *, int32_t *) = nullptr;
-constexpr bool SATURATES = false;
 
 inline Ints dot(Ints sum, Ints a, Ints b) {
 #ifdef INTAGLIO_EMULATED
@@ -17,27 +15,7 @@ inline Ints dot(Ints sum, Ints a, Ints b) {
 #endif
 }
 
-inline void prepare() {}
-
-// Not inlined: there is a copy of the product for every epilogue, and one of the tile.
-template <int R>
-__attribute__((noinline)) void tile(const Weight &w, int panel, const uint8_t *x, ptrdiff_t stride,
-                                    int32_t *out) {
-  const int8_t *b = w.values + static_cast<ptrdiff_t>(panel) * w.quads * PANEL * QUAD;
-  Ints sums[R][2] = {};
-  for (int quad = 0; quad < w.quads; quad++, b += PANEL * QUAD) {
-    const Ints b0 = load<Ints>(b), b1 = load<Ints>(b + 32);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; r++) {
-      const Ints a = all(load<int32_t>(x + QUAD * quad + r * stride));
-      sums[r][0] = dot(sums[r][0], a, b0);
-      sums[r][1] = dot(sums[r][1], a, b1);
-    }
-  }
-  for (int r = 0; r < R; r++)
-    for (int half = 0; half < 2; half++) store(out + r * PANEL + half * 8, sums[r][half]);
-}
-
+#include "dots.inl"
 #include "product.inl"
 const Kernels kernels{"avx-vnni", order_quads, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
 }  // namespace
