@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,17 @@ def test_the_form_runs_alone(libraries: list[Path], tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     expected = simulated(encoder, inputs)["logits"][0]
     np.testing.assert_allclose(np.array(eval(done.stdout)), expected, atol=1e-4)
+
+
+def test_calls_from_several_threads_do_not_mix(libraries: list[Path], tmp_path: Path) -> None:
+    encoder, model = calibrated(INT, "bert")
+    opened = runner.NativeModel(written(encoder, tmp_path), 2, library_file=libraries[0])
+    batches = [{key: x.numpy() for key, x in batch(model, 8, 30, seed=seed).items()} for seed in range(4)]
+    expected = [opened(**inputs) for inputs in batches]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda number: opened(**batches[number % 4]), range(80)))
+    for number, logits in enumerate(found):
+        np.testing.assert_array_equal(logits, expected[number % 4])
 
 
 def test_mistakes_are_said(libraries: list[Path], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -106,7 +107,7 @@ class Model {
   const Spent &spent(int which) const { return spent_[which]; }
 
   // ids, mask, types: int64 [batch][length]; no mask means no padding, no types mean type 0. Writes logits
-  // [batch][labels] and, unless null, the input of the head, hidden [batch][width].
+  // [batch][labels] and, unless null, the input of the head, hidden [batch][width]. Calls wait for each other.
   void run(const int64_t *ids, const int64_t *mask, const int64_t *types, int batch, int length, float *logits,
            float *hidden);
 
@@ -168,6 +169,7 @@ class Model {
   };
   std::vector<ThreadMemory> memory_;
   Spent spent_[OPERATOR_COUNT];
+  std::mutex running_;
 };
 
 }  // namespace intaglio

@@ -210,6 +210,7 @@ void Model::layer(const Layer &layer, const Tokens &tokens, Rows all, Rows some,
 
 void Model::run(const int64_t *ids, const int64_t *mask, const int64_t *types, int batch, int length, float *logits,
                 float *hidden) {
+  const std::lock_guard<std::mutex> one_at_a_time(running_);
   std::vector<float> own;
   if (!hidden) {
     own.resize(static_cast<size_t>(batch) * width_);
