@@ -69,7 +69,8 @@ def quantize_with_nncf(
         from openvino.passes import ConstantFolding, Manager  # type: ignore[import-untyped]
     except ImportError as error:
         raise UserError("engine: openvino needs NNCF, which is not installed; pip install nncf") from error
-    nncf.set_log_level(logging.ERROR)
+    # Not by nncf.set_log_level: it changes the level of every handler that others have added to this logger.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     source = file.with_name("float.onnx")
     save(graph, source)
     model = openvino.Core().read_model(source)
