@@ -97,6 +97,17 @@ class Models:
         return path
 
     @cached_property
+    def native_folder(self) -> Path:
+        """The folder of Intaglio's native form: constants, its library taken from where it was built."""
+        from intaglio.execution.native import write_constants
+        from intaglio.native.runner import CONSTANTS
+
+        folder = self.folder / "native"
+        folder.mkdir()
+        write_constants(self.encoder, folder / CONSTANTS)
+        return folder
+
+    @cached_property
     def openvino(self) -> Any:
         """OpenVINO's graph of the floating point model."""
         from openvino_forms import converted
@@ -166,16 +177,12 @@ def session(path: Path, threads: int, fitted: bool) -> Any:
     return onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
 
 
-def _native(models: Models) -> Call:
-    """Return the call of the native library."""
-    from intaglio.execution.native import write_constants
+def native_call(folder: Path, threads: int) -> Call:
+    """Return the call of the native library, from tensors to tensors."""
     from intaglio.native.build import built
-    from intaglio.native.runner import CONSTANTS, NativeModel
+    from intaglio.native.runner import NativeModel
 
-    folder = models.folder / "native"
-    folder.mkdir(exist_ok=True)
-    write_constants(models.encoder, folder / CONSTANTS)
-    model = NativeModel(folder, models.threads, library_file=built())
+    model = NativeModel(folder, threads, library_file=built())
 
     def call(batch: Batch) -> Tensor:
         return torch.from_numpy(model(**{name: tensor.numpy() for name, tensor in batch.items()}))
@@ -257,7 +264,7 @@ INT8: dict[str, Build] = {
 # What runs from an exported folder, without a compiler.
 EXPORTED: dict[str, Build] = {
     "intaglio onnxruntime": lambda m: session_call(session(m.integer_onnx, m.threads, fitted=True)),
-    "intaglio native": _native,
+    "intaglio native": lambda m: native_call(m.native_folder, m.threads),
 }
 INTAGLIO_TORCH: dict[str, Build] = {
     "intaglio torch": lambda m: partial(_run, m.integer),

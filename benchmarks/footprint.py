@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import FLOAT, INTAGLIO, Models, session, session_call
+from contenders import EXPORTED, FLOAT, INTAGLIO, Models, native_call, session, session_call
 from safetensors import safe_open
 from shapes import Call, Point, random_batch
 from transformers import AutoModelForSequenceClassification
@@ -19,15 +19,18 @@ from transformers.utils import logging
 
 from intaglio.encoder.files import read_encoder, save_encoder
 from intaglio.measure.resident import peak, reset_peak
+from intaglio.native.runner import CONSTANTS
 
 Row = dict[str, Any]
 # The goal for the size of the file relative to float.
 SHARE = 0.27
-# The engines whose memory is compared: a float contender and Intaglio's on the same engine.
+# Whose memory is compared: a float contender and Intaglio's on the same engine. The native library is its own; it is
+# compared with the engine that needs least.
 ENGINES = {
-    "torch float32": "intaglio torch",
-    "torch.compile float32": "intaglio torch.compile",
-    "onnxruntime float32": "intaglio onnxruntime",
+    "intaglio torch": "torch float32",
+    "intaglio torch.compile": "torch.compile float32",
+    "intaglio onnxruntime": "onnxruntime float32",
+    "intaglio native": "onnxruntime float32",
 }
 
 
@@ -41,28 +44,31 @@ def write_files(models: Models) -> dict[str, Path]:
     save_encoder(models.encoder, models.model.config, encoder)
     places = dict.fromkeys(("torch float32", "torch.compile float32"), floating)
     places |= dict.fromkeys(("intaglio torch", "intaglio torch.compile"), encoder)
-    graphs = {
+    forms = {
         "onnxruntime float32": "float_onnx",
         "onnxruntime dynamic int8": "dynamic_onnx",
         "intaglio onnxruntime": "integer_onnx",
+        "intaglio native": "native_folder",
     }
     # Only existing ones: a cached property stores its value in the instance.
     made = vars(models)
-    return {**places, **{name: made[graph] for name, graph in graphs.items() if graph in made}}
+    return {**places, **{name: made[form] for name, form in forms.items() if form in made}}
 
 
 def file_rows(places: dict[str, Path]) -> list[Row]:
     """Return one row per file: its bytes, the bytes of its tensors by data type, its share of both float files.
 
-    Intaglio in torch runs from a training checkpoint in float32, so the file of the integer model is the ONNX one.
+    Intaglio in torch runs from a training checkpoint in float32, so the files of the integer model are the exported
+    ones.
     """
     files = {"torch float32": places["torch float32"] / "model.safetensors"}
     files |= {name: path for name, path in places.items() if path.suffix == ".onnx"}
+    files |= {name: path / CONSTANTS for name, path in places.items() if name == "intaglio native"}
     sizes = {name: path.stat().st_size for name, path in files.items()}
     rows: list[Row] = []
     for name, path in files.items():
         of_tensors = _safetensors(path) if path.suffix == ".safetensors" else _onnx(path)
-        shares = {base: sizes[name] / sizes[base] for base in ENGINES if base in sizes}
+        shares = {base: sizes[name] / sizes[base] for base in dict.fromkeys(ENGINES.values()) if base in sizes}
         rows.append({"contender": name, "bytes": sizes[name], "tensors": of_tensors, "share_of": shares})
     return rows
 
@@ -105,7 +111,8 @@ def memory_rows(places: dict[str, Path], names: Sequence[str], points: Sequence[
     context = multiprocessing.get_context("spawn")
     points = sorted(points, key=lambda point: point[0] * point[1])
     rows: list[Row] = []
-    for name in (name for pair in ENGINES.items() for name in pair if name in names and name in places):
+    compared = dict.fromkeys(name for pair in ENGINES.items() for name in reversed(pair))
+    for name in (name for name in compared if name in names and name in places):
         print(f"measuring the memory of {name}", flush=True)
         with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
             peaks = process.submit(_peaks, name, places, points, threads).result()
@@ -140,6 +147,8 @@ def _peaks(name: str, places: dict[str, Path], points: list[Point], threads: int
 
 
 def _load(name: str, place: Path, threads: int) -> Call:
+    if name == "intaglio native":
+        return native_call(place, threads)
     if place.suffix == ".onnx":
         return session_call(session(place, threads, fitted=name in INTAGLIO))
     model: Any
@@ -169,19 +178,20 @@ def _call_twice(call: Call, batch: dict[str, torch.Tensor]) -> None:
 
 def missed_footprints(files: Sequence[Row], memory: Sequence[Row]) -> list[str]:
     """Return the missed goals of size and memory, one sentence each."""
-    integer = [row for row in files if row["contender"] == "intaglio onnxruntime"]
+    integer = [row for row in files if row["contender"] in EXPORTED]
     missed = [] if integer else ["there is no integer file"]
     missed += [
-        f"the integer file is {share:.1%} of the one of {base}, the goal is {SHARE:.0%}"
+        f"the file of {row['contender']} is {share:.1%} of the one of {base}, the goal is {SHARE:.0%}"
         for row in integer
         for base, share in row["share_of"].items()
         if share > SHARE
     ]
     peaks = {(row["contender"], row["batch"], row["length"]): row["peak_mb"] for row in memory}
-    for (name, batch, length), float_peak in peaks.items():
-        peak = peaks.get((ENGINES.get(name), batch, length))
-        if float_peak is not None and peak is not None and peak >= float_peak:
-            missed.append(f"{ENGINES[name]} needs {peak:.0f} MB at {batch} x {length}, {name} {float_peak:.0f} MB")
+    for (name, batch, length), ours in peaks.items():
+        base = ENGINES.get(name, "")
+        theirs = peaks.get((base, batch, length))
+        if ours is not None and theirs is not None and ours >= theirs:
+            missed.append(f"{name} needs {ours:.0f} MB at {batch} x {length}, {base} {theirs:.0f} MB")
     return missed
 
 
