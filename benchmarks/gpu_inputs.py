@@ -18,11 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from intaglio.models.prepare import prepare_model
+from intaglio.reading.fetch import fetch
 from intaglio.store import MANIFEST
 from intaglio.study.catalogue import KNOWN_MODELS, KNOWN_TASKS
-from intaglio.study.schema import Pretrained, Task
+from intaglio.study.schema import Pretrained
 from intaglio.study.sources import WEIGHTS_FILE
-from intaglio.tasks.fetch import fetch
+from intaglio.study.task import Task
 from intaglio.tasks.prepare import prepare_data
 
 SENTENCES = 2000

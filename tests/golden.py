@@ -30,7 +30,8 @@ from transformers import AutoTokenizer
 from intaglio.cli import main
 from intaglio.planning.versions import decided_by
 from intaglio.study.options import STAGES, TrainingOptions
-from intaglio.study.schema import Profile, Task
+from intaglio.study.profile import Profile
+from intaglio.study.task import Task
 from tiny import tiny_data, tiny_model, tiny_sentences
 
 FILE = Path(__file__).parent / "golden.json"

@@ -31,6 +31,7 @@ ROOMS = [
     {"checkpoint"},
     {"study"},
     {"planning"},
+    {"reading"},
     {"tasks"},
     {"models"},
     {"training"},

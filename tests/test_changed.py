@@ -22,7 +22,7 @@ from intaglio.measure.profile import profile
 from intaglio.report.backends import show_backends
 from intaglio.schemas import BACKENDS, LATENCY, read_table
 from intaglio.store import new_artifact
-from intaglio.study.schema import Profile
+from intaglio.study.profile import Profile
 from intaglio.summary.summarize import write_summary
 from tiny import tiny_data, tiny_tokenizer
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from intaglio.store import open_artifact
-from intaglio.study.schema import Task
+from intaglio.study.task import Task
 from intaglio.tasks.prepare import prepare_data
 from intaglio.tasks.tokenize import share_cut, tokenize
 from refusals import refused
@@ -187,7 +187,7 @@ def test_a_large_file_is_held_in_less_than_three_times_its_size(tmp_path: Path) 
     code = r"""if True:
         import re, sys
         from pathlib import Path
-        from intaglio.study.schema import Task
+        from intaglio.study.task import Task
         from intaglio.tasks.prepare import prepare_data
         peaks = []
         for task in sys.argv[2:]:

@@ -30,7 +30,7 @@ from intaglio.openvino.session import missing_openvino
 from intaglio.products.kernels import ON_CPU
 from intaglio.schemas import LATENCY, SIZES, read_table
 from intaglio.store import new_artifact
-from intaglio.study.schema import Profile
+from intaglio.study.profile import Profile
 from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
 
 OPTIONS = Profile(batch_sizes=[2], lengths=[8], headline=(2, 8), warmup=1, calls=2, threads=1, devices=["cpu"])

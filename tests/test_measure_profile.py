@@ -28,7 +28,7 @@ from intaglio.measure.timing.rounds import in_rounds
 from intaglio.onnx.session import open_session
 from intaglio.schemas import LATENCY, OPERATORS, SIZES, read_table
 from intaglio.store import new_artifact, open_artifact
-from intaglio.study.schema import Profile
+from intaglio.study.profile import Profile
 from stage_runs import load_checkpoint
 from tiny import tiny_checkpoint, tiny_tokenizer
 

@@ -20,7 +20,7 @@ from intaglio.measure.timing import baseline, latency, rounds
 from intaglio.measure.timing.ratios import Speedup, is_measurable, over_seeds, speedup
 from intaglio.schemas import BASELINES, LATENCY, read_table
 from intaglio.store import open_artifact
-from intaglio.study.schema import Profile
+from intaglio.study.profile import Profile
 from tiny import tiny_checkpoint, tiny_tokenizer
 
 OPTIONS = Profile(batch_sizes=[2], lengths=[8], headline=(2, 8), warmup=1, calls=6, threads=1, devices=["cpu"])

@@ -15,7 +15,8 @@ from intaglio.measure.evaluate import evaluate
 from intaglio.metrics import KNOWN_METRICS, Classes, Judged, Metric, named
 from intaglio.store import open_artifact
 from intaglio.study.options import FinetuneOptions
-from intaglio.study.schema import Study, Task
+from intaglio.study.schema import Study
+from intaglio.study.task import Task
 from intaglio.summary.bootstrap import interval, resampled
 from intaglio.tasks.kinds import KINDS, classes_of, kind_of
 from intaglio.training.job import Learner, StageJob

@@ -37,7 +37,7 @@ from intaglio.onnx.session import open_session
 from intaglio.schemas import LATENCY, OPERATORS, PREDICTIONS, SIZES, TRAINING_HISTORY, read_table
 from intaglio.stages import int8 as int8_stage
 from intaglio.study.options import Int8Options
-from intaglio.study.schema import Profile
+from intaglio.study.profile import Profile
 from stage_runs import int8, load_checkpoint
 from tiny import ARCHITECTURES, MAX_LENGTH, tiny_checkpoint, tiny_data, tiny_tokenizer
 

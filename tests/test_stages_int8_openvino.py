@@ -29,7 +29,7 @@ from intaglio.openvino.session import import_openvino
 from intaglio.schemas import LATENCY, PREDICTIONS, SIZES, read_table
 from intaglio.stages import int8 as int8_stage
 from intaglio.study.options import Int8Options
-from intaglio.study.schema import Profile
+from intaglio.study.profile import Profile
 from stage_runs import int8, load_checkpoint
 from test_stages_int8 import RECORD, exported_once, graph_arguments, parent_of
 from tiny import tiny_data

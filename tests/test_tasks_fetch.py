@@ -21,11 +21,12 @@ import pytest
 
 from intaglio.errors import UserError
 from intaglio.models.prepare import prepare_model
+from intaglio.reading.fetch import fetch
 from intaglio.store import open_artifact
 from intaglio.study import catalogue
-from intaglio.study.schema import Pretrained, Task
+from intaglio.study.schema import Pretrained
 from intaglio.study.sources import FilesSource, HubSource, PackageSource
-from intaglio.tasks.fetch import fetch
+from intaglio.study.task import Task
 from intaglio.tasks.prepare import prepare_data
 from refusals import refused
 from tiny import tiny_model
@@ -221,7 +222,7 @@ import json, sys
 from pathlib import Path
 from intaglio.errors import UserError
 from intaglio.study.sources import HubSource
-from intaglio.tasks.fetch import fetch
+from intaglio.reading.fetch import fetch
 try:
     fetch(HubSource.model_validate(json.loads(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))
 except UserError as error:

@@ -16,7 +16,7 @@ import pytest
 from intaglio.errors import UserError
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study import catalogue
-from intaglio.study.schema import Task
+from intaglio.study.task import Task
 from intaglio.tasks.prepare import prepare_data
 from refusals import refused
 

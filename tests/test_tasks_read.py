@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intaglio.errors import UserError
-from intaglio.tasks.raw_table import missing
-from intaglio.tasks.read import read_raw_table
+from intaglio.reading.raw_table import missing
+from intaglio.reading.read import read_raw_table
 
 TRICKY = [
     "plain",

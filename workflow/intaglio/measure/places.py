@@ -15,7 +15,7 @@ import torch
 from intaglio.checkpoint import Checkpoint
 from intaglio.errors import UserError
 from intaglio.measure.backends import REGISTRY, backend
-from intaglio.study.schema import Profile
+from intaglio.study.profile import Profile
 
 _log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from intaglio.measure.timing.baseline import fastest_forms, open_forms
 from intaglio.measure.timing.latency import latency_rows
 from intaglio.schemas import BASELINES, LATENCY, OPERATORS, write_table
 from intaglio.store import new_artifact, open_artifact
-from intaglio.study.schema import Profile
+from intaglio.study.profile import Profile
 
 _Row = dict[str, Any]
 _log = logging.getLogger(__name__)

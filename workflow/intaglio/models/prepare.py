@@ -13,11 +13,11 @@ from intaglio.errors import UserError
 from intaglio.models.demands import check_demands
 from intaglio.models.folder import check_model
 from intaglio.models.opened import open_config, open_model
+from intaglio.reading.archive import extract
+from intaglio.reading.sources import archive_of
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.schema import Pretrained
 from intaglio.study.sources import MODEL_FILES, FilesSource, PackageSource
-from intaglio.tasks.archive import extract
-from intaglio.tasks.sources import archive_of
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 

@@ -11,7 +11,8 @@ from intaglio.errors import UserError
 from intaglio.planning.jobs import Job, Plan, deciding, dump
 from intaglio.study import recipes
 from intaglio.study.options import STAGES, AnyStage, TrainingOptions
-from intaglio.study.schema import StageOptions, Study, Task
+from intaglio.study.schema import Study
+from intaglio.study.task import StageOptions, Task
 
 
 def resolve(study: Study, task: Task, variant: str) -> list[AnyStage]:

@@ -16,8 +16,9 @@ from intaglio.planning.jobs import Job, Plan, Run, deciding, dump
 from intaglio.planning.start import Start
 from intaglio.store import new_file
 from intaglio.study import catalogue, recipes
-from intaglio.study.schema import Pretrained, Study, Task
+from intaglio.study.schema import Pretrained, Study
 from intaglio.study.sources import MODEL_FILES, FilesSource, HubSource, PackageSource, data_suffix
+from intaglio.study.task import Task
 
 # Length of a source's name in the names of folders.
 _SHORT = 24

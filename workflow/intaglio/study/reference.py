@@ -21,8 +21,10 @@ from intaglio.study.options import (
     PruneOptions,
     QuantizeOptions,
 )
-from intaglio.study.schema import Bins, Pretrained, Profile, Resources, StageOptions, Study, Task
+from intaglio.study.profile import Profile
+from intaglio.study.schema import Pretrained, Resources, Study
 from intaglio.study.sources import FilesSource, HubSource, PackageSource
+from intaglio.study.task import Bins, StageOptions, Task
 
 SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("The study", Study, "The top level of the file."),

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from intaglio.errors import UserError, nearest
-from intaglio.study.schema import Bins, Task
-from intaglio.tasks.delimited import other_delimiter
-from intaglio.tasks.raw_table import RawTable, missing
+from intaglio.reading.delimited import other_delimiter
+from intaglio.reading.raw_table import RawTable, missing
+from intaglio.study.task import Bins, Task
 
 T = TypeVar("T")
 # Characters of a value that a message shows.

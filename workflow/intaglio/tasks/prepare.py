@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 
 from intaglio.errors import UserError
 from intaglio.metrics import SINGLE_LABEL
+from intaglio.reading.raw_table import RawTable
+from intaglio.reading.sources import read_source
 from intaglio.store import new_artifact
-from intaglio.study.schema import Task
+from intaglio.study.task import Task
 from intaglio.tasks.examples import Examples, read_examples
 from intaglio.tasks.kinds import KINDS
-from intaglio.tasks.raw_table import RawTable
-from intaglio.tasks.sources import read_source
 from intaglio.tasks.splits import at_most, split_off
 
 # Number of rows converted to a file's format at once.

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from intaglio.errors import UserError
+from intaglio.reading.delimited import read_delimited
+from intaglio.reading.raw_table import RawTable, TableBuilder, open_text
 from intaglio.study.sources import data_suffix
-from intaglio.tasks.delimited import read_delimited
-from intaglio.tasks.raw_table import RawTable, TableBuilder, open_text
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = {".jsonl", ".ndjson", ".json"}

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 from intaglio.errors import UserError, nearest
+from intaglio.reading.archive import extract
+from intaglio.reading.raw_table import RawTable
+from intaglio.reading.read import read_raw_table
 from intaglio.store import open_artifact
-from intaglio.study.schema import Task
 from intaglio.study.sources import FilesSource, HubSource, PackageSource
-from intaglio.tasks.archive import extract
-from intaglio.tasks.raw_table import RawTable
-from intaglio.tasks.read import read_raw_table
+from intaglio.study.task import Task
 
 # Both layouts of hub repositories: `train-00000-of-00002.parquet` (some end in a hash) and `train/0000.parquet`.
 _SHARD = re.compile(r"(?P<split>.+?)(-\d+-of-(?P<shards>\d+)(-[0-9a-f]+)?)?\.parquet")

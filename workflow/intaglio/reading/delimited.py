@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from intaglio.errors import UserError
-from intaglio.tasks.raw_table import RawTable, TableBuilder, open_text
+from intaglio.reading.raw_table import RawTable, TableBuilder, open_text
 
 # A field that spans more lines causes a warning: a stray quote may have opened it.
 _LONG_FIELD = 20
