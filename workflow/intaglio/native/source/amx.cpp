@@ -10,7 +10,7 @@ constexpr void (*order_quads)(const Weight &, int8_t *, int32_t *, uint16_t *, i
 constexpr bool SATURATES = false;
 
 // Configure the thread's tiles.
-inline void prepare() {
+inline void prepare(const Weight &, const uint8_t *, ptrdiff_t, int) {
   struct alignas(64) {
     uint8_t palette = 1, start = 0, reserved[14] = {};
     uint16_t bytes[16] = {};

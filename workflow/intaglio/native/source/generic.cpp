@@ -9,7 +9,7 @@ constexpr int LANES = 4, TILE_ROWS = 4, TILE_PANELS = 1, QUADS = 1;
 constexpr void (*order_quads)(const Weight &, int8_t *, int32_t *, uint16_t *, int32_t *) = nullptr;
 constexpr bool SATURATES = false;
 
-inline void prepare() {}
+inline void prepare(const Weight &, const uint8_t *, ptrdiff_t, int) {}
 
 // Not inlined: there is a copy of the product for every epilogue, and one of the tile.
 template <int R>

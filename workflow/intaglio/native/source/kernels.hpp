@@ -11,6 +11,7 @@ namespace intaglio {
 constexpr int QUAD = 4;     // rows of a weight that lie side by side, as instructions for dot products take them
 constexpr int PANEL = 16;   // columns of a weight that lie side by side
 constexpr int ZERO = 128;   // zero point of activations, but for results of GELU, which are hardly negative
+constexpr int ENDS = 4;     // kinds of quads, less the last (order.inl)
 constexpr int ROWS = 32;    // rows that a tile may read beyond the last one of its input, and rows of an attention block
 
 // An int8 matrix [in, out] in panels: values[panel][quad][column of the panel][row of the quad], zero beyond its sizes.
@@ -22,7 +23,7 @@ struct Weight {
   // [panels * PANEL]: the bias, less the zero point times the sum of each column that is multiplied by bytes with it
   const int32_t *bias = nullptr;
   // For instruction sets that sum pairs of products in 16 bits: the place in x of every quad, [panels][quads], and the
-  // ends of the kinds of quads of each panel, [panels][2] (order.inl). Null where all products are exact.
+  // ends of the kinds of quads of each panel, [panels][ENDS] (order.inl). Null where all products are exact.
   const uint16_t *order = nullptr;
   const int32_t *ends = nullptr;
 };
@@ -77,7 +78,7 @@ struct Scratch {
   int8_t *packed;       // [pad(keys) * pad(width)], twice
   int32_t *bias;        // [pad(max(keys, width))]
   uint16_t *order;      // [panels of keys][quads of width]
-  int32_t *ends;        // [panels of keys and of the width][2]
+  int32_t *ends;        // [panels of keys and of the width][ENDS]
   int32_t *scores;      // [ROWS][pad(keys)]
   uint8_t *shares;      // [2 * ROWS][pad(keys)]
 };

@@ -1,5 +1,5 @@
 // Products of rows of bytes with a weight, and attention, from the tiles of an instruction set: its file defines
-// TILE_ROWS, TILE_PANELS, QUADS, prepare(), which is called before the tiles of a product, and
+// TILE_ROWS, TILE_PANELS, QUADS, prepare(), which is called with the rows of a product before its tiles, and
 //   template <int R> void tile(const Weight &, int panel, const uint8_t *x, ptrdiff_t stride, int32_t *out)
 // which writes R x (TILE_PANELS * PANEL) sums, without bias.
 
@@ -34,7 +34,7 @@ static void product_of(const Weight &w, const uint8_t *x, ptrdiff_t stride, cons
 
 static void product(const Weight &w, const uint8_t *x, ptrdiff_t stride, int first_row, int last_row, int first_panel,
                     int last_panel, const Epilogue &e) {
-  prepare();
+  prepare(w, x + first_row * stride, stride, last_row - first_row);
   const Part part{first_row, last_row, first_panel, last_panel};
   switch (e.kind) {
     case Epilogue::ACCUMULATORS: return product_of<Epilogue::ACCUMULATORS>(w, x, stride, part, e);
@@ -89,7 +89,7 @@ static Weight pack_values(const Attention &a, const Scratch &s) {
       }
     }
   if constexpr (SATURATES) {
-    std::fill_n(s.ends, 2 * w.panels, w.quads);
+    std::fill_n(s.ends, ENDS * w.panels, w.quads);
     for (int i = 0; i < w.panels * w.quads; i++) s.order[i] = static_cast<uint16_t>(i % w.quads);
   }
   w.order = s.order;
@@ -103,7 +103,7 @@ static void attend(const Attention &a, const Scratch &s) {
   of_values.packed += static_cast<ptrdiff_t>(keys) * padded(a.width, 4 * PANEL);
   of_values.bias += keys;
   of_values.order += static_cast<ptrdiff_t>(keys) / PANEL * padded(a.width, 4 * PANEL) / QUAD;
-  of_values.ends += 2 * keys / PANEL;
+  of_values.ends += ENDS * keys / PANEL;
   const Weight by_key = pack_keys(a, s), by_value = pack_values(a, of_values);
   for (int first = 0; first < a.queries; first += ROWS) {
     const int rows = std::min(ROWS, a.queries - first);

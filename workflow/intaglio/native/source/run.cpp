@@ -62,7 +62,7 @@ void Model::reserve(const Tokens &tokens) {
     memory.scratch = {memory.packed.reserve(static_cast<size_t>(keys) * width * 2),
                       memory.bias.reserve(keys + width),
                       memory.order.reserve(orders),
-                      memory.ends.reserve(2 * (keys + width) / PANEL),
+                      memory.ends.reserve(ENDS * (keys + width) / PANEL),
                       memory.scores.reserve(static_cast<size_t>(ROWS) * keys),
                       memory.shares.reserve(static_cast<size_t>(2 * ROWS) * keys)};
   }

@@ -55,7 +55,7 @@ PackedWeight::PackedWeight(const Kernels &kernels, const int8_t *values, const i
   w.bias = biases;
   if (kernels.order) {
     w.order = order_.reserve(static_cast<size_t>(w.panels) * w.quads);
-    w.ends = ends_.reserve(2 * w.panels);
+    w.ends = ends_.reserve(ENDS * w.panels);
     kernels.order(w, to, biases, order_.data(), ends_.data());
   }
 }
