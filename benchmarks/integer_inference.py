@@ -15,8 +15,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from shapes import SHAPES, Batch, Call, Point, random_batch, random_model
 from transformers.utils import logging
 
 from intaglio.measure.disturbance import DISTURBED, Watch
+from intaglio.measure.timing.rounds import in_rounds
 
 POINTS: dict[str, dict[str, list[Point]]] = {
     "cpu": {
@@ -40,12 +42,6 @@ POINTS: dict[str, dict[str, list[Point]]] = {
     },
     "cuda": {shape: [(32, 128), (128, 128)] for shape in SHAPES},
 }
-# Seconds before a contender's turn for the threads of the one before to become idle: torch's spin for up to 18 ms after
-# a call, OpenVINO's for 1 ms, the others' not at all.
-PAUSE = 0.03
-# Up to this number of tokens, a turn has a call before the timed one: caches and threads are then as in a row of calls.
-# Without it, calls took up to 15 % longer.
-FEW_TOKENS = 256
 
 
 @dataclass
@@ -103,31 +99,12 @@ def first_calls(
     return differences
 
 
-def timed(calls: dict[str, Call], batch: Batch, rounds: int) -> dict[str, list[float]]:
-    """Return the times of each contender in ms, one per round."""
-    wait: Callable[[], None] = torch.cuda.synchronize if batch["input_ids"].is_cuda else lambda: None
-    warm = batch["input_ids"].is_cuda or batch["input_ids"].numel() <= FEW_TOKENS
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            wait()
-            time.sleep(PAUSE)
-            if warm:
-                call(batch)
-                wait()
-            start = time.perf_counter()
-            call(batch)
-            wait()
-            times[name].append((time.perf_counter() - start) * 1000)
-    return times
-
-
 def default_rounds(point: Point, device: str) -> int:
     """Return how often each contender is timed: less often if a call takes seconds."""
     tokens = point[0] * point[1]
     if device == "cuda":
         return 30
-    return 15 if tokens <= FEW_TOKENS else 5 if tokens <= 1024 else 3
+    return 15 if tokens <= 256 else 5 if tokens <= 1024 else 3
 
 
 @torch.inference_mode()
@@ -138,14 +115,13 @@ def measure(
     point = (batch["input_ids"].shape[0], batch["input_ids"].shape[1])
     differences = first_calls(calls, batch, models, found, deadline)
     watch = Watch()
-    with watch.timing():
-        times = timed(calls, batch, rounds)
+    times = in_rounds([partial(call, batch) for call in calls.values()], models.device, 1, rounds, watch)
     (busy,) = watch.shares()
     found.busy.append({"batch": point[0], "length": point[1], "percent": busy})
     if busy > DISTURBED:
         print(f"disturbed: other processes took {busy:.0f} % of the cores", flush=True)
     work = operations(models.model.config, point)
-    for name, values in times.items():
+    for name, values in zip(calls, times, strict=True):
         median = statistics.median(values)
         found.rows.append(Row(name, *point, median, work / median / 1e9, differences[name], values))
 

@@ -15,12 +15,13 @@ from intaglio.measure.disturbance import Watch
 
 Call = Callable[[], Any]
 # Before its timed call, a model has this many seconds for itself: it makes untimed calls, or waits if a call is long.
-# Threads of the one before spin for some milliseconds more, and caches are full of its weights. On two cores of an AMD
-# EPYC (Zen 3), ONNX Runtime took 25.6 ms for MiniLM at 1 x 128 alone, 33.0 ms right after a call of torch, whose
-# threads (OpenMP) go on spinning, and 27.1 ms after an untimed call of its own; torch did not depend on it (40 ms).
+# Threads of the one before spin for some milliseconds more, caches are full of its weights, and cores that were idle
+# are slow at first. On two cores of an AMD EPYC (Zen 4), ONNX Runtime took 25.6 ms for MiniLM at 1 x 128 alone, 33.0 ms
+# right after a call of torch, whose threads (OpenMP) go on spinning, and 27.1 ms after 10 ms of its own calls. On two
+# of another (Zen 3), Intaglio's library took 6.4 ms at 1 x 32 after one call of its own, and 4.2 ms after 20 to 30 ms.
 # OMP_WAIT_POLICY=PASSIVE would end the spinning, and make torch slower than users have it.
-ALONE = 0.01
-# Seconds of a call from which on caches and 10 ms of the past make no difference: the model waits instead.
+ALONE = 0.02
+# Seconds of a call from which on caches and 20 ms of the past make no difference: the model waits instead.
 LONG = 0.1
 
 
