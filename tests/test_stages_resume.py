@@ -130,6 +130,15 @@ def test_the_loss_between_two_logs_survives(inputs, tmp_path, monkeypatch):
     assert [row["step"] for row in outcome(first / "output")[1].to_pylist() if row["name"] == "loss"] == [8, 16, 24, 32]
 
 
+def test_an_order_by_length_is_the_same_in_an_epoch_that_is_resumed(inputs, tmp_path, monkeypatch):
+    # Left in the second epoch, whose order is another one than the first.
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert finetune_here(inputs, first, monkeypatch, group_by_length=True) == 0
+    assert finetune_here(inputs, second, monkeypatch, 17, group_by_length=True) == 143
+    assert finetune_here(inputs, second, monkeypatch, group_by_length=True) == 0
+    assert_same_outcome(first / "output", second / "output")
+
+
 def test_early_stopping_and_the_best_weights_survive(inputs, tmp_path, monkeypatch):
     # A learning rate of next to nothing: no evaluation after the first is better, so the third one stops.
     options = {"learning_rate": 1e-12, "evaluations": 8, "patience": 2}

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,6 +19,7 @@ from intaglio.training.arguments import count_steps, use_bf16
 from intaglio.training.clock import Clock
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.loss import LossMeter
+from intaglio.training.order import GroupedByLength, padding_share
 from intaglio.training.selection import evaluation_steps
 from intaglio.training.train import TrainingResult, train
 from intaglio.training.trainer import StageTrainer
@@ -410,3 +412,25 @@ def test_three_labels_are_learned(tmp_path):
     assert result.validation["f1_macro"] > 0.9
     losses = pd.Series(curve(result, "loss"))
     assert losses.iloc[-5:].mean() < 0.5 * losses.iloc[:5].mean()
+
+
+def test_padding_counted_by_hand():
+    lengths = np.array([2, 2, 3, 4, 5])
+    assert padding_share(lengths, np.arange(5), 2) == 1 - 16 / (2 * 2 + 2 * 4 + 5)
+    assert padding_share(lengths, np.array([4, 0, 3, 1, 2]), 2) == 1 - 16 / (2 * 5 + 2 * 4 + 3)
+    assert padding_share(lengths, np.arange(5), 8) == 1 - 16 / 25
+
+
+def test_batches_of_similar_lengths_take_every_example_and_pad_less(run):
+    lengths = np.random.default_rng(0).integers(3, 60, 203)
+    order = GroupedByLength(lengths, 8, 7)
+    first = list(order)
+    assert sorted(first) == list(range(203))
+    assert first == list(GroupedByLength(lengths, 8, 7)) != list(GroupedByLength(lengths, 8, 8))
+    order.set_epoch(1)
+    assert sorted(order) == sorted(first)
+    assert list(order) != first
+    assert padding_share(lengths, np.array(first), 8) < 0.5 * padding_share(lengths, np.arange(203), 8)
+    plain, grouped = run("plain"), run("grouped", group_by_length=True)
+    assert 0 < grouped.padding < plain.padding < 1
+    assert grouped.steps == plain.steps

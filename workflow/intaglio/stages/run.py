@@ -49,10 +49,10 @@ def training_record(job: StageJob[Any], result: TrainingResult, before: float = 
     """Return the content of training.json.
 
     Its keys: stage, seed, options, train_seconds (of this stage, without set-up, evaluation and saving),
-    total_train_seconds (including its parents), step_seconds_mean, step_seconds_median, steps, epochs, best_step and
-    truncated (share of texts truncated at `max_length`, by split), these six null for a stage without steps, validation
-    (metric and loss), device, machine (the fingerprint), parent (folder; null for a stage that starts from a pretrained
-    model).
+    total_train_seconds (including its parents), step_seconds_mean, step_seconds_median, steps, epochs, best_step,
+    truncated (share of texts truncated at `max_length`, by split) and padding (share of the training tokens that is
+    padding, in an epoch), these seven null for a stage without steps, validation (metric and loss), device, machine
+    (the fingerprint), parent (folder; null for a stage that starts from a pretrained model).
 
     Args:
         job: the job of the stage.
@@ -71,6 +71,7 @@ def training_record(job: StageJob[Any], result: TrainingResult, before: float = 
         "epochs": result.epochs,
         "best_step": result.best_step,
         "truncated": result.truncated,
+        "padding": result.padding,
         "validation": result.validation,
         "device": result.device,
         "machine": machine.fingerprint(),

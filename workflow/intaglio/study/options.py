@@ -28,6 +28,9 @@ class TrainingOptions(StudyPart):
     attention_dropout: float | None = Field(
         None, ge=0, lt=1, description="Dropout of attention probabilities; null keeps the model's own."
     )
+    group_by_length: bool = Field(
+        False, description="Whether a batch holds examples of similar length, which need less padding."
+    )
     evaluations: int = Field(
         0, ge=0, description="Evaluations on the validation split, evenly spaced; 0 means one per epoch."
     )

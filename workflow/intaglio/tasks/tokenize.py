@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from intaglio.errors import UserError, nearest
 from intaglio.store import open_artifact
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 # Number of texts tokenized at once, which bounds the memory for a large split.
 _CHUNK = 1000
+_IDS = pa.list_(pa.int32())
 
 
 def tokenize(tokenizer: Any, table: pa.Table | pd.DataFrame, max_length: int) -> list[dict[str, list[int]]]:
@@ -70,6 +74,12 @@ def share_cut(
         rows: the result of `tokenize`.
         length: its `max_length`.
     """
+    return _count_cut(tokenizer, table, rows, length) / len(rows) if rows else 0.0
+
+
+def _count_cut(
+    tokenizer: Any, table: pa.Table | pd.DataFrame, rows: Sequence[dict[str, list[int]]], length: int
+) -> int:
     full = [at for at, row in enumerate(rows) if len(row["input_ids"]) >= length]
     names = table.column_names if isinstance(table, pa.Table) else list(table.columns)
     columns = [_values(table, name) for name in ("text_a", "text_b") if name in names]
@@ -77,7 +87,7 @@ def share_cut(
     for start in range(0, len(full), _CHUNK):
         chunk = [[column[at] for at in full[start : start + _CHUNK]] for column in columns]
         cut += sum(len(tokens) > length for tokens in tokenizer(*chunk, verbose=False)["input_ids"])
-    return cut / len(rows) if rows else 0.0
+    return cut
 
 
 def cut_warning(split: str, share: float, length: int) -> list[str]:
@@ -122,10 +132,12 @@ class EncodedSplit(NamedTuple):
     Attributes:
         dataset: columns input_ids, attention_mask, token_type_ids if the tokenizer makes them, and label.
         truncated: share of truncated texts.
+        lengths: number of tokens, int64 [examples].
     """
 
     dataset: Dataset
     truncated: float
+    lengths: NDArray[np.int64]
 
 
 def encode_split(data: Path, split: str, tokenizer: Any, max_length: int) -> EncodedSplit:
@@ -137,7 +149,13 @@ def encode_split(data: Path, split: str, tokenizer: Any, max_length: int) -> Enc
     from datasets import Dataset
 
     table = read_split(data, split)
-    rows = tokenize(tokenizer, table, max_length)
-    columns: dict[str, Any] = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
-    columns["label"] = table["label"].to_pylist()
-    return EncodedSplit(Dataset.from_dict(columns), share_cut(tokenizer, table, rows, max_length))
+    parts, cut = [], 0
+    for start in range(0, table.num_rows, _CHUNK):
+        part = table.slice(start, _CHUNK)
+        rows = tokenize(tokenizer, part, max_length)
+        columns = {name: pa.array([row[name] for row in rows], _IDS) for name in rows[0]}
+        parts.append(pa.table({**columns, "label": part["label"]}))
+        cut += _count_cut(tokenizer, part, rows, max_length)
+    encoded = pa.concat_tables(parts)
+    lengths = pc.list_value_length(encoded["input_ids"]).to_numpy().astype(np.int64)
+    return EncodedSplit(Dataset(encoded), cut / table.num_rows, lengths)

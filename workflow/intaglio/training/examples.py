@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
-from intaglio.tasks.tokenize import collate, encode_split
+from intaglio.tasks.tokenize import collate, read_split, tokenize
 from intaglio.training.job import StageJob
 
 # Batch size.
@@ -26,9 +27,11 @@ def drawn_batches(job: StageJob[Any], tokenizer: Any, count: int, labels: bool =
         input_ids, attention_mask and, where the tokenizer makes them, token_type_ids: int64 [batch, longest]; and
         labels, int64 [batch].
     """
-    examples = encode_split(job.data, "train", tokenizer, job.max_length).dataset.shuffle(seed=job.seed)
-    if not labels:
-        examples = examples.remove_columns("label")
-    rows = list(examples.select(range(min(count, len(examples)))))
+    table = read_split(job.data, "train")
+    # The order of datasets' `shuffle`.
+    table = table.take(np.random.default_rng(job.seed).permutation(table.num_rows)[:count])
+    rows: list[dict[str, Any]] = list(tokenize(tokenizer, table, job.max_length))
+    if labels:
+        rows = [{**row, "label": label} for row, label in zip(rows, table["label"].to_pylist(), strict=True)]
     pad = collate(tokenizer)
     return [dict(pad(rows[start : start + BATCH])) for start in range(0, len(rows), BATCH)]

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from intaglio.tasks.tokenize import collate, cut_warning, encode_split
 from intaglio.training import resume
 from intaglio.training.arguments import count_steps, training_arguments
 from intaglio.training.job import Learner, StageJob
+from intaglio.training.order import GroupedByLength, padding_share
 from intaglio.training.progress import ProgressBar
 from intaglio.training.selection import TrainingFinished
 from intaglio.training.trainer import StageTrainer
@@ -41,6 +42,7 @@ class TrainingResult:
         epochs: number of passes over the data.
         best_step: the step whose weights the model has.
         truncated: share of truncated texts, by split (training and validation).
+        padding: share of the training tokens that is padding.
     """
 
     seconds: float
@@ -53,6 +55,7 @@ class TrainingResult:
     epochs: float | None = None
     best_step: int | None = None
     truncated: dict[str, float] | None = None
+    padding: float | None = None
 
 
 def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
@@ -76,8 +79,10 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
     for split, encoded in splits.items():
         for warning in cut_warning(split, encoded.truncated, job.max_length):
             print(f"warning: {warning}", file=sys.stderr)
-    examples = {split: encoded.dataset for split, encoded in splits.items()}
-    steps = count_steps(options, len(examples["train"]))
+    training, validation = splits.values()
+    steps = count_steps(options, len(training.dataset))
+    arguments = training_arguments(options, steps, job.seed, job.work, learner.precision)
+    order = GroupedByLength(training.lengths, options.batch_size, arguments.data_seed)
     with _deterministic(), resume.stop_requests() as stop:
         trainer = StageTrainer(
             job.work,
@@ -86,11 +91,13 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
             options,
             round(learner.unsettled * steps.total),
             learner.loss,
+            order if options.group_by_length else None,
             model=learner.model,
-            args=training_arguments(options, steps, job.seed, job.work, learner.precision),
+            args=arguments,
             data_collator=collate(learner.tokenizer),
-            train_dataset=examples["train"],
-            eval_dataset=_by_length(examples["validation"]),
+            train_dataset=training.dataset,
+            # Batches of similar lengths need little padding.
+            eval_dataset=validation.dataset.select(np.argsort(validation.lengths, kind="stable")),
         )
         bar = ProgressBar(job.options.stage)
         interval = resume.PeriodicSave(options.checkpoint_minutes, stop)
@@ -111,7 +118,12 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
                 job.work,
             )
             raise resume.Preempted
-    return _result(trainer, {split: encoded.truncated for split, encoded in splits.items()})
+    drawn = np.array(list(order)) if options.group_by_length else np.random.default_rng(0).permutation(len(order))
+    return replace(
+        _result(trainer),
+        truncated={split: encoded.truncated for split, encoded in splits.items()},
+        padding=padding_share(training.lengths, drawn, arguments.per_device_train_batch_size),
+    )
 
 
 def _run(trainer: StageTrainer, checkpoint: Path | None) -> None:
@@ -130,7 +142,7 @@ def _run(trainer: StageTrainer, checkpoint: Path | None) -> None:
             trainer.save_progress()
 
 
-def _result(trainer: StageTrainer, truncated: dict[str, float]) -> TrainingResult:
+def _result(trainer: StageTrainer) -> TrainingResult:
     trainer.load_best()
     clock, selection, state = trainer.clock, trainer.selection, trainer.state
     return TrainingResult(
@@ -143,7 +155,6 @@ def _result(trainer: StageTrainer, truncated: dict[str, float]) -> TrainingResul
         validation=selection.values,
         history=_history(state.log_history, selection.metric),
         device=machine.device_name(trainer.args.device),
-        truncated=truncated,
     )
 
 
@@ -157,12 +168,6 @@ def _history(logs: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
         for key, name in names.items()
         if key in entry
     ]
-
-
-def _by_length(dataset: Any) -> Any:
-    """Return the examples sorted by length: batches of similar lengths need little padding."""
-    lengths = [len(tokens) for tokens in dataset["input_ids"]]
-    return dataset.select(np.argsort(lengths, kind="stable"))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from torch.utils.data import Sampler
 from transformers import EvalPrediction, PrinterCallback, Trainer
 
 from intaglio.study.options import TrainingOptions
@@ -31,6 +32,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         clock: the time of the steps.
         selection: when to evaluate, and which weights are best.
         loss: module to minimize in place of the cross-entropy with the labels, or None.
+        order: the order of the training examples in each epoch; None for a random one.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         options: TrainingOptions,
         begin: int = 0,
         loss: torch.nn.Module | None = None,
+        order: Sampler[int] | None = None,
         **kwargs: Any,
     ) -> None:
+        self._order = order
         super().__init__(
             compute_loss_func=partial(batch_loss, kind_of(task)),
             compute_metrics=partial(_validation_metrics, task),
@@ -55,6 +59,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         evaluations = evaluation_steps(steps.total, steps.epoch, options.evaluations)
         self.selection = Selection(evaluations, task["metric"], options.patience, self.keep_best, begin)
         self.remove_callback(PrinterCallback)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return super()._get_train_sampler(train_dataset) if self._order is None else self._order
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Add the loss of the step to the meter."""
