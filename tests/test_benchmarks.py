@@ -224,6 +224,20 @@ def test_padding_is_left_out_by_length(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lengths == [6, 12]
 
 
+def test_preparing_is_measured_beside_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = benchmark("prepare.py", "--lines", "500", "--json", str(tmp_path / "a.json"), "--check")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert [(row["lines"], row["program"]) for row in rows] == [(500, "intaglio"), (500, "datasets")]
+    assert all(row["seconds"] > 0 and row["peak"] > 50e6 and row["bytes"] > 500 * 10 for row in rows)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from prepare import Row, missed
+
+    assert missed([Row(10**7, 1, "intaglio", 1.0, 3 * 10**9), Row(10**7, 1, "datasets", 1.0, 3 * 10**9)]) == [
+        "10,000,000 lines need 3.00 GB, the goal is 2 GB"
+    ]
+
+
 def test_the_committed_page_is_what_the_measurements_make(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from performance import PAGE, page
