@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,13 @@ from tiny import tiny_tokenizer
 
 ROWS = [(f"a text, number {number}", ("ham", "spam")[number % 2]) for number in range(60)]
 CSV = "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in ROWS)
+# By suffix.
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda data: pa.compress(data, "zstd", asbytes=True),
+}
 
 
 def task(path: Path, **options: Any) -> Task:
@@ -52,14 +62,17 @@ def refusal(path: Path, **options: Any) -> str:
         ("unnamed.csv", CSV.replace("\n", ",,\n"), {}),
         ("unused twice.csv", CSV.replace("\n", ",1,2\n").replace("label,1,2", "label,note,note"), {}),
         ("a.csv.gz", CSV, {}),
+        ("a.csv.bz2", CSV, {}),
+        ("a.CSV.XZ", CSV, {}),
+        ("a.csv.zst", CSV, {}),
         ("semicolon.csv", CSV.replace('",', '";').replace("text,label", "text;label"), {"delimiter": ";"}),
         ("no header.csv", CSV.removeprefix("text,label\n"), {"columns": ["text", "label"]}),
         ("quoted.tsv", CSV.replace('",', '"\t').replace("text,label", '"text"\t"label"'), {"quotes": True}),
     ],
 )
 def test_what_is_read(tmp_path: Path, name: str, content: str, options: dict[str, Any]) -> None:
-    data = content.encode()
-    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    compress = COMPRESS.get(Path(name).suffix.lower(), bytes)
+    (tmp_path / name).write_bytes(compress(content.encode()))
     examples, about = prepared(tmp_path / name, **options)
     assert list(zip(examples["text_a"], examples["label"].map(["ham", "spam"].__getitem__), strict=True)) == ROWS
     assert about["warnings"] == []
@@ -76,6 +89,11 @@ def test_what_is_read(tmp_path: Path, name: str, content: str, options: dict[str
         ("a.xlsx", "PK", "a.xlsx: a spreadsheet; save it as CSV"),
         ("a.csv", "", "a.csv: an empty file"),
         ("a.csv.gz", CSV, "a.csv.gz: not readable as gzip"),
+        ("a.csv.bz2", CSV, "a.csv.bz2: not readable as bzip2"),
+        ("a.csv.xz", CSV, "a.csv.xz: not readable as xz"),
+        ("a.csv.zst", CSV, "a.csv.zst: not readable as zstd"),
+        ("a.parquet.gz", CSV, "a.parquet.gz: Parquet is compressed within; decompress the file"),
+        ("a.tgz", CSV, "a.tgz: an archive; extract the file from it"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -92,9 +110,19 @@ def test_what_is_refused(tmp_path: Path, name: str, content: str, message: str) 
         ("a.csv", CSV.encode("utf-16"), "a.csv: UTF-16; save it as UTF-8"),
         ("a.csv", b"<!DOCTYPE html>\n<html>\n", "a.csv: a web page, not the data; download the file itself"),
         ("a.csv", b"version https://git-lfs.github.com/spec/v1\n", "a.csv: a pointer of Git LFS, not the data"),
-        ("a.csv.bz2", b"BZh9", "a.csv.bz2: a compressed file; decompress it"),
+        ("a.csv", bz2.compress(CSV.encode()), "a.csv: compressed by bzip2; rename it to end in .bz2"),
+        ("a.csv", lzma.compress(CSV.encode()), "a.csv: compressed by xz; rename it to end in .xz"),
+        ("a.csv", pa.compress(CSV.encode(), "zstd", asbytes=True), "a.csv: compressed by zstd; rename it to end in"),
+        *(
+            (f"a.csv{suffix}", compress(CSV.encode())[:-9], f"a.csv{suffix}: not readable as")
+            for suffix, compress in COMPRESS.items()
+        ),
         ("a.csv", b"# by hand\n" + CSV.encode(), "line 2: 2 fields instead of 1 (line 1 names one column, '# by hand'"),
-        ("a.json", pd.DataFrame(ROWS, columns=["text", "label"]).to_json().encode(), '..." is not declared'),
+        (
+            "a.json",
+            pd.DataFrame(ROWS, columns=["text", "label"]).to_json().encode(),
+            "column 'text' holds {'0': 'a text",
+        ),
     ],
 )
 def test_files_of_another_kind(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow as pa
@@ -32,8 +33,17 @@ TRICKY = [
 FRAME = pd.DataFrame({"text": TRICKY, "label": ["pos", "neg"] * 5})
 
 
-def read(path: Path, **options):
-    return read_raw_table([path], path.name, **options)
+def read(path: Path, *shards: Path, **options):
+    """Return all that is read: columns, numbers, places, warnings and the number of blank rows."""
+    table = read_raw_table([path, *shards], path.name, **options)
+    chunks = list(table.chunks())
+    return SimpleNamespace(
+        columns={name: [value for chunk in chunks for value in chunk.columns[name]] for name in table.columns},
+        numbers=[number for chunk in chunks for number in chunk.numbers],
+        places=[chunk.where(row) for chunk in chunks for row in range(len(chunk.numbers))],
+        warnings=table.warnings,
+        blank=table.blank,
+    )
 
 
 def test_csv_as_pandas_writes_it(tmp_path):
@@ -42,7 +52,7 @@ def test_csv_as_pandas_writes_it(tmp_path):
     assert table.columns == {"text": TRICKY, "label": list(FRAME.label)}
     # Numbers are those of an editor: the row after the one with a line break begins two lines further down.
     assert list(table.numbers) == [2, 3, 4, 5, 7, 8, 9, 10, 11, 12]
-    assert table.where(4) == "a.csv, line 7"
+    assert table.places[4] == "a.csv, line 7"
 
 
 def test_parquet_and_json_lines_as_pandas_writes_them(tmp_path):
@@ -95,7 +105,7 @@ def test_shards_are_one_table(tmp_path):
     paths = [tmp_path / f"train-0000{part}-of-00002.parquet" for part in range(2)]
     for part, path in enumerate(paths):
         pq.write_table(pa.table({"text": pa.array([f"text {part}"]).dictionary_encode()}), path)
-    table = read_raw_table(paths, "train")
+    table = read(*paths)
     assert table.columns == {"text": ["text 0", "text 1"]}
     assert list(table.numbers) == [1, 2]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -13,6 +15,8 @@ from typing import IO
 from intaglio.errors import UserError, nearest
 
 NESTED = "::"
+# What the libraries of archives and their compressions raise for damaged or encrypted content.
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 
 
 @contextmanager
@@ -21,7 +25,7 @@ def _opened(archive: Path) -> Iterator[tuple[list[str], Callable[[str], IO[bytes
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as wheel:
             yield [info.filename for info in wheel.infolist() if not info.is_dir()], wheel.open
-    elif tarfile.is_tarfile(archive):
+    elif _is_tar(archive):
         with tarfile.open(archive) as tar:
             members = {member.name.removeprefix("./"): member for member in tar if member.isfile()}
 
@@ -33,6 +37,13 @@ def _opened(archive: Path) -> Iterator[tuple[list[str], Callable[[str], IO[bytes
             yield list(members), open_member
     else:
         raise UserError(f"{archive.name}: neither a zip nor a tar archive, or a damaged one; fetch it again")
+
+
+def _is_tar(archive: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(archive)
+    except _DAMAGED:
+        return False
 
 
 def _known(names: list[str]) -> set[str]:
@@ -55,16 +66,24 @@ def extract(archive: Path, path: str, folder: Path) -> Path:
     outer, _, inner = path.partition(NESTED)
     outer = outer.strip("/")
     target = folder / PurePosixPath(outer).name
+    try:
+        _copy(archive, outer, target)
+    except _DAMAGED as error:
+        raise UserError(f"source: {archive.name}: cannot be unpacked ({error}); fetch it again") from error
+    return extract(target, inner, folder / f"{target.name}.members") if inner else target
+
+
+def _copy(archive: Path, outer: str, target: Path) -> None:
+    """Copy a member, or all below it, to a file or folder."""
     with _opened(archive) as (names, open_member):
         wanted = [name for name in names if name == outer or name.startswith(outer + "/")]
         if not wanted:
             raise UserError(f"source: {archive.name} has no member {outer!r}, {nearest(outer, _known(names))}")
         for name in wanted:
-            relative = PurePosixPath(name).relative_to(outer)
-            if ".." in relative.parts:
+            member = PurePosixPath(name)
+            if member.is_absolute() or ".." in member.parts:
                 raise UserError(f"source: {archive.name}: member {name!r} points outside of the archive; do not use it")
-            copy = target / relative
+            copy = target / member.relative_to(outer)
             copy.parent.mkdir(parents=True, exist_ok=True)
             with open_member(name) as stream, copy.open("wb") as file:
                 shutil.copyfileobj(stream, file)
-    return extract(target, inner, folder / f"{target.name}.members") if inner else target

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from intaglio.errors import UserError
-from intaglio.reading.raw_table import RawTable, TableBuilder, open_text
+from intaglio.reading.raw_table import NumberedRow, RawTable
+from intaglio.reading.text import open_text
 
 # A field that spans more lines causes a warning: a stray quote may have opened it.
 _LONG_FIELD = 20
@@ -22,34 +23,45 @@ def read_delimited(path: Path, name: str, columns: list[str] | None, delimiter: 
     """Read a delimited file.
 
     Args:
-        path: the file; compressed if it ends in `.gz`.
+        path: the file; compressed if its suffix says so.
         name: its name in messages.
         columns: names of the columns, for a file without a header line.
         delimiter: one character.
         quotes: whether double quotes enclose fields.
 
-    Raises:
-        UserError: the file is not UTF-8, or a row is malformed or differs from the header in its number of fields.
+    Returns:
+        The table. Reading it raises a UserError if the file is not UTF-8, or if a row is malformed or differs from the
+        header in its number of fields.
     """
-    with open_text(path, name) as lines:
-        rows = _rows(lines, name, delimiter, quotes)
-        header = columns is None
-        if columns is None:
-            columns = [column.strip() for column in next((row for _, _, row in rows if row), [])]
-        table = TableBuilder(name, "line", columns, delimiter if header else None)
-        quoted = False
-        for number, span, row in rows:
-            if row and len(row) != len(columns):
-                raise UserError(
-                    f"{name}, line {number}: {len(row)} fields instead of {len(columns)} {_why(columns, span, quotes)}"
-                )
-            if span > _LONG_FIELD:
-                table.warn(number, f"a field spans {span} lines; if a quote is stray there, double it")
-            if not quotes and not quoted and _looks_quoted(row):
-                quoted = True
-                table.warn(number, "looks quoted; if so, set `quotes: true`")
-            table.add(number, row or [""] * len(columns))
-    return table.finish()
+
+    def read(table: RawTable) -> Iterator[NumberedRow]:
+        with open_text(path, name) as lines:
+            rows = _rows(lines, name, delimiter, quotes)
+            names = columns
+            if names is None:
+                names = [column.strip() for column in next((row for _, _, row in rows if row), [])]
+            table.begin(names, delimiter if columns is None else None)
+            yield from _checked(table, names, rows, quotes)
+
+    return RawTable(name, "line", read)
+
+
+def _checked(
+    table: RawTable, columns: list[str], rows: Iterator[tuple[int, int, list[str]]], quotes: bool
+) -> Iterator[NumberedRow]:
+    """Yield rows with as many fields as there are columns; other rows are refused, but for empty ones."""
+    quoted = False
+    empty = [""] * len(columns)
+    for number, span, row in rows:
+        if row and len(row) != len(columns):
+            why = _why(columns, span, quotes)
+            raise UserError(f"{table.name}, line {number}: {len(row)} fields instead of {len(columns)} {why}")
+        if span > _LONG_FIELD:
+            table.warn(number, f"a field spans {span} lines; if a quote is stray there, double it")
+        if not quotes and not quoted and _looks_quoted(row):
+            quoted = True
+            table.warn(number, "looks quoted; if so, set `quotes: true`")
+        yield number, row or empty
 
 
 def _rows(lines: IO[str], name: str, delimiter: str, quotes: bool) -> Iterator[tuple[int, int, list[str]]]:

@@ -91,6 +91,8 @@ def _line(error: Any, written: StudyFiles) -> str:
     location: Sequence[Any] = error["loc"]
     where = ".".join(str(part) for part in _without_tags(location)) or "study"
     kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden" and location[-1] == "trust_remote_code":
+        return f"{where}: code that comes with a model or data set is never run; leave this out"
     if kind == "extra_forbidden":
         return f"{where}: unknown key, {nearest(str(location[-1]), _keys(location[:-1]))}"
     if kind == "union_tag_invalid":

@@ -30,6 +30,8 @@ VOCABULARIES = (
 )
 TOKENIZER = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX, "model-*-of-*.safetensors", *TOKENIZER)
+# Suffixes of compressed text files, which are read as they are.
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 
 class StudyPart(BaseModel):
@@ -86,7 +88,7 @@ def _expand(path: str) -> str:
 def data_suffix(path: Path) -> str:
     """Return the suffix that decides how a data file is read: `.csv`, or `.csv.gz` if it is compressed."""
     suffix = path.suffix.lower()
-    return Path(path.stem).suffix.lower() + suffix if suffix == ".gz" else suffix
+    return Path(path.stem).suffix.lower() + suffix if suffix in COMPRESSIONS else suffix
 
 
 Source = Annotated[HubSource | PackageSource | FilesSource, Field(discriminator="kind")]

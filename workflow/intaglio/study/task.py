@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -80,6 +80,16 @@ class Task(StudyPart):
     positive: str | None = Field(None, description="The one of two labels to which the metric f1 applies.")
     validation: float = Field(0.1, gt=0, lt=0.5, description="Share of the training data on which models are chosen.")
     test: float = Field(0.2, gt=0, lt=0.5, description="Share to test on, where the source has no test split.")
+    split_by: str | None = Field(
+        None, description="Column of groups, such as authors: none is in two of the splits cut from `train`."
+    )
+    split_by_time: str | None = Field(
+        None,
+        description="Column of times: of the splits cut from `train`, validation is later than training, test last.",
+    )
+    duplicates: Literal["keep", "drop"] = Field(
+        "keep", description="Whether training examples are kept or dropped whose text is also in a test set."
+    )
     split_seed: int = Field(0, ge=0, description="Seed of these splits; the same for every run.")
     max_train: int | None = Field(
         None, gt=1, description="Use so many training examples, those of the validation split included, at most."
@@ -117,6 +127,8 @@ class Task(StudyPart):
             raise ValueError(f"the column {again[0]!r} occurs twice among `text` and `label`")
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise ValueError(f'delimiter: {self.delimiter!r} is not one character; a tab is "\\t" in double quotes')
+        if self.split_by is not None and self.split_by_time is not None:
+            raise ValueError("split_by: the task also has `split_by_time`; choose one")
         if "train" not in self.splits:
             raise ValueError("splits: `train` is missing")
         if self.label_values is not None and len(self.label_values) != len(self.labels):

@@ -1,77 +1,173 @@
-"""From a table to examples, by the task's columns and labels; error messages name file, row and value."""
+"""From a table to examples, by the task's columns and labels; error messages name file, row and value.
+
+A table is read in chunks, which are stored as an Arrow file; only what decides splits stays in memory.
+"""
 
 from __future__ import annotations
 
-import math
-import unicodedata
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from intaglio.errors import UserError, nearest
 from intaglio.reading.delimited import other_delimiter
-from intaglio.reading.raw_table import RawTable, missing
-from intaglio.study.task import Bins, Task
+from intaglio.reading.raw_table import CHUNK, Chunk, RawTable, missing
+from intaglio.study.task import Task
+from intaglio.tasks.keys import KeyReader, hashed, unique
+from intaglio.tasks.targets import shown, spelled, target_reader
 
-T = TypeVar("T")
-# Characters of a value that a message shows.
-_SHOWN = 60
 ID_COLUMNS = ("id", "idx")
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples of one split; all columns have the same length.
+    """Examples of one split, in the order of their rows.
 
     Attributes:
-        ids: unique within their table.
-        texts: one column, or two for pairs of texts.
-        labels: indices into the task's labels.
+        file: an Arrow file with all rows of a table: number: int64 (of the row), id and idx: string (null where the
+            table has no such column), text_a: string, text_b: string (pair tasks only) and label.
+        rows: positions of the examples in it, ascending: int64 [examples].
+        targets: their values of the column label [examples].
+        contents: hashes of their texts, or pairs of texts: uint64 [examples].
+        keys: what they are split by: hashes of groups, uint64 [examples], or times, float64 [examples]; None if they
+            are split at random.
+        id_column: the column whose values are unique: id, idx or number.
+        id_prefix: what comes before these values, so that they are unique in the whole task.
     """
 
-    ids: list[str]
-    texts: list[list[str]]
-    labels: list[int]
+    file: Path
+    rows: NDArray[np.int64]
+    targets: NDArray[Any]
+    contents: NDArray[np.uint64]
+    keys: NDArray[Any] | None = None
+    id_column: str = "number"
+    id_prefix: str = ""
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.rows)
 
-    def take(self, rows: Sequence[int]) -> Examples:
-        """Return the examples at these positions, in this order."""
-        return Examples(_take(self.ids, rows), [_take(text, rows) for text in self.texts], _take(self.labels, rows))
+    def take(self, positions: NDArray[np.int64]) -> Examples:
+        """Return the examples at these positions, which ascend."""
+        return replace(
+            self,
+            rows=self.rows[positions],
+            targets=self.targets[positions],
+            contents=self.contents[positions],
+            keys=None if self.keys is None else self.keys[positions],
+        )
 
-    def contents(self) -> Iterator[tuple[str, ...]]:
-        """Yield the text, or the pair of texts, of each example."""
-        return zip(*self.texts, strict=True)
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield the examples, a few thousand at a time: id, text_a, text_b (pair tasks only) and label."""
+        first, held, count = 0, list[pa.RecordBatch](), 0
+        with pa.OSFile(str(self.file)) as file, pa.ipc.open_file(file) as stored:
+            for at in range(stored.num_record_batches):
+                batch = stored.get_batch(at)
+                begin, end = np.searchsorted(self.rows, (first, first + batch.num_rows))
+                first += batch.num_rows
+                if begin < end:
+                    held.append(self._identified(batch.take(pa.array(self.rows[begin:end] - first + batch.num_rows))))
+                    count += end - begin
+                if count >= CHUNK:
+                    yield pa.Table.from_batches(held)
+                    held, count = [], 0
+        if held:
+            yield pa.Table.from_batches(held)
+
+    def _identified(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        ids = batch.column(self.id_column).cast(pa.string())
+        if self.id_prefix:
+            ids = pc.binary_join_element_wise(self.id_prefix, ids, "")
+        rest = batch.drop_columns(["number", *ID_COLUMNS])
+        return pa.RecordBatch.from_arrays([ids, *rest.columns], ["id", *rest.schema.names])
+
+    def hashed_ids(self) -> NDArray[np.uint64]:
+        """Return hashes of the ids, uint64 [examples]."""
+        return np.concatenate([hashed([]), *(hashed(table["id"].to_pylist()) for table in self.tables())])
 
 
-def _take(values: Sequence[T], rows: Sequence[int]) -> list[T]:
-    return [values[row] for row in rows]
+class ReadExamples(NamedTuple):
+    """The examples of a table.
+
+    Attributes:
+        examples: all but the dropped ones.
+        dropped: number of rows dropped because their bin has no label.
+        empty_second: number of pairs whose second text is empty.
+    """
+
+    examples: Examples
+    dropped: int
+    empty_second: int
 
 
-def read_examples(task: Task, table: RawTable) -> tuple[Examples, int]:
-    """Return the examples of a table, and the number of rows dropped because their bin has no label.
+def read_examples(task: Task, table: RawTable, file: Path, *, is_cut: bool = False) -> ReadExamples:
+    """Read a table's examples.
+
+    Args:
+        task: its columns and labels.
+        table: the rows.
+        file: the Arrow file to write, see `Examples`.
+        is_cut: whether other splits are cut from these examples, so that the task's `split_by` applies.
 
     Raises:
         UserError: a column is missing, a text is empty or not a string, or a label is not declared.
     """
-    for column in [*task.text, task.label]:
+    reader = target_reader(task)
+    names = (*ID_COLUMNS, *("text_a", "text_b")[: len(task.text)])
+    schema = pa.schema([("number", pa.int64()), *((name, pa.string()) for name in names), ("label", reader.type)])
+    keys = KeyReader(task) if is_cut and (task.split_by or task.split_by_time) else None
+    needed = [task.text[0], task.label, *([keys.column] if keys else [])]
+    held: dict[str, list[NDArray[Any]]] = {"targets": [], "contents": [], "keys": []}
+    dropped = empty = 0
+    identified = set(ID_COLUMNS) - {*task.text, task.label}
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for chunk in table.chunks():
+            # The column of second texts may begin in a later chunk of JSON Lines.
+            _require(needed, table)
+            of_row = reader.of(chunk)
+            texts = [_texts(column, chunk, at > 0) for at, column in enumerate(task.text)]
+            rows = [row for row, target in enumerate(of_row) if target is not None]
+            dropped += len(of_row) - len(rows)
+            if not rows:
+                continue
+            numbers, *texts, kept = ([values[row] for row in rows] for values in (chunk.numbers, *texts, of_row))
+            ids = [_ids(column, chunk, rows) for column in ID_COLUMNS]
+            identified -= {column for column, values in zip(ID_COLUMNS, ids, strict=True) if None in values}
+            arrays = [
+                pa.array(values, type) for values, type in zip((numbers, *ids, *texts, kept), schema.types, strict=True)
+            ]
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            held["targets"].append(np.array(kept))
+            held["contents"].append(hashed(*texts))
+            if keys:
+                held["keys"].append(keys.of(chunk, rows))
+            empty += texts[-1].count("")
+    _require([*needed, *task.text], table)
+    reader.check()
+    targets, contents, found = (
+        np.concatenate(values) if values else np.empty(0, np.uint64) for values in held.values()
+    )
+    examples = Examples(file, np.arange(len(targets)), targets, contents, found if keys else None)
+    by_own = (replace(examples, id_column=column) for column in ID_COLUMNS if column in identified)
+    return ReadExamples(next((each for each in by_own if unique(each.hashed_ids())), examples), dropped, empty)
+
+
+def _require(columns: Sequence[str], table: RawTable) -> None:
+    for column in columns:
         if column not in table.columns:
             raise UserError(f"{table.name}: {_absent(column, table)}")
-    names = _declared(task, table) if task.bins is None else _binned(task.label, task.bins, table)
-    index = {label: position for position, label in enumerate(task.labels)}
-    rows = [row for row, name in enumerate(names) if name is not None]
-    texts = [_take(_texts(column, table, at > 0), rows) for at, column in enumerate(task.text)]
-    labels = [index[name] for name in names if name is not None]
-    return Examples(_take(_ids(task, table), rows), texts, labels), len(names) - len(rows)
 
 
 def _absent(column: str, table: RawTable) -> str:
     """Return why a column is missing: another delimiter, quotes, no header line, or another name."""
     if column in table.twice:
         return f"two columns are named {column!r}; rename one"
-    what, names = f"no column {column!r}", list(table.columns)
+    what, names = f"no column {column!r}", table.columns
     if table.delimiter is not None:
         other = other_delimiter(names)
         if other is not None:
@@ -84,71 +180,22 @@ def _absent(column: str, table: RawTable) -> str:
     return close
 
 
-def _texts(column: str, table: RawTable, optional: bool = False) -> list[str]:
-    values = ["" if optional and missing(value) else value for value in table.columns[column]]
-    for row, value in enumerate(values):
-        if missing(value) and not optional:
-            raise UserError(f"{table.where(row)}: no text in column {column!r}; fill it in or delete the row")
-        if not isinstance(value, str):
-            raise UserError(f"{table.where(row)}: column {column!r} holds {value!r}, not a text; check `text`")
-    return values
+def _texts(column: str, chunk: Chunk, optional: bool) -> list[str]:
+    texts = []
+    for row, value in enumerate(chunk.columns.get(column, [None] * len(chunk.numbers))):
+        if missing(value):
+            if not optional:
+                raise UserError(f"{chunk.where(row)}: no text in column {column!r}; fill it in or delete the row")
+            value = ""
+        elif not isinstance(value, str):
+            raise UserError(f"{chunk.where(row)}: column {column!r} holds {shown(value)}, not a text; check `text`")
+        texts.append(value)
+    return texts
 
 
-def _spelled(value: Any) -> str:
-    """Return a label value as it is written in a study file: 1 for 1.0, true for True."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return unicodedata.normalize("NFC", str(value).strip())
-
-
-def _declared(task: Task, table: RawTable) -> list[str | None]:
-    """Return the label of every row, from the declared values."""
-    values = task.labels if task.label_values is None else task.label_values
-    label_of: dict[str, str | None] = dict(
-        zip((unicodedata.normalize("NFC", value) for value in values), task.labels, strict=True)
-    )
-    found = ["" if missing(value) else _spelled(value) for value in table.columns[task.label]]
-    strange = [row for row, value in enumerate(found) if value not in label_of]
-    if strange:
-        row = strange[0]
-        more = f" (and {len(strange) - 1} rows more)" if len(strange) > 1 else ""
-        name = found[row] if len(found[row]) <= _SHOWN else f"{found[row][:_SHOWN]}..."
-        what = f"label {name!r} is not declared" if name else f"no label in column {task.label!r}"
-        key = "labels" if task.label_values is None else "label_values"
-        raise UserError(f"{table.where(row)}: {what}{more}; {nearest(name, values)} (`{key}` in the study file)")
-    return [label_of[value] for value in found]
-
-
-def _binned(column: str, bins: Bins, table: RawTable) -> list[str | None]:
-    """Return the label of the interval of each row's number; None if its bin has no label."""
-    return [_bin(bins, _number(value, table, row, column)) for row, value in enumerate(table.columns[column])]
-
-
-def _bin(bins: Bins, number: float) -> str | None:
-    # On an edge, bisect_left and bisect_right differ: a number is dropped if either neighbor has no label; otherwise it
-    # belongs to the interval above.
-    below, above = bins.labels[bisect_left(bins.edges, number)], bins.labels[bisect_right(bins.edges, number)]
-    return None if below is None else above
-
-
-def _number(value: Any, table: RawTable, row: int, column: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise UserError(f"{table.where(row)}: column {column!r} holds {value!r}, where `bins` need a number")
-    return number
-
-
-def _ids(task: Task, table: RawTable) -> list[str]:
-    """Return the table's own identifiers if they are unique, or else the row numbers."""
-    for column in ID_COLUMNS:
-        if column in table.columns and column not in [*task.text, task.label]:
-            values = table.columns[column]
-            ids = [_spelled(value) for value in values]
-            if len(set(ids)) == len(ids) and not any(missing(value) for value in values):
-                return ids
-    return [str(number) for number in table.numbers]
+def _ids(column: str, chunk: Chunk, rows: list[int]) -> list[str | None]:
+    """Return the table's own identifiers, None where there is none."""
+    values = chunk.columns.get(column)
+    if values is None:
+        return [None] * len(rows)
+    return [None if missing(values[row]) else spelled(values[row]) for row in rows]
