@@ -1,6 +1,10 @@
 import json
+import os
 import random
 import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -8,6 +12,7 @@ import pytest
 import torch
 
 from intaglio import store
+from intaglio.errors import UserError
 from intaglio.stages import run as stage_run
 from intaglio.study.options import FinetuneOptions
 from intaglio.training import arguments, resume
@@ -77,6 +82,25 @@ def test_killed_at_random_moments_ends_the_same_to_the_bit(server, inputs, undis
     assert server.run(job(inputs, tmp_path)) == 0
     assert not work.exists()
     assert_same_outcome(tmp_path / "output", undisturbed)
+
+
+def test_two_processes_of_one_job_end_as_one(server, inputs, undisturbed, tmp_path):
+    """Each pair overlaps from a random moment on; in every second one, the first process is killed at another."""
+    chance, kills, pairs = random.Random(1), 0, int(os.environ.get("INTAGLIO_PAIRS", "4"))
+    with jobs(tmp_path / "log") as other:
+        for number in range(pairs):
+            folder, started = tmp_path / str(number), threading.Event()
+            kill = when(started.is_set, signal.SIGKILL, chance.uniform(0, 1)) if number % 2 else lambda _: None
+            with ThreadPoolExecutor(1) as pool:
+                first = pool.submit(server.run, job(inputs, folder), kill)
+                time.sleep(chance.uniform(0, 1.5))
+                started.set()
+                second = other.run(job(inputs, folder))
+            kills += first.result() != 0
+            assert (first.result() in (0, -signal.SIGKILL), second) == (True, 0)
+            assert not (folder / "work").exists()
+            assert_same_outcome(folder / "output", undisturbed)
+    print(f"{pairs} pairs, {kills} first processes killed: {pairs} results identical")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -203,6 +227,21 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, damage, caplog
     assert resume.latest_checkpoint(tmp_path) == tmp_path / "progress-5/checkpoint-5"
     assert "progress-10 is skipped" in caplog.text
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("lost", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_what_vanishes_before_it_is_loaded_is_no_fresh_start(inputs, tmp_path, monkeypatch, lost):
+    assert finetune_here(inputs, tmp_path, monkeypatch, 5) == 143
+    real = resume.latest_checkpoint
+
+    def then_lost(work):
+        found = real(work)
+        (found / lost).unlink()
+        return found
+
+    monkeypatch.setattr(resume, "latest_checkpoint", then_lost)
+    with pytest.raises(UserError, match=lost.split(".")[0]):
+        finetune_here(inputs, tmp_path, monkeypatch)
 
 
 def test_no_checkpoint_is_a_fresh_start(tmp_path):

@@ -7,13 +7,17 @@ refuses a folder whose files differ from the manifest.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil  # type: ignore[import-untyped]
 
 from intaglio.errors import UserError
 
@@ -27,6 +31,20 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_size for path in files if path.name not in _UNLISTED}
 
 
+def _draft(path: Path) -> Path:
+    """Return a name beside `path` that no other living process has, on whatever node."""
+    return path.parent / f".{path.name}.{socket.gethostname()}-{os.getpid()}.part"
+
+
+def _remove_drafts(path: Path) -> None:
+    """Remove what killed processes of this node left of `path`."""
+    for suffix in (".part", ".old"):
+        for draft in path.parent.glob(f".{glob.escape(path.name)}.{socket.gethostname()}-*{suffix}"):
+            process = draft.stem.rpartition("-")[2]
+            if process == str(os.getpid()) or not psutil.pid_exists(int(process)):
+                shutil.rmtree(draft, ignore_errors=True)
+
+
 @contextmanager
 def new_artifact(path: Path, kind: str, about: dict[str, Any] | None = None) -> Iterator[Path]:
     """Yield an empty folder to fill; on leaving without an error it becomes `path`.
@@ -38,18 +56,20 @@ def new_artifact(path: Path, kind: str, about: dict[str, Any] | None = None) -> 
     """
     about = {} if about is None else about
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.parent / f".{path.name}.{os.getpid()}.part"
-    shutil.rmtree(draft, ignore_errors=True)
+    _remove_drafts(path)
+    draft = _draft(path)
     draft.mkdir()
     try:
         yield draft
         manifest = {"kind": kind, "files": _sizes(draft), "about": about}
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         if path.exists():
-            shutil.rmtree(path)
+            # Aside first: whoever reads finds the one or the other, and at no time a part.
+            path.rename(draft.with_suffix(".old"))
         draft.rename(path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(draft.with_suffix(".old"), ignore_errors=True)
 
 
 def open_artifact(path: Path, kind: str) -> dict[str, Any]:
@@ -72,11 +92,20 @@ def open_artifact(path: Path, kind: str) -> dict[str, Any]:
     return about
 
 
+def is_artifact(path: Path, kind: str) -> bool:
+    """Return whether a folder is a complete artifact of this kind."""
+    try:
+        open_artifact(path, kind)
+    except (UserError, OSError, ValueError, LookupError):
+        return False
+    return True
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write; on leaving without an error it becomes `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.parent / f".{path.name}.{os.getpid()}.part"
+    draft = _draft(path)
     try:
         yield draft
         draft.replace(path)

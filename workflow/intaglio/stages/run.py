@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from intaglio import machine
 from intaglio.checkpoint import write_checkpoint
+from intaglio.ownership import assert_owned, sole_owner
 from intaglio.stages import cut, distil, finetune, int8, prune, quantize
 from intaglio.stages.prepared import Prepared
+from intaglio.store import is_artifact
 from intaglio.tasks.tokenize import set_limit
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.resume import clear_failure
 from intaglio.training.train import TrainingResult, train
+
+_log = logging.getLogger(__name__)
 
 _PREPARE: Mapping[str, Callable[[StageJob[Any]], Prepared]] = {
     "finetune": finetune.prepare,
@@ -28,10 +33,21 @@ _PREPARE: Mapping[str, Callable[[StageJob[Any]], Prepared]] = {
 def run_stage(job: StageJob[Any]) -> None:
     """Run a stage and write its [checkpoint]; an interrupted training is resumed from `job.work`.
 
+    Of several processes with the same `job.work`, one works; the others wait, and go on if it ends without a result.
+
     Raises:
         UserError: an artifact is damaged, the stage cannot start from it, or the loss is not finite.
         Preempted: the job was asked to end; its progress is saved.
     """
+    with sole_owner(job.work) as waited:
+        if waited and is_artifact(job.output, "checkpoint"):
+            _log.warning("%s is there: another process has made it", job.output)
+        else:
+            _run(job)
+        shutil.rmtree(job.work, ignore_errors=True)
+
+
+def _run(job: StageJob[Any]) -> None:
     clear_failure(job.work)
     before = 0.0 if job.options.stage == "finetune" else float(job.parent.record["total_train_seconds"])
     prepared = _PREPARE[job.options.stage](job)
@@ -41,8 +57,8 @@ def run_stage(job: StageJob[Any]) -> None:
         result, tokenizer = prepared.training, job.parent.tokenizer
     record = training_record(job, result, before) | prepared.facts()
     set_limit(tokenizer, job.max_length)
+    assert_owned(job.work)
     write_checkpoint(job.output, prepared.save, tokenizer, record, result.history)
-    shutil.rmtree(job.work, ignore_errors=True)
 
 
 def training_record(job: StageJob[Any], result: TrainingResult, before: float = 0.0) -> dict[str, Any]:

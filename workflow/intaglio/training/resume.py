@@ -2,7 +2,8 @@
 
 The folder (`work`) belongs to one job and is named by the job's key, so all that it contains is of the same job. It
 holds `progress-STEP` (the Trainer's checkpoint: model, optimizer, schedule, random states), `best-STEP` (the weights of
-the best evaluation) and, after an error, `failure.json`. The first two are artifacts: they are renamed into place when
+the best evaluation), after an error `failure.json`, and the name of the process that works in it (`ownership`). The
+first two are artifacts: they are renamed into place when
 they are complete and on the disk, so a job killed while saving leaves the checkpoint before. Two are kept.
 """
 
@@ -24,6 +25,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from intaglio import store
 from intaglio.errors import UserError
+from intaglio.ownership import assert_owned
 
 log = logging.getLogger(__name__)
 
@@ -108,11 +110,16 @@ class PeriodicSave(TrainerCallback):  # type: ignore[misc]
 
 @contextmanager
 def durable(path: Path, kind: str, about: dict[str, Any] | None = None) -> Iterator[Path]:
-    """Yield a folder to fill; on leaving, it becomes the artifact `path` and is flushed to the disk."""
+    """Yield a folder to fill; on leaving, it becomes the artifact `path` and is flushed to the disk.
+
+    Raises:
+        UserError: another process has taken over the folder that `path` is in.
+    """
     with store.new_artifact(path, kind, about) as draft:
         yield draft
         for file in draft.rglob("*"):
             _sync(file)
+        assert_owned(path.parent)
     for place in (path / store.MANIFEST, path, path.parent):
         _sync(place)
 
@@ -165,6 +172,21 @@ def latest_checkpoint(work: Path) -> Path | None:
         else:
             return folder / f"checkpoint-{_step(folder)}"
     return None
+
+
+def assert_whole(checkpoint: str | None) -> None:
+    """Check that a training was resumed from a whole checkpoint: the Trainer goes on without what is not there.
+
+    Raises:
+        UserError: a file of the checkpoint is missing or damaged.
+    """
+    if checkpoint is None:
+        return
+    folder = Path(checkpoint)
+    store.open_artifact(folder.parent, "progress")
+    for name in ("trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth"):
+        if not any(folder.glob(name)):
+            raise UserError(f"{folder}: no {name}, so the training cannot be resumed; delete the folder and run again")
 
 
 def _best_step(progress: Path) -> int:

@@ -109,6 +109,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._draft = draft
             super()._save_checkpoint(model, trial)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        resume.assert_whole(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        super()._load_rng_state(checkpoint)
+        resume.assert_whole(checkpoint)
+
     def _get_output_dir(self, trial: Any) -> str:  # noqa: ARG002
         """Return the folder for the Trainer's checkpoint: a draft, renamed when it is complete."""
         return str(self._draft)
