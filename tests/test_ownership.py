@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -121,3 +123,34 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     with new_artifact(tmp_path / "made", "data"):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {"made", *names[1:]}
+
+
+MOUNTED = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=64k none "$0" && exec "$@"']
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    (tmp_path / "disk").mkdir()
+    if not shutil.which("unshare") or subprocess.run([*MOUNTED, tmp_path / "disk", "true"]).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    rows = "".join(f"{number % 2},a text of some words and the number {number}\n" for number in range(5000))
+    (tmp_path / "rows.csv").write_text(f"label,text\n{rows}")
+    task = {"source": {"kind": "files", "train": str(tmp_path / "rows.csv")}, "text": ["text"], "label": "label"}
+    command = [sys.executable, "-m", "intaglio", "data", "--options", json.dumps(task | {"labels": ["0", "1"]})]
+    full = subprocess.run(
+        [*MOUNTED, tmp_path / "disk", *command, "--output", tmp_path / "disk/data"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(WORKFLOW)},
+    )
+    assert full.returncode == 2
+    assert len(full.stderr.splitlines()) == 1 and "cannot be written: No space left on device" in full.stderr
+
+
+def test_results_can_be_read_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with new_artifact(tmp_path / "made", "data") as draft:
+            (draft / "weights").touch(0o600)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "made/weights").stat().st_mode) == 0o640

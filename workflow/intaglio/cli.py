@@ -6,10 +6,13 @@ Imports are inside the verbs, so that verbs without torch start fast.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -254,14 +257,23 @@ def main(argv: list[str] | None = None) -> int:
     with logged(arguments.log):
         try:
             return arguments.run(arguments) or 0
-        except UserError as error:
-            _record(arguments, str(error))
-            print(f"intaglio {arguments.verb}: {error}", file=sys.stderr)
-            return 2
         except Exception as error:
-            _record(arguments, repr(error))
-            traceback.print_exc()
-            return 1
+            reason = _reason(error)
+            _record(arguments, reason or repr(error))
+            if reason is None:
+                traceback.print_exc()
+                return 1
+            print(f"intaglio {arguments.verb}: {reason}", file=sys.stderr)
+            return 2
+
+
+def _reason(error: Exception) -> str | None:
+    """Return an error of the input, or of a full disk, as one line; None for an error of the program."""
+    for full in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
+        # Libraries raise errors of their own with the text of the system's.
+        if full in str(error):
+            return f"{getattr(error, 'filename', None) or 'a file'} cannot be written: {full}; make room and run again"
+    return str(error) if isinstance(error, UserError) else None
 
 
 def _record(arguments: Arguments, error: str) -> None:
@@ -269,4 +281,6 @@ def _record(arguments: Arguments, error: str) -> None:
     if getattr(arguments, "work", None):
         from intaglio.training.resume import record_failure
 
-        record_failure(arguments.work, error)
+        # It is a help, and must not hide the error.
+        with suppress(OSError):
+            record_failure(arguments.work, error)

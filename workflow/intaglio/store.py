@@ -45,6 +45,15 @@ def _remove_drafts(path: Path) -> None:
                 shutil.rmtree(draft, ignore_errors=True)
 
 
+def _share(folder: Path) -> None:
+    """Let those read the files whom the umask lets: some libraries write files for their owner only."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(file.stat().st_mode | 0o444 & ~umask)
+
+
 @contextmanager
 def new_artifact(path: Path, kind: str, about: dict[str, Any] | None = None) -> Iterator[Path]:
     """Yield an empty folder to fill; on leaving without an error it becomes `path`.
@@ -61,6 +70,7 @@ def new_artifact(path: Path, kind: str, about: dict[str, Any] | None = None) -> 
     draft.mkdir()
     try:
         yield draft
+        _share(draft)
         manifest = {"kind": kind, "files": _sizes(draft), "about": about}
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         if path.exists():
