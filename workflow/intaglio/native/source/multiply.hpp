@@ -21,7 +21,8 @@ inline void multiply(const Kernels &kernels, Threads &threads, const Weight &wei
   if (!last_panel) last_panel = weight.panels;
   const int row_blocks = divided(rows, ROW_BLOCK);
   const int tiles = divided(last_panel - first_panel, kernels.panels);
-  const int groups = std::min(tiles, divided(TASKS * threads.count(), row_blocks));
+  // A multiple of the number of threads: of equal tasks, each gets as many.
+  const int groups = std::min(tiles, padded(divided(TASKS * threads.count(), row_blocks), threads.count()));
   const int group = divided(tiles, groups) * kernels.panels;
   threads.run(row_blocks * groups, [&](int task, int) {
     const int row = task / groups * ROW_BLOCK, panel = first_panel + task % groups * group;
