@@ -80,9 +80,9 @@ class Stages:
         self.folder, self.data = folder, data
         self.parent = self.run(finetune, "float", FinetuneOptions(**TRAINING), model)
 
-    def run(self, stage: Any, name: str, options: Any, start: Path | None = None) -> Path:
+    def run(self, stage: Any, name: str, options: Any, start: Path | None = None, **others: Path) -> Path:
         output = self.folder / name
-        stage(start or self.parent, self.data, options, 1, LENGTH, self.folder / "work", output)
+        stage(start or self.parent, self.data, options, 1, LENGTH, self.folder / "work", output, **others)
         return output
 
     def exported(self, checkpoint: Path) -> None:
@@ -106,38 +106,36 @@ def weights(checkpoint: Path) -> int:
     return sum(layer.weight.numel() for layer in linear_layers(Checkpoint(checkpoint).load()).values())
 
 
-# What they share: layers with linear ones, each layer like the others but in ALBERT and ModernBERT.
+# All have layers with linear ones. ALBERT's are one layer, run repeatedly; ModernBERT's differ.
 UNKNOWN = [
-    pytest.param(MPNetConfig(**WIDTHS, max_position_embeddings=MAX_LENGTH + 2), 1, id="mpnet"),
-    pytest.param(
-        DebertaV2Config(**WIDTHS, relative_attention=True, pos_att_type=["c2p", "p2c"], type_vocab_size=0),
-        1,
-        id="deberta-v2",
-    ),
-    pytest.param(AlbertConfig(**WIDTHS, embedding_size=16, max_position_embeddings=MAX_LENGTH), None, id="albert"),
-    pytest.param(
-        ModernBertConfig(**WIDTHS, max_position_embeddings=MAX_LENGTH, cls_token_id=0, sep_token_id=2),
-        None,
-        id="modernbert",
-    ),
+    MPNetConfig(**WIDTHS, max_position_embeddings=MAX_LENGTH + 2),
+    DebertaV2Config(**WIDTHS, relative_attention=True, pos_att_type=["c2p", "p2c"], type_vocab_size=0),
+    AlbertConfig(**WIDTHS, embedding_size=16, max_position_embeddings=MAX_LENGTH),
+    ModernBertConfig(**WIDTHS, max_position_embeddings=MAX_LENGTH, cls_token_id=0, sep_token_id=2),
 ]
 
 
-@pytest.mark.parametrize(("config", "layers"), UNKNOWN)
-def test_other_models_are_pruned_and_distilled(config: Any, layers: int | None, data: Path, tmp_path: Path) -> None:
-    stages = Stages(tmp_path, model_step(pretrained(tmp_path / "own", config), PRUNED), data)
+@pytest.mark.parametrize("config", UNKNOWN, ids=lambda config: config.model_type)
+def test_other_models_are_pruned_distilled_and_quantized(config: Any, data: Path, tmp_path: Path) -> None:
+    pruned_2_4 = {**PRUNED, "structure": "2:4"}
+    model = model_step(pretrained(tmp_path / "own", config), PRUNED, pruned_2_4)
+    stages = Stages(tmp_path, model, data)
     pruned = stages.run(prune, "pruned", PruneOptions(sparsity=0.5, **TRAINING))
     assert zeros(pruned) == round(0.5 * weights(pruned)) > 0
     stages.exported(pruned)
-    options = DistilOptions(layers=1, **TRAINING)
-    if layers is None:
-        # Layers that share weights, or that differ, cannot take each other's place.
-        with pytest.raises(UserError, match="it has no list of layers that are alike"):
-            stages.run(distil, "distilled", options)
-        return
-    distilled = stages.run(distil, "distilled", options)
-    assert len(layer_blocks(Checkpoint(distilled).load())) == layers
-    stages.exported(distilled)
+    halved = stages.run(prune, "2-4", PruneOptions(structure="2:4", schedule="one-shot", **TRAINING))
+    for layer in linear_layers(Checkpoint(halved).load()).values():
+        assert torch.all((layer.weight == 0).unflatten(1, (-1, 4)).sum(-1) == 2)
+    # It fails unless every linear layer is quantized.
+    quantized = stages.run(int8, "int8", Int8Options(tolerance=1))
+    assert Checkpoint(quantized).is_quantized
+    if config.model_type == "modernbert":
+        with pytest.raises(UserError, match=r"no list of layers that are alike.* name another model as `student`"):
+            stages.run(distil, "distilled", DistilOptions(layers=1, **TRAINING))
+        stages.run(distil, "distilled", DistilOptions(student="mine", **TRAINING), student=model)
+    else:
+        distilled = stages.run(distil, "distilled", DistilOptions(layers=1, **TRAINING))
+        assert Checkpoint(distilled).load().config.num_hidden_layers == 1
 
 
 @pytest.mark.parametrize(

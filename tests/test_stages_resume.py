@@ -176,6 +176,16 @@ def test_early_stopping_and_the_best_weights_survive(inputs, tmp_path, monkeypat
     assert outcome(first / "output")[2]["best_step"] == 4
 
 
+def test_low_rank_training_resumes_to_the_bit(inputs, tmp_path, monkeypatch):
+    options = {"low_rank": {"rank": 4, "dropout": 0.1}}
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert finetune_here(inputs, first, monkeypatch, **options) == 0
+    for step in (5, 21):
+        assert finetune_here(inputs, second, monkeypatch, step, **options) == 143
+    assert finetune_here(inputs, second, monkeypatch, **options) == 0
+    assert_same_outcome(first / "output", second / "output")
+
+
 def save(work, step, best_step=0):
     with resume.new_progress(work, step, best_step) as draft:
         (draft / f"checkpoint-{step}").mkdir()

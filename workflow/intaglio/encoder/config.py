@@ -63,7 +63,10 @@ def from_transformers(
     """
     kind = config.model_type
     if kind not in ARCHITECTURES:
-        raise UserError(f"model type {kind!r} can neither run on integers nor be cut; {', '.join(ARCHITECTURES)} can")
+        raise UserError(
+            f"model type {kind!r} can neither run on integers nor be cut ({', '.join(ARCHITECTURES)} can), but"
+            " finetune, prune, distil and int8 take it"
+        )
     distil = kind == "distilbert"
     activation = config.activation if distil else config.hidden_act
     if activation not in ("gelu", "gelu_python"):

@@ -106,8 +106,25 @@ def layer_blocks(model: Any) -> list[nn.Module]:
         return [parts.block for parts in layer_parts(model)]
     lists = [list(layers) for layers in _lists(model).values() if len(layers) == model.config.num_hidden_layers]
     if len(lists) != 1 or len({tuple(block.state_dict()) for block in lists[0]}) != 1:
-        raise UserError(f"model type {model.config.model_type!r}: it has no list of layers that are alike")
+        raise UserError(
+            f"model type {model.config.model_type!r}: it has no list of layers that are alike, so a student cannot have"
+            " some of them; name another model as `student`"
+        )
     return lists[0]
+
+
+def shares_layers(model: Any) -> bool:
+    """Return whether all layers of a transformers classifier are the same one, run repeatedly (ALBERT)."""
+    return getattr(model.config, "num_hidden_groups", None) == 1
+
+
+def count_layers(model: Any) -> int:
+    """Return the number of layers of a classifier.
+
+    Raises:
+        UserError: they are not found, or they differ in structure.
+    """
+    return int(model.config.num_hidden_layers) if shares_layers(model) else len(layer_blocks(model))
 
 
 def _lists(model: Any) -> dict[str, nn.ModuleList]:

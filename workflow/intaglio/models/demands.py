@@ -10,9 +10,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from intaglio.checkpoint import longest_input
 from intaglio.encoder.config import from_transformers
-from intaglio.encoder.parts import layer_blocks, layer_parts, linear_layers
+from intaglio.encoder.parts import count_layers, layer_parts, linear_layers
 from intaglio.errors import UserError
 from intaglio.execution.checks import check_shape
+from intaglio.models.low_rank import target_layers
 
 
 def check_models(entries: Sequence[Mapping[str, Any]]) -> None:
@@ -61,6 +62,8 @@ def check_demands(config: Any, demands: Mapping[str, Any], name: str) -> None:
 def _check(model: Any, demand: Mapping[str, Any], length: int) -> None:
     if "integer" in demand:
         check_shape(from_transformers(model.config, frozenset(demand["integer"])), length)
+    if "adapted" in demand:
+        target_layers(model, demand["adapted"])
     if demand["stage"] == "cut":
         from_transformers(model.config, frozenset())
     if "structure" in demand:
@@ -69,8 +72,8 @@ def _check(model: Any, demand: Mapping[str, Any], length: int) -> None:
         if demand["structure"] == "2:4" and odd:
             raise UserError(f"structure: 2:4 takes linear layers whose inputs divide by 4, and one has {odd[0]}")
     if "layers" in demand:
-        blocks = layer_blocks(model)
-        if (demand["layers"] or 0) > len(blocks):
-            raise UserError(f"layers: {demand['layers']} in the student, but the model has {len(blocks)}")
+        total = count_layers(model)
+        if (demand["layers"] or 0) > total:
+            raise UserError(f"layers: {demand['layers']} in the student, but the model has {total}")
     if demand.get("compares"):
         layer_parts(model)

@@ -114,6 +114,8 @@ class Chains:
         name = f"{before}{options.stage}.s{seed}"
         gpu = isinstance(options, TrainingOptions)
         libraries = ("openvino", "nncf") if getattr(options, "engine", None) == "openvino" else ()
+        if getattr(options, "low_rank", None) is not None:
+            libraries = ("peft",)
         rest = {"inputs": inputs, "options": dump(options), "seed": seed, "gpu": gpu}
         return self._plan.add(options.stage, name, made_of, libraries, **rest)
 

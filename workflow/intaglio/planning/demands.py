@@ -47,7 +47,9 @@ def _of_recipe(stages: list[AnyStage], model: str, studied: bool) -> list[dict[s
 def _of_stage(options: Any) -> dict[str, Any]:
     """Return the demands of a stage on the model that it changes; empty if it takes any model."""
     demand: dict[str, Any] = {}
-    if options.stage == "quantize":
+    if options.stage == "finetune" and options.low_rank is not None:
+        demand["adapted"] = options.low_rank.targets
+    elif options.stage == "quantize":
         demand["integer"] = list(options.integer)
     elif options.stage == "distil" and options.student is None:
         demand["layers"] = options.layers

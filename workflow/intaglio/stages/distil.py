@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from intaglio.checkpoint import Checkpoint
-from intaglio.encoder.parts import layer_blocks
+from intaglio.encoder.parts import count_layers, layer_blocks, shares_layers
 from intaglio.errors import UserError
 from intaglio.models.classifier import pretrained_classifier
 from intaglio.models.dropout import override_dropout
@@ -56,10 +56,10 @@ def with_layers(model: Any, options: DistilOptions) -> Any:
     Raises:
         UserError: there are fewer layers than requested, or the architecture is not supported.
     """
-    layers = layer_blocks(model)
-    count = -(-len(layers) // 2) if options.layers is None else options.layers
-    if count > len(layers):
-        raise UserError(f"layers: {count} in the student, but the model to copy them from has {len(layers)}")
+    total = count_layers(model)
+    count = -(-total // 2) if options.layers is None else options.layers
+    if count > total:
+        raise UserError(f"layers: {count} in the student, but the model to copy them from has {total}")
     config = deepcopy(model.config)
     config.num_hidden_layers = count
     override_dropout(config, options)
@@ -67,6 +67,8 @@ def with_layers(model: Any, options: DistilOptions) -> Any:
     # All its names are in the model; the model's additional layers have no place.
     weights = model.state_dict()
     student.load_state_dict({name: weights[name] for name in student.state_dict()})
-    for own, index in zip(layer_blocks(student), evenly_spaced(count, len(layers)), strict=True):
-        own.load_state_dict(layers[index].state_dict())
+    if not shares_layers(model):
+        layers = layer_blocks(model)
+        for own, index in zip(layer_blocks(student), evenly_spaced(count, total), strict=True):
+            own.load_state_dict(layers[index].state_dict())
     return student

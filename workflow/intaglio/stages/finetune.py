@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import AutoTokenizer
 
 from intaglio.models.classifier import pretrained_classifier
+from intaglio.models.low_rank import add_adapters, count_parameters
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import FinetuneOptions
 from intaglio.training.job import Learner, StageJob
@@ -18,4 +19,8 @@ def prepare(job: StageJob[FinetuneOptions]) -> Prepared:
     """
     model = pretrained_classifier(job.start, job.task["labels"], job.options, job.seed, job.max_length)
     learner = Learner(model, AutoTokenizer.from_pretrained(job.start), precision=job.options.precision)
-    return Prepared(learner, model.save_pretrained)
+    if job.options.low_rank is None:
+        return Prepared(learner, model.save_pretrained)
+    save = add_adapters(model, job.options.low_rank, job.seed)
+    counts = count_parameters(model)
+    return Prepared(learner, save, lambda: counts)

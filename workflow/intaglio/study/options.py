@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from intaglio.arithmetic.operations import OPERATIONS, Operation
+from intaglio.study.low_rank import LowRank
 from intaglio.study.sources import StudyPart
 
 
@@ -53,6 +54,11 @@ class FinetuneOptions(TrainingOptions):
     stage: Literal["finetune"] = "finetune"
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="`auto` is bf16 mixed precision on a GPU that has it, else fp32."
+    )
+    low_rank: LowRank | None = Field(
+        None,
+        description="Train adapters of low rank and the classification head only, and merge the adapters into the "
+        "weights at the end; `{}` takes the defaults, null trains all weights. A learning rate of about 2e-4 suits it.",
     )
 
 
