@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import yaml
 from tiny import tiny_model, tiny_sentences
 
 ROOT = Path(__file__).parents[1]
+# Before a command: a network namespace of its own, where the kernel lets us have one.
+_ALONE = ["unshare", "-rn"]
+OFFLINE = _ALONE if shutil.which("unshare") and subprocess.run([*_ALONE, "true"]).returncode == 0 else []
 
 
 def write_study(folder: Path, **changes: Any) -> Path:
@@ -48,10 +53,12 @@ def write_study(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def snakemake(folder: Path, *arguments: str, check: bool = True, snakefile: Path | None = None) -> str:
-    """Run the workflow in `folder` on its study file and return what it printed."""
+def snakemake(
+    folder: Path, *arguments: str, check: bool = True, snakefile: Path | None = None, before: Sequence[str] = ()
+) -> str:
+    """Run the workflow in `folder` on its study file, after the words of `before`, and return what it printed."""
     program = Path(sys.executable).parent / "snakemake"
-    command = [program, "--snakefile", snakefile or ROOT / "Snakefile", "--directory", folder, *arguments]
+    command = [*before, program, "--snakefile", snakefile or ROOT / "Snakefile", "--directory", folder, *arguments]
     command += ["--configfile", folder / "study.yaml"]
     done = subprocess.run(
         [str(part) for part in command], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

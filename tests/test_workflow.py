@@ -15,13 +15,10 @@ import pytest
 import yaml
 
 from intaglio.study.options import STAGES
-from study_on_files import ROOT, planned, snakemake, write_study
+from study_on_files import OFFLINE, ROOT, planned, snakemake, write_study
 
 pytestmark = pytest.mark.slow
 PROGRAM = Path(sys.executable).parent / "snakemake"
-# A network namespace of its own, where the kernel lets us have one.
-_ALONE = ["unshare", "-rn"]
-OFFLINE = _ALONE if shutil.which("unshare") and subprocess.run([*_ALONE, "true"]).returncode == 0 else []
 # What every change of the study makes anew.
 TABLES = {"plan": 1, "summarize": 1, "pages": 1, "plot": 1}
 
@@ -30,7 +27,8 @@ TABLES = {"plan": 1, "summarize": 1, "pages": 1, "plot": 1}
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     write_study(folder)
-    snakemake(folder, "--cores", "2")
+    # No job needs a network.
+    snakemake(folder, "--cores", "2", before=OFFLINE)
     # Other tests may have computed beside the measurements, which is no matter here.
     for manifest in manifests(folder, "profile"):
         disturb(manifest, None)
