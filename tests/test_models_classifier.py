@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForSequenceClassification, BertForMaskedLM
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertForMaskedLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+)
 
 from intaglio.models.classifier import pretrained_classifier
 from intaglio.study.options import FinetuneOptions
@@ -105,6 +111,20 @@ def test_a_model_without_a_head_gets_one_by_the_seed(model, saved):
     first, again, other = started(model, seed=1), started(model, seed=1), started(model, seed=2)
     assert torch.equal(first.classifier.weight, again.classifier.weight)
     assert not torch.equal(first.classifier.weight, other.classifier.weight)
+
+
+def test_the_part_of_a_head_that_is_pretrained_stays(tmp_path, caplog):
+    widths = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = ModernBertConfig(
+        **widths, vocab_size=90, max_position_embeddings=48, pad_token_id=0, cls_token_id=1, sep_token_id=2
+    )
+    ModernBertForMaskedLM(config).save_pretrained(tmp_path / "model")
+    saved = load_file(tmp_path / "model/model.safetensors")
+    first, other = started(tmp_path / "model", seed=1), started(tmp_path / "model", seed=2)
+    for classifier in (first, other):
+        assert torch.equal(classifier.head.dense.weight, saved["head.dense.weight"])
+    assert not torch.equal(first.classifier.weight, other.classifier.weight)
+    assert "new head" not in caplog.text
 
 
 @pytest.mark.parametrize("arch", ["bert", "roberta", "electra", "distilbert"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import (
     AlbertConfig,
@@ -35,7 +38,7 @@ from intaglio.planning.plan import make_plan
 from intaglio.study.load import load
 from intaglio.study.schema import Pretrained
 from refusals import refused
-from tiny import MAX_LENGTH, tiny_config, tiny_model, tiny_tokenizer
+from tiny import MAX_LENGTH, tiny_config, tiny_model, tiny_sentences, tiny_tokenizer
 
 LENGTHS = {"max_length": 16, "longest_profiled": 16}
 WIDTHS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -135,13 +138,14 @@ def test_integers_of_a_long_model_are_limited_by_the_texts_of_the_study(lengths,
     [
         (MPNetConfig(**WIDTHS, vocab_size=90, max_position_embeddings=50), []),
         (DebertaV2Config(**WIDTHS, vocab_size=90, relative_attention=True, pos_att_type=["c2p"]), []),
-        (AlbertConfig(**WIDTHS, vocab_size=90, embedding_size=16), ["distilled"]),
+        (AlbertConfig(**WIDTHS, vocab_size=90, embedding_size=16), []),
         (ModernBertConfig(**WIDTHS, vocab_size=90, pad_token_id=0, cls_token_id=1, sep_token_id=2), ["distilled"]),
     ],
 )
 def test_other_architectures_can_be_pruned_and_distilled_where_their_layers_are_found(config, unfit):
     message = demanded(config, INT, CUT)
     assert f"model type '{config.model_type}' can neither run on integers nor be cut" in message
+    assert "but finetune, prune, distil and int8 take it" in message
     assert "(variants int, cut-50, cut-70)" in message
     assert all(name in demanded(config, PRUNED, DISTILLED) for name in unfit)
     assert bool(unfit) == bool(demanded(config, PRUNED, DISTILLED))
@@ -187,7 +191,8 @@ def test_bertweet_with_its_own_tokenizer(own):
     (own / "tokenizer_config.json").write_text('{"tokenizer_class": "BertweetTokenizer"}')
     config = RobertaConfig(**WIDTHS, vocab_size=200, max_position_embeddings=MAX_LENGTH + 2, type_vocab_size=1)
     AutoModel.from_config(config).save_pretrained(own)
-    assert (step(own) / "model.safetensors").is_file()
+    expected = AutoTokenizer.from_pretrained(own)("a good film")["input_ids"]
+    assert AutoTokenizer.from_pretrained(step(own))("a good film")["input_ids"] == expected
 
 
 def test_a_decoder_with_a_padding_token(tmp_path):
@@ -229,20 +234,54 @@ def test_no_padding_token(own):
     assert "no padding token" in refusal(own)
 
 
-@pytest.mark.parametrize(
-    ("vocabulary", "config"),
-    [
-        ("spiece.model", AlbertConfig(**WIDTHS, embedding_size=16, max_position_embeddings=MAX_LENGTH)),
-        ("sentencepiece.bpe.model", XLMRobertaConfig(**WIDTHS, max_position_embeddings=MAX_LENGTH + 2)),
-        ("sentencepiece.bpe.model", CamembertConfig(**WIDTHS, max_position_embeddings=MAX_LENGTH + 2)),
-    ],
-)
-def test_a_sentencepiece_file_alone(own, vocabulary, config):
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (own / name).unlink()
-    (own / vocabulary).write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
-    config.vocab_size = 83
+# Files of a SentencePiece vocabulary by model type, with the special tokens in it as pretrained models have them.
+PIECES = {
+    "deberta-v2": ("spm.model", ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]),
+    "albert": ("spiece.model", ["<pad>", "[CLS]", "[SEP]", "<unk>", "[MASK]"]),
+    "xlm-roberta": ("sentencepiece.bpe.model", ["<pad>", "<s>", "</s>", "<unk>"]),
+    "camembert": ("sentencepiece.bpe.model", ["<pad>", "<s>", "</s>", "<unk>"]),
+}
+POSITIONS = {"max_position_embeddings": MAX_LENGTH + 2}
+SENTENCEPIECE = [
+    DebertaV2Config(**WIDTHS, relative_attention=True, pos_att_type=["c2p", "p2c"], type_vocab_size=0),
+    AlbertConfig(**WIDTHS, embedding_size=16, max_position_embeddings=MAX_LENGTH),
+    XLMRobertaConfig(**WIDTHS, **POSITIONS, type_vocab_size=1),
+    CamembertConfig(**WIDTHS, **POSITIONS, type_vocab_size=1),
+]
+
+
+def vocabulary(special: list[str]) -> bytes:
+    """Return a small SentencePiece model of English words with these special tokens."""
+    file = io.BytesIO()
+    names = dict(zip(("pad", "bos", "eos", "unk"), special, strict=False))
+    SentencePieceTrainer.train(
+        sentence_iterator=iter([f"{text} {text.lower()}" for text in tiny_sentences(200, 2, 0)["text"]]),
+        model_writer=file,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        control_symbols=special[4:],
+        **{f"{name}_id": number for number, name in enumerate(names)},
+        **{f"{name}_piece": piece for name, piece in names.items()},
+        minloglevel=2,
+    )
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("config", SENTENCEPIECE, ids=lambda config: config.model_type)
+def test_a_sentencepiece_file_alone(config, own):
+    name, special = PIECES[config.model_type]
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (own / file).unlink()
+    (own / name).write_bytes(vocabulary(special))
+    config.vocab_size = 100
     AutoModel.from_config(config).save_pretrained(own)
+    tokenizer = AutoTokenizer.from_pretrained(step(own))
+    pieces = SentencePieceProcessor(model_proto=(own / name).read_bytes())
+    for text in ("the film was great.", "a very long story and quite dull."):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.convert_ids_to_tokens(ids) == pieces.encode(text, out_type=str)
+    (own / name).write_bytes(b"no vocabulary")
+    shutil.rmtree(own.parent / "model")
     assert "tokenizer cannot be built" in refusal(own)
 
 

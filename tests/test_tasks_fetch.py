@@ -9,16 +9,18 @@ import os
 import subprocess
 import sys
 import tarfile
-import threading
 import zipfile
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Value
+from transformers import AutoModelForSequenceClassification
 
+from hub import REVISION, Hub, fetch_hub, started
 from intaglio.errors import UserError
 from intaglio.models.prepare import prepare_model
 from intaglio.reading.fetch import fetch
@@ -31,7 +33,6 @@ from intaglio.tasks.prepare import prepare_data
 from refusals import refused
 from tiny import tiny_model
 
-REVISION = "0123456789abcdef0123456789abcdef01234567"
 # Newlines in the real files; none ends with one, so each has one row more.
 NEWLINES = {"movie": 10604, "nyt": 5189, "tweets": 4199, "amazon": 3707}
 
@@ -156,113 +157,40 @@ def test_own_files_are_not_fetched(tmp_path):
     assert "nothing to fetch" in refusal(FilesSource(kind="files", train="a.csv"), tmp_path / "out")
 
 
-class Hub(ThreadingHTTPServer):
-    """As much of the hub's protocol as a snapshot takes: the file list, and each file with its commit and hash."""
-
-    daemon_threads = True
-
-    def __init__(self, files: dict[str, bytes]):
-        super().__init__(("127.0.0.1", 0), HubHandler)
-        self.files = files
-        self.asked: list[str] = []
-
-
-class HubHandler(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if f"/resolve/{REVISION}/" in path:
-            name = path.partition(f"/resolve/{REVISION}/")[2]
-            if self.command == "GET":
-                self.server.asked.append(name)
-            self.answer(self.server.files[name])
-        elif path.endswith(f"/tree/{REVISION}"):
-            files = [
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for name, content in self.server.files.items()
-            ]
-            self.answer(json.dumps(files).encode())
-        elif path.endswith(f"/revision/{REVISION}"):
-            siblings = [{"rfilename": name} for name in self.server.files]
-            self.answer(json.dumps({"id": "me/mine", "sha": REVISION, "siblings": siblings}).encode())
-        else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RevisionNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    def answer(self, content: bytes) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("X-Repo-Commit", REVISION)
-        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    with Hub({}) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with started() as server:
         yield server
-        server.shutdown()
 
 
-FETCH = """
-import json, sys
-from pathlib import Path
-from intaglio.errors import UserError
-from intaglio.study.sources import HubSource
-from intaglio.reading.fetch import fetch
-try:
-    fetch(HubSource.model_validate(json.loads(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))
-except UserError as error:
-    print(error)
-    sys.exit(1)
+def parquet(tag: str, labels: Sequence[str] = ("no", "yes"), rows: range = range(100)) -> bytes:
+    """Return a Parquet file as the hub has them, with the names of the labels in its metadata."""
+    types = {"sentence": Value("string"), "label": ClassLabel(names=list(labels)), "idx": Value("int32")}
+    content = {"sentence": [f"{tag} {row}" for row in rows], "label": [row % 2 for row in rows], "idx": list(rows)}
+    file = io.BytesIO()
+    Dataset.from_dict(content, Features(types)).to_parquet(file)
+    return file.getvalue()
+
+
+CARD = """---
+configs:
+- {config_name: cola, data_files: [{split: train, path: cola/train-*}, {split: validation, path: cola/validation-*}]}
+- {config_name: sst2, data_files: [{split: train, path: sst2/train-*}]}
+---
 """
 
 
-def fetch_hub(source: dict[str, Any], what: str, output: Path, **environment: str) -> str:
-    """Fetch in a process of its own, as the hub's library reads its environment once; return the refusal or ''."""
-    path = {"PYTHONPATH": str(Path(__file__).parents[1] / "workflow"), "HF_HOME": str(output.parent / "hf")}
-    entry = json.dumps({"kind": "hub", "repo": "me/mine", "revision": REVISION, **source})
-    done = subprocess.run(
-        [sys.executable, "-c", FETCH, entry, what, str(output)],
-        env={**os.environ, "HF_HUB_OFFLINE": "0", **path, **environment}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode in (0, 1), done.stderr
-    assert (done.returncode == 0) == output.exists()
-    assert done.stdout.count("\n") == done.returncode, done.stdout + done.stderr
-    return done.stdout
-
-
-def endpoint(hub: Hub) -> str:
-    return f"http://127.0.0.1:{hub.server_port}"
-
-
-def parquet(size: int, tag: str) -> bytes:
-    rows = {"sentence": [f"{tag} {row}" for row in range(size)], "label": [0, 1] * (size // 2), "idx": range(size)}
-    return pd.DataFrame(rows).to_parquet()
-
-
-def glue(size: int = 100) -> dict[str, bytes]:
-    splits = {split: parquet(size, split) for split in ("train", "validation", "test")}
-    files = {f"cola/{split}-00000-of-00001.parquet": content for split, content in splits.items()}
-    return {**files, "mnli/train-00000-of-00001.parquet": b"not asked for", "README.md": b"GLUE"}
+def glue() -> dict[str, bytes]:
+    """Return a data set of two configurations, the first one with a split in two files."""
+    shards = {f"cola/train-0000{part}-of-00002.parquet": range(60 * part, 60 * part + 60) for part in (0, 1)}
+    files = {name: parquet("train", rows=rows) for name, rows in shards.items()}
+    files |= {f"cola/{split}-00000-of-00001.parquet": parquet(split) for split in ("validation", "test")}
+    return {**files, "sst2/train-00000-of-00001.parquet": parquet("sst2"), "README.md": CARD.encode()}
 
 
 def test_data_of_a_hub(hub, tmp_path):
     hub.files = glue()
-    assert fetch_hub({"config": "cola"}, "data", tmp_path / "source", HF_ENDPOINT=endpoint(hub)) == ""
+    assert fetch_hub({"config": "cola"}, "data", tmp_path / "source", HF_ENDPOINT=hub.endpoint) == ""
     wanted = {name for name in hub.files if name.startswith("cola/")}
     assert set(hub.asked) == wanted
     found = {str(path.relative_to(tmp_path / "source")) for path in (tmp_path / "source").rglob("*") if path.is_file()}
@@ -271,29 +199,91 @@ def test_data_of_a_hub(hub, tmp_path):
     prepare_data(task, tmp_path / "source", tmp_path / "data")
     test = pd.read_parquet(tmp_path / "data/test.parquet")
     assert test.text_a.tolist() == [f"validation {row}" for row in range(100)]
-    message = fetch_hub({"config": "kola"}, "data", tmp_path / "other", HF_ENDPOINT=endpoint(hub))
+    trained_on = pd.concat(pd.read_parquet(tmp_path / f"data/{split}.parquet") for split in ("train", "validation"))
+    assert set(trained_on.text_a) == {f"train {row}" for row in range(120)}
+    # The library datasets reads the same rows: from the fetched files, and from the hub itself.
+    fetched = [str(path) for path in sorted((tmp_path / "source/cola").glob("train-*"))]
+    for arguments in (("parquet", None, {"train": fetched}, None), ("me/mine", "cola", None, REVISION)):
+        rows = load_rows(arguments, tmp_path / "hf", hub.endpoint)
+        assert sorted(rows) == sorted(trained_on[["text_a", "label"]].itertuples(index=False, name=None))
+    message = fetch_hub({"config": "kola"}, "data", tmp_path / "other", HF_ENDPOINT=hub.endpoint)
     assert "has no Parquet files of configuration 'kola'" in message
+
+
+LOAD = """
+import json, sys
+import datasets
+path, name, files, revision = json.loads(sys.argv[1])
+data = datasets.load_dataset(path, name, data_files=files, revision=revision, split="train")
+print(json.dumps(list(zip(data["sentence"], data["label"]))))
+"""
+
+
+def load_rows(arguments: tuple[Any, ...], home: Path, endpoint: str) -> list[tuple[str, int]]:
+    """Return texts and labels of a training split as the library datasets loads it, in a process of its own."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home), "HF_ENDPOINT": endpoint}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, json.dumps(arguments)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return [(text, label) for text, label in json.loads(done.stdout)]
+
+
+@pytest.mark.parametrize(
+    ("revision", "refuses", "message"),
+    [
+        (
+            "f" * 40,
+            None,
+            f"hub: dataset me/mine has no revision {'f' * 40}; correct `revision` (`git ls-remote http://",
+        ),
+        (REVISION, (403, "GatedRepo"), "hub: dataset me/mine is gated: accept its terms at http://127.0.0.1"),
+        (REVISION, (401, "GatedRepo"), "then log in here with `hf auth login`"),
+        (REVISION, (401, "RepoNotFound"), "hub: there is no dataset me/mine, or it is private; correct `repo`"),
+        (REVISION, (404, "RepoNotFound"), "hub: there is no dataset me/mine, or it is private; correct `repo`"),
+        (REVISION, (500, ""), f"hub: cannot fetch dataset me/mine at revision {REVISION} (Server error '500"),
+    ],
+)
+def test_repositories_that_a_hub_does_not_give(hub, tmp_path, monkeypatch, revision, refuses, message):
+    hub.files, hub.refuses = glue(), refuses
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    found = refusal(HubSource(kind="hub", repo="me/mine", revision=revision), tmp_path / "out")
+    assert message in found
+
+
+@pytest.mark.slow
+def test_a_hub_that_dies_in_the_middle_of_a_file(hub, tmp_path):
+    hub.files, hub.breaks_off = glue(), True
+    message = fetch_hub({"config": "cola"}, "data", tmp_path / "source", HF_ENDPOINT=hub.endpoint)
+    assert f"hub: cannot fetch dataset me/mine at revision {REVISION} (" in message
+    hub.breaks_off = False
+    assert fetch_hub({"config": "cola"}, "data", tmp_path / "source", HF_ENDPOINT=hub.endpoint) == ""
 
 
 def test_model_of_a_hub(hub, tmp_path):
     model = tiny_model(tmp_path / "model")
     hub.files = {path.name: path.read_bytes() for path in model.iterdir()}
     hub.files |= {"pytorch_model.bin": b"not asked for", "onnx/model.onnx": b"not asked for"}
-    assert fetch_hub({}, "model", tmp_path / "source", HF_ENDPOINT=endpoint(hub)) == ""
+    assert fetch_hub({}, "model", tmp_path / "source", HF_ENDPOINT=hub.endpoint) == ""
     assert "pytorch_model.bin" not in hub.asked
     source = {"kind": "hub", "repo": "me/mine", "revision": REVISION}
     prepare_model(Pretrained.model_validate({"source": source}), tmp_path / "source", tmp_path / "out")
     assert (tmp_path / "out/model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+    # Weights as torch pickles them are fetched only where there are no others.
+    classifier = AutoModelForSequenceClassification.from_pretrained(model).state_dict()
     del hub.files["model.safetensors"]
-    assert fetch_hub({}, "model", tmp_path / "bare", HF_ENDPOINT=endpoint(hub)) == ""
+    torch.save(classifier, tmp_path / "pickled")
+    hub.files["pytorch_model.bin"] = (tmp_path / "pickled").read_bytes()
+    assert fetch_hub({}, "model", tmp_path / "pickles", HF_ENDPOINT=hub.endpoint) == ""
+    prepare_model(Pretrained.model_validate({"source": source}), tmp_path / "pickles", tmp_path / "converted")
+    converted = AutoModelForSequenceClassification.from_pretrained(tmp_path / "converted").state_dict()
+    assert all(torch.equal(converted[name], weights) for name, weights in classifier.items())
+    del hub.files["pytorch_model.bin"]
+    assert fetch_hub({}, "model", tmp_path / "bare", HF_ENDPOINT=hub.endpoint) == ""
     with pytest.raises(UserError, match=r"me/mine at revision [0-9a-f]*: no weights; model.safetensors is needed"):
         prepare_model(Pretrained.model_validate({"source": source}), tmp_path / "bare", tmp_path / "none")
-
-
-def test_revision_that_does_not_exist(hub, tmp_path):
-    message = fetch_hub({"revision": "f" * 40}, "data", tmp_path / "source", HF_ENDPOINT=endpoint(hub))
-    assert f"cannot fetch dataset me/mine at revision {'f' * 40} (" in message
-    assert "404" in message
 
 
 def test_offline_without_and_with_a_filled_cache(hub, tmp_path):
@@ -304,7 +294,7 @@ def test_offline_without_and_with_a_filled_cache(hub, tmp_path):
     assert command in message
     # The command of the message, word for word, against a hub that answers, into the cache that is then brought in.
     script = Path(sys.executable).parent / "hf"
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": endpoint(hub), "HF_HUB_OFFLINE": "0"}
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"}
     subprocess.run(f"{script.parent}/{command}", shell=True, env=environment, check=True, capture_output=True)
     assert fetch_hub({"config": "cola"}, "data", tmp_path / "source", HF_HUB_OFFLINE="1") == ""
     for name, content in glue().items():

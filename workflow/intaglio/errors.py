@@ -17,3 +17,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return "known: " + ", ".join(names) if names else "none is known"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of another library's error message, or the error's name if it has none."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -41,10 +41,11 @@ def pretrained_classifier(model: Path, labels: list[str], options: TrainingOptio
     config = _config(model, labels, options, max_length)
     set_seed(seed)
     classifier, present = read_classifier(model, config, str(model))
-    if not present:
+    # A pretrained model may have a part of the head (ModernBERT has its first layer), a classifier has all of it.
+    if len(present) < len(head_keys(classifier)):
         return classifier
     former = _former_labels(model)
-    if len(present) == len(head_keys(classifier)) and sorted(former) == sorted(labels):
+    if sorted(former) == sorted(labels):
         _reorder(classifier, [former.index(label) for label in labels])
     else:
         _log.warning("%s is a classifier of %s, the task has %s: it gets a new head", model, former, labels)

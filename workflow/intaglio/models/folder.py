@@ -9,10 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from intaglio.errors import UserError
-from intaglio.study.sources import CONFIG_FILE, VOCABULARIES, WEIGHTS_FILE, WEIGHTS_INDEX
-
-# Suffix of the names of transformers' sequence classifiers.
-_CLASSIFIER = "ForSequenceClassification"
+from intaglio.study.sources import CONFIG_FILE, PICKLED_WEIGHTS, VOCABULARIES, WEIGHTS_FILE, WEIGHTS_INDEX
 
 
 def check_model(folder: Path, name: str) -> str:
@@ -69,18 +66,9 @@ def _weights(folder: Path, name: str) -> list[Path]:
                 f"{name}: no weights: {WEIGHTS_INDEX} lists {absent[0] if absent else 'nothing'}, not there"
             )
         return [folder / shard for shard in shards]
-    if (folder / "pytorch_model.bin").is_file():
-        # AutoModel would drop the head of a fine-tuned classifier.
-        classes = _json(folder / CONFIG_FILE, name).get("architectures") or [""]
-        auto = "AutoModelForSequenceClassification" if str(classes[0]).endswith(_CLASSIFIER) else "AutoModel"
-        raise UserError(
-            f"{name}: only safetensors weights are read, pytorch_model.bin is a pickle; if you trust it, convert it: "
-            f"python -c \"from transformers import {auto}; {auto}.from_pretrained('{folder}')"
-            f".save_pretrained('{folder}')\""
-        )
     raise UserError(
-        f"{name}: no weights; {WEIGHTS_FILE} is needed (or {WEIGHTS_INDEX} and its shards); other formats are"
-        " converted by transformers' save_pretrained"
+        f"{name}: no weights; {WEIGHTS_FILE} is needed (or {WEIGHTS_INDEX} and its shards, or {PICKLED_WEIGHTS}); other"
+        " formats are converted by transformers' save_pretrained"
     )
 
 

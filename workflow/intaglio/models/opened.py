@@ -10,7 +10,7 @@ import torch
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
 
 from intaglio.encoder.architectures import ARCHITECTURES
-from intaglio.errors import UserError
+from intaglio.errors import UserError, first_line
 from intaglio.models.tokenizer import open_tokenizer
 from intaglio.models.weights import read_classifier
 from intaglio.onnx.float_graph import float_onnx, graph_inputs
@@ -52,11 +52,6 @@ def open_model(folder: Path, config: Any, name: str) -> Any:
     if config.model_type not in ARCHITECTURES:
         _check_graph(model, tokenizer, name)
     return tokenizer
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 @torch.no_grad()

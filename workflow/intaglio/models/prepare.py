@@ -13,6 +13,7 @@ from intaglio.errors import UserError
 from intaglio.models.demands import check_demands
 from intaglio.models.folder import check_model
 from intaglio.models.opened import open_config, open_model
+from intaglio.models.pickled import with_safetensors
 from intaglio.reading.archive import extract
 from intaglio.reading.sources import archive_of
 from intaglio.store import new_artifact, open_artifact
@@ -41,6 +42,7 @@ def prepare_model(
     with new_artifact(output, "model", about) as folder:
         work = folder / "work"
         given, name = _folder(encoder, source, work)
+        given = with_safetensors(given, work / "converted", name)
         about["model_type"] = check_model(given, name)
         config = open_config(given, name)
         if demands is not None:

@@ -9,11 +9,10 @@ from typing import Any
 import tokenizers
 from transformers import AutoTokenizer
 
-from intaglio.errors import UserError
+from intaglio.errors import UserError, first_line
 
 # Texts on which tokenizers are compared: capitals, accents, digits, punctuation, other scripts, repeated spaces.
 TEXTS = ("The film was great.", "Ça coûte 12,50 € — déjà vu!", "don't  stop\tat U.S. prices", "日本語 and ελληνικά")
-_SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 _log = logging.getLogger(__name__)
 
 
@@ -28,23 +27,13 @@ def open_tokenizer(folder: Path, config: Any, name: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         ids = [token for text in TEXTS for token in tokenizer(text)["input_ids"]]
     except Exception as error:  # the kind of error depends on the tokenizer's class and on the missing file
-        raise UserError(f"{name}: its tokenizer cannot be built ({_reason(folder, error)})") from error
+        raise UserError(f"{name}: its tokenizer cannot be built ({first_line(error)})") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"{name}: its tokenizer has no padding token; name one (`pad_token`) in tokenizer_config.json")
     _check_rows(tokenizer, ids, config, name)
     _check_own_file(folder, tokenizer, name)
     _warn_of_case(tokenizer, name)
     return tokenizer
-
-
-def _reason(folder: Path, error: Exception) -> str:
-    pieces = [file for file in _SENTENCEPIECE if (folder / file).is_file()]
-    if pieces and not (folder / "tokenizer.json").is_file():
-        return (
-            f"{pieces[0]} alone needs the package sentencepiece; load it where that is installed and save it with"
-            " AutoTokenizer, which writes tokenizer.json"
-        )
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def _check_rows(tokenizer: Any, ids: list[int], config: Any, name: str) -> None:

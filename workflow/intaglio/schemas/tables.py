@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from intaglio.errors import UserError, nearest
+from intaglio.errors import UserError, first_line, nearest
 from intaglio.schemas.fields import describe
 from intaglio.store import new_file
 
@@ -48,12 +48,8 @@ def read_table(path: Path, schema: Any) -> Any:
         # Not pyarrow.parquet.read_table, which adds columns for parent folders named KEY=VALUE.
         table = pq.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: no readable Parquet file ({_first_line(error)}); delete it and run again") from error
+        raise UserError(f"{path}: no readable Parquet file ({first_line(error)}); delete it and run again") from error
     return conform(table, schema, path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]], schema: Any, path: Path) -> Any:
@@ -67,7 +63,7 @@ def _from_rows(rows: Sequence[Mapping[str, Any]], schema: Any, path: Path) -> An
         try:
             columns.append(pa.array([row.get(field.name) for row in rows], type=field.type))
         except (pa.ArrowException, TypeError, OverflowError) as error:
-            raise UserError(f"{path}: column {field.name!r} must be {field.type}: {_first_line(error)}") from error
+            raise UserError(f"{path}: column {field.name!r} must be {field.type}: {first_line(error)}") from error
     return pa.table(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))
 
 

@@ -60,35 +60,43 @@ KNOWN_TASKS: Mapping[str, Mapping[str, Any]] = {
         {"test_matched": "validation_matched", "test_mismatched": "validation_mismatched"},
     ),
     "mrpc": {
-        **_glue("mrpc", ["sentence1", "sentence2"], ["not_equivalent", "equivalent"], "accuracy", _DEV),
+        **_glue("mrpc", ["sentence1", "sentence2"], ["not_equivalent", "equivalent"], "f1", _DEV),
         "positive": "equivalent",
     },
     "qqp": {
-        **_glue("qqp", ["question1", "question2"], ["not_duplicate", "duplicate"], "accuracy", _DEV),
+        **_glue("qqp", ["question1", "question2"], ["not_duplicate", "duplicate"], "f1", _DEV),
         "positive": "duplicate",
     },
     "qnli": _glue("qnli", ["question", "sentence"], _ENTAILMENT, "accuracy", _DEV),
+    "wnli": _glue("wnli", ["sentence1", "sentence2"], ["not_entailment", "entailment"], "accuracy", _DEV),
     "movie": _sentiment("movieReviewSnippets_GroundTruth.txt"),
     "nyt": _sentiment("nytEditorialSnippets_GroundTruth.txt"),
     "tweets": _sentiment("tweets_GroundTruth.txt"),
     "amazon": _sentiment("amazonReviewSnippets_GroundTruth.txt"),
 }
 
+
+def _on_hub(repo: str, revision: str) -> dict[str, Any]:
+    return {"source": {"kind": "hub", "repo": repo, "revision": revision}}
+
+
 KNOWN_MODELS: Mapping[str, Mapping[str, Any]] = {
-    "roberta-base": {
-        "source": {
-            "kind": "hub",
-            "repo": "FacebookAI/roberta-base",
-            "revision": "e2da8e2f811d1448a5b465c236feacd80ffbac7b",
-        }
-    },
-    "distilroberta-base": {
-        "source": {
-            "kind": "hub",
-            "repo": "distilbert/distilroberta-base",
-            "revision": "fb53ab8802853c8e4fbdbcd0529f21fc6f459b2b",
-        }
-    },
+    "roberta-base": _on_hub("FacebookAI/roberta-base", "e2da8e2f811d1448a5b465c236feacd80ffbac7b"),
+    "distilroberta-base": _on_hub("distilbert/distilroberta-base", "fb53ab8802853c8e4fbdbcd0529f21fc6f459b2b"),
+    "bert-base-uncased": _on_hub("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"),
+    "bert-base-cased": _on_hub("google-bert/bert-base-cased", "cd5ef92a9fb2f889e972770a36d4ed042daf221e"),
+    "distilbert-base-uncased": _on_hub(
+        "distilbert/distilbert-base-uncased", "12040accade4e8a0f71eabdb258fecc2e7e948be"
+    ),
+    "electra-base": _on_hub("google/electra-base-discriminator", "1ae76a97c7e84a4e640876a07453fccd636f0667"),
+    "electra-small": _on_hub("google/electra-small-discriminator", "fa8239aadc095e9164941d05878b98afe9b953c3"),
+    "twitter-roberta-base": _on_hub("cardiffnlp/twitter-roberta-base", "cbb417e9647b51504caf68cbe1af6bbf56da06b7"),
+    "xlm-roberta-base": _on_hub("FacebookAI/xlm-roberta-base", "e73636d4f797dec63c3081bb6ed5c7b0bb3f2089"),
+    "deberta-v3-base": _on_hub("microsoft/deberta-v3-base", "8ccc9b6f36199bec6961081d44eb72fb3f7353f3"),
+    "deberta-v3-small": _on_hub("microsoft/deberta-v3-small", "a36c739020e01763fe789b4b85e2df55d6180012"),
+    "modernbert-base": _on_hub("answerdotai/ModernBERT-base", "8949b909ec900327062f0ebf497f51aef5e6f0c8"),
+    "mpnet-base": _on_hub("microsoft/mpnet-base", "6996ce1e91bd2a9c7d7f61daec37463394f73f09"),
+    "albert-base-v2": _on_hub("albert/albert-base-v2", "8e2f239c5f8a2c0f253781ca60135db913e5c80c"),
     "minilm": {
         "source": {
             "kind": "package",

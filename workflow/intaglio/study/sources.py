@@ -16,22 +16,33 @@ TestName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*
 
 
 # The files that are read from a model's folder; others are ignored. VOCABULARIES: transformers can build a tokenizer
-# from any one of them (byte-level BPE needs its merges, too).
+# from any one of them (byte-level BPE needs its merges, too, and BERTweet its codes).
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+PICKLED_WEIGHTS = "pytorch_model.bin"
 VOCABULARIES = (
     "tokenizer.json",
     "vocab.txt",
     "vocab.json",
     "spiece.model",
     "sentencepiece.bpe.model",
+    "spm.model",
     "tokenizer.model",
 )
-TOKENIZER = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX, "model-*-of-*.safetensors", *TOKENIZER)
+_TOKENIZER = ("merges.txt", "bpe.codes", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX, "model-*-of-*.safetensors", *VOCABULARIES, *_TOKENIZER)
 # Suffixes of compressed text files, which are read as they are.
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+
+
+def model_files(folder: Path) -> tuple[str, ...]:
+    """Return the names of the files to read from a model's folder, with `*` as in a shell.
+
+    Pickled weights are among them only if the folder has no safetensors.
+    """
+    safe = any((folder / name).is_file() for name in (WEIGHTS_FILE, WEIGHTS_INDEX))
+    return MODEL_FILES if safe else (*MODEL_FILES, PICKLED_WEIGHTS)
 
 
 class StudyPart(BaseModel):
