@@ -113,7 +113,7 @@ class Chains:
         before = f"{self._data.name}.{needed['model'].name}." if parent is None else f"{_unseeded(parent.name)}-"
         name = f"{before}{options.stage}.s{seed}"
         gpu = isinstance(options, TrainingOptions)
-        libraries = ("openvino", "nncf") if getattr(options, "engine", None) == "openvino" else ()
+        libraries: tuple[str, ...] = ("openvino", "nncf") if getattr(options, "engine", None) == "openvino" else ()
         if getattr(options, "low_rank", None) is not None:
             libraries = ("peft",)
         rest = {"inputs": inputs, "options": dump(options), "seed": seed, "gpu": gpu}
