@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from intaglio.errors import UserError, first_line
-from intaglio.study.sources import MODEL_FILES, PICKLED_WEIGHTS, WEIGHTS_FILE, model_files
+from intaglio.study.sources import MODEL_FILES, PICKLED_WEIGHTS, WEIGHTS_FILE, files_to_read
 
 
 def with_safetensors(folder: Path, converted: Path, name: str) -> Path:
@@ -29,7 +29,7 @@ def with_safetensors(folder: Path, converted: Path, name: str) -> Path:
         UserError: pytorch_model.bin is damaged, or holds other things than tensors.
     """
     pickled = folder / PICKLED_WEIGHTS
-    if PICKLED_WEIGHTS not in model_files(folder) or not pickled.is_file():
+    if PICKLED_WEIGHTS not in files_to_read(folder) or not pickled.is_file():
         return folder
     weights = _read(pickled, name)
     converted.mkdir(parents=True)

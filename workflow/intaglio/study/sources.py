@@ -36,7 +36,7 @@ MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX, "model-*-of-*.safetenso
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 
-def model_files(folder: Path) -> tuple[str, ...]:
+def files_to_read(folder: Path) -> tuple[str, ...]:
     """Return the names of the files to read from a model's folder, with `*` as in a shell.
 
     Pickled weights are among them only if the folder has no safetensors.
