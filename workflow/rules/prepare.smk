@@ -16,12 +16,6 @@ rule fetch:
         " --output {output:q}"
 
 
-# All that jobs need from elsewhere, for clusters whose compute nodes are offline.
-rule prefetch:
-    input:
-        [job.output for job in plan_.jobs.get("fetch", {}).values()],
-
-
 rule data:
     input:
         unpack(job("data")),
