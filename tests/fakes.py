@@ -96,7 +96,11 @@ def results(root: Path, content: dict[str, Any] | None = None, gpu: bool = False
                     run = {"task": task, "model": model, "variant": variant, "seed": seed, "recipe": recipe}
                     teacher = str(root / "evaluation" / f"{task}-{model}-{next(iter(content['variants']))}-{seed}")
                     run |= {"stages": [paths["checkpoint"]], "teacher": teacher, "work": [str(root / "work" / name)]}
-                    runs.append({**run, **paths, "data": str(root / "data" / task)})
+                    run |= {
+                        "data": str(root / "data" / task),
+                        "description": str(root / "describe" / f"{task}.{model}"),
+                    }
+                    runs.append({**run, **paths})
     plan = root / "plan.json"
     plan.write_text(json.dumps({"study": content, "runs": runs}))
     fill(plan, gpu=gpu)
@@ -112,6 +116,7 @@ def fill(plan: Path, root: Path = Path(), gpu: bool = False) -> None:
         test_sets = [name for name in about["splits"] if name.startswith("test")]
         random = np.random.default_rng([list(tasks).index(task), len(variant), seed])
         _data(root / run["data"], about, test_sets)
+        _description(root / run["description"], about, test_sets)
         checkpoint(root / run["checkpoint"], task, variant, seed, about["metric"], random, gpu)
         _compressed(root / run["checkpoint"], run["recipe"])
         evaluation(root / run["evaluation"], task, variant, seed, about, test_sets)
@@ -131,6 +136,19 @@ def _data(folder: Path, about: dict[str, Any], test_sets: list[str]) -> None:
             "pair": False,
         }
         (draft / "task.json").write_text(json.dumps(facts))
+
+
+def _description(folder: Path, about: dict[str, Any], test_sets: list[str]) -> None:
+    rows: list[dict[str, Any]] = []
+    for split in ("train", *test_sets):
+        facts = {"examples": 100, "duplicates": 1, "tokens_median": 17, "truncated": 0.25, "unknown": 0.01}
+        rows += [{"split": split, "measure": name, "value": float(value)} for name, value in facts.items()]
+        for place, label in enumerate(about["labels"]):
+            rows.append({"split": split, "measure": "class", "item": label, "value": 10.0 + place})
+        for item, value in (("1-16", 40), ("17-32", 60), ("33-", 0)):
+            rows.append({"split": split, "measure": "length", "item": item, "value": float(value)})
+    with new_artifact(folder, "description") as draft:
+        schemas.write_table(draft / "description.parquet", rows, schemas.DESCRIPTION)
 
 
 def checkpoint(

@@ -60,6 +60,23 @@ def _data(arguments: Arguments) -> None:
     prepare_data(Task.model_validate(arguments.options), arguments.source, arguments.output)
 
 
+def _describe(arguments: Arguments) -> None:
+    """Describe data: classes, lengths, duplicates, and what a model's tokenizer makes of the texts."""
+    if arguments.output:
+        from intaglio.tasks.description import write_description
+
+        write_description(arguments.source, arguments.model, arguments.max_length, arguments.output)
+        return
+    from intaglio.report.data import describe_data, describe_task
+    from intaglio.report.display import to_markdown
+
+    source, task = arguments.source, arguments.task
+    if not source.is_dir() and not task:
+        raise UserError(f"{source}: name the task to describe behind the study file")
+    found = describe_task(source, task) if task else describe_data(source, arguments.model, arguments.max_length)
+    print(to_markdown(found))
+
+
 def _model(arguments: Arguments) -> None:
     """Turn a source into a pretrained model's folder."""
     from intaglio.models.prepare import prepare_model
@@ -212,6 +229,12 @@ def _parser() -> argparse.ArgumentParser:
     verb(_fetch, "options", "output")
     for run in (_data, _model):
         verb(run, "options", "output").add_argument("--source", type=Path, help="fetched source; not for own files")
+    described = verb(_describe)
+    described.add_argument("source", type=Path, help="study file, or a folder with prepared data")
+    described.add_argument("task", nargs="?", help="name of the task, of a study file")
+    described.add_argument("--model", type=Path, help="folder of the model whose tokenizer reads the texts")
+    described.add_argument("--max-length", type=int, default=128, help="number of tokens at which texts are truncated")
+    described.add_argument("--output", type=Path, help="write the description there, in place of printing it")
     for name, help in _STAGES.items():
         start = "model" if name == "finetune" else "parent"
         added = verb(_stage, start, "data", "options", "seed", "max-length", "work", "output", name=name, help=help)

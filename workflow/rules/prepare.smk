@@ -56,3 +56,22 @@ rule model:
         ),
     shell:
         "exec python -m intaglio --log {log:q} model --options {params.options:q} {params.source} --output {output:q}"
+
+
+rule describe:
+    input:
+        unpack(job("describe")),
+    output:
+        directory("results/store/describe/{job}"),
+    log:
+        "logs/describe/{job}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        max_length=study.max_length,
+    shell:
+        "exec python -m intaglio --log {log:q} describe {input.data:q} --model {input.model:q}"
+        " --max-length {params.max_length} --output {output:q}"

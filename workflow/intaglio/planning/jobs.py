@@ -54,6 +54,7 @@ class Run:
     """A row of the tables: a variant of a model on a task, with one seed.
 
     Attributes:
+        description: of the data, as the model's tokenizer reads it.
         profile: profile of the variant; None if another seed of it is measured.
         stages: checkpoints of its stages; the last one is `checkpoint`.
         teacher: evaluation of the model that taught the last stage; without a teacher, of the recipe's fine-tuned
@@ -66,6 +67,7 @@ class Run:
     seed: int
     recipe: list[dict[str, Any]]
     data: str
+    description: str
     stages: list[str]
     checkpoint: str
     evaluation: str

@@ -14,6 +14,7 @@ from intaglio.planning.demands import demands
 from intaglio.planning.identity import digest, file_digest, folder_digest
 from intaglio.planning.jobs import Job, Plan, Run, deciding, dump
 from intaglio.planning.start import Start
+from intaglio.planning.versions import WORDS
 from intaglio.store import new_file
 from intaglio.study import catalogue, recipes
 from intaglio.study.schema import Pretrained, Study
@@ -39,6 +40,7 @@ def _data(plan: Plan, task: Task) -> Job:
     if not isinstance(source, HubSource):
         content.pop("splits", None)
     options = {name: value for name, value in dump(task).items() if name != "stages"}
+    words = [WORDS[step] for step in task.preprocess if step in WORDS]
     if isinstance(source, FilesSource):
         paths = _data_files(source)
         # The suffix decides how a file is read; the rest of its name decides nothing.
@@ -46,11 +48,11 @@ def _data(plan: Plan, task: Task) -> Job:
         if len(files) > 1:
             content.pop("test", None)
         inputs = {f"file{index}": str(path) for index, path in enumerate(paths.values())}
-        return plan.add("data", f"files-{digest(files)[:4]}", [content, files], inputs=inputs, options=options)
+        return plan.add("data", f"files-{digest(files)[:4]}", [content, files], words, inputs=inputs, options=options)
     fetched = _fetch(plan, "data", source)
     name = Path(source.path).stem if isinstance(source, PackageSource) else source.config or source.repo.split("/")[-1]
     made_of = [content, deciding(source), fetched.key]
-    return plan.add("data", _plain(name), made_of, inputs={"source": fetched.output}, options=options)
+    return plan.add("data", _plain(name), made_of, words, inputs={"source": fetched.output}, options=options)
 
 
 def _data_files(source: FilesSource) -> dict[str, Path]:
@@ -75,6 +77,12 @@ def _model(plan: Plan, name: str, encoder: Pretrained) -> Job:
 def _plain(name: str) -> str:
     """Return a name reduced to letters, digits and hyphens, and shortened."""
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:_SHORT].strip("-")
+
+
+def _description(plan: Plan, data: Job, model: Job) -> Job:
+    inputs = {"data": data.output, "model": model.output}
+    made_of = [data.key, model.key, plan.study.max_length]
+    return plan.add("describe", f"{data.name}.{model.name}", made_of, inputs=inputs, options={})
 
 
 def _export(plan: Plan, checkpoint: Job) -> Job:
@@ -124,9 +132,11 @@ def make_plan(study: Study) -> Plan:
     for task in study.tasks:
         for model in study.models:
             chains = Chains(plan, task, model, data[task], models)
+            description = _description(plan, data[task], models[model])
             for variant in study.variants:
                 for seed in study.seeds:
-                    plan.runs.append(_run(plan, (task, model, variant, seed), chains, data[task]))
+                    run = (task, model, variant, seed)
+                    plan.runs.append(_run(plan, run, chains, data[task], description))
     return plan
 
 
@@ -139,7 +149,7 @@ def _encoders(study: Study) -> dict[str, Pretrained]:
     return {**study.models, **students}
 
 
-def _run(plan: Plan, run: tuple[str, str, str, int], chains: Chains, data: Job) -> Run:
+def _run(plan: Plan, run: tuple[str, str, str, int], chains: Chains, data: Job, description: Job) -> Run:
     task, model, variant, seed = run
     chain = chains.of(variant, seed)
     last = chain[-1]
@@ -151,6 +161,7 @@ def _run(plan: Plan, run: tuple[str, str, str, int], chains: Chains, data: Job) 
         seed=seed,
         recipe=[dump(options) for options in chains.stages(variant)],
         data=data.output,
+        description=description.output,
         stages=[job.output for job in chain],
         checkpoint=last.output,
         evaluation=_evaluation(plan, last, data).output,

@@ -14,6 +14,7 @@ from functools import cache
 VERSIONS: Mapping[str, int] = {
     "fetch": 1,
     "data": 1,
+    "describe": 1,
     "model": 1,
     "finetune": 1,
     "distil": 1,
@@ -24,9 +25,9 @@ VERSIONS: Mapping[str, int] = {
     "export": 3,
     "evaluate": 1,
     "profile": 4,
-    "summarize": 3,
-    "pages": 3,
-    "plot": 3,
+    "summarize": 4,
+    "pages": 4,
+    "plot": 4,
 }
 
 _TOKENS = ("tokenizers", "transformers")
@@ -35,6 +36,7 @@ _TRAINING = ("torch", *_TOKENS)
 # not listed: their keys contain the machine's id, with the full versions of the libraries that execute models.
 LIBRARIES: Mapping[str, Sequence[str]] = {
     "data": ("scikit-learn",),
+    "describe": (*_TOKENS, "stop-words"),
     "finetune": _TRAINING,
     "distil": _TRAINING,
     "prune": _TRAINING,
@@ -44,6 +46,8 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
     "export": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
     "evaluate": (*_TRAINING, "scikit-learn"),
 }
+# The library that a step of `preprocess` takes its words from.
+WORDS: Mapping[str, str] = {"stop_words": "stop-words", "lemmatize": "simplemma"}
 
 
 def decided_by(kind: str, *further: str) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from intaglio.plots import backends, bars, curves, pairs, sparsity, tradeoffs
+from intaglio.plots import backends, bars, curves, lengths, pairs, sparsity, tradeoffs
 from intaglio.plots.files import PLOTS
 from intaglio.plots.style import RC, Look, fonts, statement
 from intaglio.store import new_artifact
@@ -31,6 +31,7 @@ _DRAW: dict[str, Callable[[Summary, Look], Figure]] = {
     "accuracy-vs-inference-time": tradeoffs.accuracy_vs_inference_time,
     "accuracy-vs-size": tradeoffs.accuracy_vs_size,
     "accuracy-vs-sparsity": sparsity.accuracy_vs_sparsity,
+    "text-lengths": lengths.text_lengths,
     "loss-curves": curves.loss_curves,
     "confusion": curves.confusion,
 }

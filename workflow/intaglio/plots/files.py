@@ -14,6 +14,7 @@ PLOTS: dict[str, str] = {
     "accuracy-vs-inference-time": "Accuracy against inference time, with the Pareto front",
     "accuracy-vs-size": "Accuracy against size, with the Pareto front",
     "accuracy-vs-sparsity": "Accuracy against sparsity",
+    "text-lengths": "Lengths of training texts, in tokens",
     "loss-curves": "Loss curves",
     "confusion": "Confusion matrices of float and end-to-end integer",
 }

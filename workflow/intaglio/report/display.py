@@ -67,6 +67,21 @@ def disturbances(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def of_data(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return warnings of test texts that are also in the training data, and of truncated ones, from runs.parquet."""
+    notes = []
+    for task in dict.fromkeys(run["task"] for run in runs):
+        mine = [run for run in runs if run["task"] == task]
+        leaked = max((run.get("test_texts_in_training") or 0 for run in mine), default=0)
+        cut = sorted({percent(run["truncated"]) for run in mine if run.get("truncated")}, key=float)
+        if leaked:
+            notes.append(f"{task}: {leaked} test texts are also in the training data.")
+        if cut:
+            share = cut[0] if len(cut) == 1 else f"{cut[0]} to {cut[-1]}"
+            notes.append(f"{task}: {share} % of test texts were truncated at max_length.")
+    return notes
+
+
 def speedups(rows: Sequence[Mapping[str, Any]]) -> dict[str, Callable[[Mapping[str, Any]], str]]:
     """Return the columns of speed-ups, which name the forms of the float model that they are over.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-PAGES = ("runs", "variants", "compression", "conversions", "backends", "published")
+PAGES = (
+    *("runs", "variants", "model-comparison", "classes", "compression", "conversions", "backends", "published"),
+    "data",
+)
 # The overview, for a terminal and for the report's first page.
 OVERVIEW = ("overview.txt", "overview.rst")
 PAGE_FILES = (*OVERVIEW, *(f"{name}.{suffix}" for name in PAGES for suffix in ("md", "html")))

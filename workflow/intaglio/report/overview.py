@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from intaglio.metrics import label_of
-from intaglio.report.display import Display, device_cell, difference, disturbances, state, tabulate
+from intaglio.report.display import Display, device_cell, difference, disturbances, of_data, state, tabulate
 from intaglio.report.formatting import number, percent, speedup_in_short
 
 WIDTH = 80
@@ -49,10 +49,7 @@ def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Seque
             f"{len(gaps)} of {len(runs)} runs are not complete. {first['variant']}, seed {first['seed']}: "
             f"{first['status']}, {first['error']}"
         )
-    leaked = {run["task"]: run["test_texts_in_training"] for run in runs if run.get("test_texts_in_training")}
-    notes += [f"{task}: {count} test texts are also in the training data." for task, count in leaked.items()]
-    cut = {run["task"]: run["truncated"] for run in runs if run.get("truncated")}
-    notes += [f"{task}: {percent(share)} % of test texts were truncated at max_length." for task, share in cut.items()]
+    notes += of_data(runs)
     notes += disturbances(variants)
     return Display(table.title, table.columns, table.rows, table.numbers, notes)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from intaglio.report.backends import show_backends
 from intaglio.report.compression import show_compression, show_conversions
-from intaglio.report.display import Display, to_markdown
+from intaglio.report.data import show_data
+from intaglio.report.display import Display, of_data, to_markdown
 from intaglio.report.html import to_html
+from intaglio.report.models import show_classes, show_models
 from intaglio.report.overview import show_overview, to_rst, to_text
 from intaglio.report.published import show_published
 from intaglio.report.results import show_runs, show_variants
@@ -42,12 +45,17 @@ def write_pages(summary: Path, output: Path) -> None:
 
 def _tables(summary: Summary, variants: Sequence[Mapping[str, Any]]) -> dict[str, Display]:
     """Return the tables by the name of their page, one for each of `files.PAGES`."""
-    study, rows = summary.study, summary.rows
-    return {
+    study, rows, resamples = summary.study, summary.rows, summary.facts["resamples"]
+    tables = {
         "runs": show_runs(study, runs_on_devices(rows["runs"], summary.times)),
-        "variants": show_variants(study, variants, summary.facts["resamples"]),
+        "variants": show_variants(study, variants, resamples),
+        "model-comparison": show_models(study, rows["model_comparison"], rows["variants"], resamples),
+        "classes": show_classes(study, summary.metrics, rows["runs"]),
         "compression": show_compression(study, variants, summary.facts["train_seconds"]),
         "conversions": show_conversions(study, rows["conversions"]),
         "backends": show_backends(study, rows["backends"]),
         "published": show_published(study, rows["published"]),
+        "data": show_data(f"Data of {study}", rows["descriptions"]),
     }
+    warnings = of_data(rows["runs"])
+    return {name: replace(table, notes=[*table.notes, *warnings]) for name, table in tables.items()}

@@ -4,19 +4,40 @@ Every field has its meaning and unit as metadata (`describe` lists them). A read
 the schema, or an error in one line that names the file and the column.
 """
 
-from intaglio.schemas.artifacts import BASELINES, LATENCY, METRICS, OPERATORS, PREDICTIONS, SIZES, TRAINING_HISTORY
+from intaglio.schemas.artifacts import (
+    BASELINES,
+    DESCRIPTION,
+    LATENCY,
+    METRICS,
+    OPERATORS,
+    PREDICTIONS,
+    SIZES,
+    TRAINING_HISTORY,
+)
 from intaglio.schemas.fields import KEYS, MACHINE, describe, keyed, machine_columns
-from intaglio.schemas.summary import BACKENDS, CONVERSIONS, PUBLISHED, RUNS, SPARSITY, VARIANTS
+from intaglio.schemas.summary import (
+    BACKENDS,
+    CONVERSIONS,
+    DESCRIPTIONS,
+    MODEL_COMPARISON,
+    PUBLISHED,
+    RUNS,
+    SPARSITY,
+    VARIANTS,
+)
 from intaglio.schemas.tables import conform, read_table, write_table
 
 __all__ = [
     "BACKENDS",
     "BASELINES",
     "CONVERSIONS",
+    "DESCRIPTION",
+    "DESCRIPTIONS",
     "KEYS",
     "LATENCY",
     "MACHINE",
     "METRICS",
+    "MODEL_COMPARISON",
     "OPERATORS",
     "PREDICTIONS",
     "PUBLISHED",

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from intaglio.schemas.artifacts import DESCRIPTION
 from intaglio.schemas.fields import BOOL, FLOAT, INT, KEYS, STRING, field, nullable, schema, speedup_columns
+
+# Metrics with their own columns, in addition to the primary one.
+SCORES = (
+    ("accuracy", FLOAT, "Share of correct predictions, 0 to 1."),
+    ("f1_macro", FLOAT, "Mean over classes of F1, 0 to 1."),
+    ("balanced_accuracy", FLOAT, "Mean over classes of recall, 0 to 1."),
+    ("cohen_kappa", FLOAT, "Cohen's kappa, -1 to 1."),
+    ("matthews", FLOAT, "Matthews correlation, -1 to 1."),
+)
 
 RUNS = schema(
     "runs",
@@ -22,11 +32,7 @@ RUNS = schema(
             ("warnings", STRING, "Warnings on the metrics, joined by semicolons; null if there are none."),
             ("truncated", FLOAT, "Share of test texts truncated at max_length, 0 to 1; null if not counted."),
             ("test_texts_in_training", INT, "Test examples whose text is also in the training data."),
-            ("accuracy", FLOAT, "Share of correct predictions, 0 to 1."),
-            ("f1_macro", FLOAT, "Mean over classes of F1, 0 to 1."),
-            ("balanced_accuracy", FLOAT, "Mean over classes of recall, 0 to 1."),
-            ("cohen_kappa", FLOAT, "Cohen's kappa, -1 to 1."),
-            ("matthews", FLOAT, "Matthews correlation, -1 to 1."),
+            *SCORES,
             ("validation_value", FLOAT, "Primary metric on the validation split, which selected the weights."),
             ("teacher_agreement", FLOAT, "Share of test examples with the prediction of the teacher, 0 to 1."),
             ("teacher_kl", FLOAT, "Mean divergence of the probabilities from the teacher's, nats; null for float."),
@@ -54,6 +60,14 @@ def _over_seeds(name: str, of: str) -> list[Any]:
     return nullable(
         (f"{name}_mean", FLOAT, f"Mean over seeds of {of}."),
         (f"{name}_sd", FLOAT, "Its standard deviation over seeds (n - 1); null for one seed."),
+    )
+
+
+def _with_interval(name: str, of: str) -> list[Any]:
+    return nullable(
+        (f"{name}_mean", FLOAT, f"Mean over seeds of {of}."),
+        (f"{name}_low", FLOAT, "Lower end of its 95 % interval: bootstrap over examples and seeds."),
+        (f"{name}_high", FLOAT, "Upper end of that interval."),
     )
 
 
@@ -101,6 +115,31 @@ VARIANTS = schema(
                 FLOAT,
                 "Largest percentage of the cores that other processes used while a run was timed; null if negligible.",
             ),
+        ),
+    ],
+)
+
+DESCRIPTIONS = schema("descriptions", [*KEYS[:3], *DESCRIPTION])
+
+MODEL_COMPARISON = schema(
+    "model comparison",
+    [
+        *KEYS[:4],
+        field("n", INT, "Complete runs (seeds), on which all figures are based."),
+        field("planned", INT, "Runs of the study."),
+        field("chosen", BOOL, "Whether its mean on the validation split is the best of the task's models."),
+        *nullable(
+            ("test_set", STRING, "The test set behind the metrics: the task's first."),
+            ("primary_metric", STRING, "The task's primary metric."),
+        ),
+        *_over_seeds("validation", "the primary metric on the validation split, on which the model is chosen"),
+        *_with_interval("primary", "the primary metric"),
+        *(column for name, _, what in SCORES for column in _with_interval(name, what[0].lower() + what[1:-1])),
+        *nullable(
+            ("size_mb_mean", FLOAT, "Mean over seeds of the exported model's file, MB."),
+            ("device", STRING, "What was timed: the CPU, or a GPU if only that was."),
+            ("backend", STRING, "The fastest backend there."),
+            ("latency_ms_mean", FLOAT, "Mean over seeds of the median time of an inference call in it, ms."),
         ),
     ],
 )

@@ -69,6 +69,20 @@ KNOWN_TASKS: Mapping[str, Mapping[str, Any]] = {
     },
     "qnli": _glue("qnli", ["question", "sentence"], _ENTAILMENT, "accuracy", _DEV),
     "wnli": _glue("wnli", ["sentence1", "sentence2"], ["not_entailment", "entailment"], "accuracy", _DEV),
+    # Saravia et al. (EMNLP 2018): English tweets; labels by hashtags.
+    "emotion": {
+        "source": {
+            "kind": "hub",
+            "repo": "dair-ai/emotion",
+            "revision": "cab853a1dbdf4c42c2b3ef2173804746df8825fe",
+            "config": "split",
+        },
+        "text": ["text"],
+        "label": "label",
+        "labels": ["sadness", "joy", "love", "anger", "fear", "surprise"],
+        "label_values": ["0", "1", "2", "3", "4", "5"],
+        "metric": "f1_macro",
+    },
     "movie": _sentiment("movieReviewSnippets_GroundTruth.txt"),
     "nyt": _sentiment("nytEditorialSnippets_GroundTruth.txt"),
     "tweets": _sentiment("tweets_GroundTruth.txt"),
@@ -155,3 +169,22 @@ def complete(where: str, name: str, entry: Any, known: Mapping[str, Mapping[str,
     if name not in known:
         raise UserError(f"{where}: unknown name {name!r}, {nearest(name, known)} (or give its source)")
     return {**known[name], **entry}
+
+
+def complete_all(where: str, entries: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Complete the tasks or models of a study, see `complete`; one that is `like` another has its other keys, too.
+
+    Raises:
+        UserError: the other one is neither known nor before it in the study.
+    """
+    found: dict[str, Any] = {}
+    for name, entry in ((str(name), entry) for name, entry in entries.items()):
+        other = entry.get("like") if isinstance(entry, dict) else None
+        if other is None:
+            found[name] = complete(where, name, entry, known)
+            continue
+        base = {**known, **found}.get(other)
+        if not isinstance(base, Mapping):
+            raise UserError(f"{where}.{name}: like: unknown name {other!r}, {nearest(str(other), {**known, **found})}")
+        found[name] = {**base, **{key: value for key, value in entry.items() if key != "like"}}
+    return found

@@ -77,7 +77,7 @@ class Study(StudyPart):
         known = catalogue.KNOWN_TASKS if info.field_name == "tasks" else catalogue.KNOWN_MODELS
         if not isinstance(entries, dict):
             return entries
-        return {name: catalogue.complete(info.field_name, str(name), entry, known) for name, entry in entries.items()}
+        return catalogue.complete_all(info.field_name, entries, known)
 
     @field_validator("variants", mode="before")
     @classmethod

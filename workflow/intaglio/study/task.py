@@ -19,6 +19,8 @@ from intaglio.study.options import (
 )
 from intaglio.study.sources import Source, StudyPart
 
+# Steps that change the texts of a task; `tasks/preprocess.py` does them.
+Step = Literal["stop_words", "lemmatize", "mask_urls", "mask_users"]
 # Splits become file names: `test` or `test_NAME`.
 Split = Annotated[str, StringConstraints(pattern=r"^(train|test|test_[A-Za-z0-9][A-Za-z0-9_-]*)$")]
 
@@ -55,6 +57,9 @@ class Bins(StudyPart):
 class Task(StudyPart):
     """A text classification task: where its data is, what its columns mean, how it is judged."""
 
+    like: str | None = Field(
+        None, description="A known task, or one before it in the study: what is not given here is as there."
+    )
     source: Source
     columns: list[str] | None = Field(None, description="Column names of a file without a header line.")
     delimiter: str | None = Field(None, description="Delimiter of a text file, where its name does not tell.")
@@ -95,7 +100,35 @@ class Task(StudyPart):
         None, gt=1, description="Use so many training examples, those of the validation split included, at most."
     )
     max_test: int | None = Field(None, gt=1, description="Use so many test examples of each test set, at most.")
+    preprocess: tuple[Step, ...] = Field(
+        (),
+        description="Steps that change the texts, in this order: `stop_words` removes frequent words (the list of the "
+        "package stop-words), `lemmatize` replaces words by their dictionary forms (simplemma), `mask_urls` replaces "
+        "web addresses by `http` and `mask_users` names of users by `@user`.",
+    )
+    language: str = Field("en", description="Language of the texts, for stop words and lemmas: its ISO 639-1 code.")
+    class_weights: Literal["inverse"] | None = Field(
+        None,
+        description="`inverse` weights the training loss of an example by the inverse frequency of its class: examples "
+        "/ (classes × examples of the class), counted after oversampling.",
+    )
+    oversample: bool = Field(
+        False, description="Repeat training examples until every class has as many as the largest one."
+    )
+    focal: float | None = Field(
+        None,
+        gt=0,
+        description="γ of the focal loss: in training, an example counts by (1 − p)^γ, where p is the probability that "
+        "the model gives to its class. 2 is usual.",
+    )
     stages: StageOptions = Field(default_factory=StageOptions, description="Options for this task.")
+
+    @field_validator("preprocess")
+    @classmethod
+    def _steps_once(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        if len(set(steps)) != len(steps):
+            raise ValueError("a step occurs twice")
+        return steps
 
     @field_validator("metric")
     @classmethod

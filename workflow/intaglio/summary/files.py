@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 # Tables of the study, and tables concatenated over all runs.
-SUMMARIZED = ("runs", "variants", "backends", "conversions", "sparsity", "published")
+SUMMARIZED = (
+    *("runs", "variants", "model_comparison", "backends", "conversions", "sparsity", "published"),
+    "descriptions",
+)
 GATHERED = ("metrics", "history", "latency", "baselines", "sizes", "operators")
-CSV = ("runs", "variants", "compression", "conversions", "backends", "published", "latency")
+CSV = (
+    *("runs", "variants", "model_comparison", "compression", "conversions", "backends", "published", "descriptions"),
+    "latency",
+)
 SUMMARY_FILES = (
     *(f"{name}.parquet" for name in (*SUMMARIZED, *GATHERED)),
     *(f"{name}.csv" for name in CSV),

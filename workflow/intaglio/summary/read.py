@@ -18,6 +18,8 @@ _Rows = list[dict[str, Any]]
 _TABLES = {
     "runs": schemas.RUNS,
     "variants": schemas.VARIANTS,
+    "model_comparison": schemas.MODEL_COMPARISON,
+    "descriptions": schemas.DESCRIPTIONS,
     "backends": schemas.BACKENDS,
     "conversions": schemas.CONVERSIONS,
     "published": schemas.PUBLISHED,
@@ -57,8 +59,8 @@ class Summary:
 
     Attributes:
         study: name of the study.
-        facts: the facts of its manifest: `resamples` of the bootstrap, `train_seconds` of the study.
-        rows: rows of the study's tables, by name: runs, variants, backends, conversions, published.
+        facts: the facts of its manifest: `resamples` of the bootstrap, `train_seconds` of the study, its `max_length`.
+        rows: rows of the study's tables, by name: runs, variants, model_comparison, descriptions, ...
         times: rows of latency.parquet at the headline point, of every run in its variant's fastest backend, by device.
         panels: one per task and model with results, in the study's order.
         variants: names of all variants, in the study's order.

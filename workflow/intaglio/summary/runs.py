@@ -10,7 +10,7 @@ from typing import Any
 
 from intaglio import schemas
 from intaglio.errors import UserError
-from intaglio.metrics import KNOWN_METRICS
+from intaglio.schemas.summary import SCORES
 from intaglio.store import MANIFEST, open_artifact
 from intaglio.summary import lineage, recipes
 from intaglio.summary.failures import reasons
@@ -25,8 +25,6 @@ _SIZES = {
     "checkpoint": "checkpoint_mb",
     "parameters": "parameters_mb",
 }
-# Metrics with their own columns, in addition to the primary one.
-_SCORES = tuple(name for name in KNOWN_METRICS if name in schemas.RUNS.names)
 
 
 @dataclass
@@ -133,7 +131,7 @@ def _read_evaluation(record: Record, folder: Path, _study: Mapping[str, Any], ru
         "warnings": "; ".join(about.get("warnings", ())) or None,
         "truncated": about.get("truncated", {}).get(test_set),
         "test_texts_in_training": data.get("test_texts_in_training", {}).get(test_set),
-        **{name: values.get(name) for name in _SCORES},
+        **{name: values.get(name) for name, _, _ in SCORES},
         **lineage.agreement(folder, Path(run["teacher"]), test_set),
     }
 

@@ -13,10 +13,11 @@ from pyarrow.csv import write_csv
 
 from intaglio import schemas
 from intaglio.errors import UserError
-from intaglio.store import new_artifact
+from intaglio.store import MANIFEST, new_artifact, open_artifact
 from intaglio.summary.backends import backend_rows
 from intaglio.summary.conversions import conversion_rows, sparsity_of_runs
 from intaglio.summary.devices import SPEEDUPS, on_devices
+from intaglio.summary.models import model_rows
 from intaglio.summary.published import published_rows
 from intaglio.summary.runs import KEY, Record, read_run
 from intaglio.summary.variants import variant_rows
@@ -24,10 +25,12 @@ from intaglio.summary.variants import variant_rows
 _SUMMARIZED = {
     "runs": schemas.RUNS,
     "variants": schemas.VARIANTS,
+    "model_comparison": schemas.MODEL_COMPARISON,
     "backends": schemas.BACKENDS,
     "conversions": schemas.CONVERSIONS,
     "sparsity": schemas.SPARSITY,
     "published": schemas.PUBLISHED,
+    "descriptions": schemas.DESCRIPTIONS,
 }
 _GATHERED = {
     "metrics": schemas.METRICS,
@@ -66,18 +69,22 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
     if not partial:
         _refuse_gaps(study["study"], records)
     runs = [record.row for record in records]
+    resamples, backends = int(study["bootstrap"]), backend_rows(records)
     rows: dict[str, Sequence[Mapping[str, Any]]] = {
         "runs": runs,
-        "variants": variant_rows(records, int(study["bootstrap"])),
-        "backends": backend_rows(records),
+        "variants": variant_rows(records, resamples),
+        "model_comparison": model_rows(records, backends, resamples),
+        "backends": backends,
         "conversions": conversion_rows(records),
         "sparsity": sparsity_of_runs(records),
         "published": published_rows(study, runs),
+        "descriptions": _descriptions(study["study"], content["runs"]),
     }
     about = {
         "study": study["study"],
         "description": study.get("description", ""),
-        "resamples": int(study["bootstrap"]),
+        "resamples": resamples,
+        "max_length": int(study["max_length"]),
         "headline": list(study["profile"]["headline"]),
         "train_seconds": _training(records),
     }
@@ -113,6 +120,19 @@ def _refuse_gaps(study: str, records: Sequence[Record]) -> None:
         f"study {study}: {len(gaps)} of {len(records)} runs are not complete: {', '.join(named)}{more}; "
         "run the rest, or summarize existing results with --partial"
     )
+
+
+def _descriptions(study: str, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of the existing descriptions of data, one for each task and model."""
+    folders = {(run["task"], run["model"]): Path(run["description"]) for run in runs}
+    rows = []
+    for (task, model), folder in folders.items():
+        if not (folder / MANIFEST).is_file():
+            continue
+        open_artifact(folder, "description")
+        table = schemas.read_table(folder / "description.parquet", schemas.DESCRIPTION)
+        rows += [{"study": study, "task": task, "model": model, **row} for row in table.to_pylist()]
+    return rows
 
 
 def _training(records: Sequence[Record]) -> dict[str, float]:

@@ -57,7 +57,7 @@ def _rows_of_group(group: Sequence[Record], resamples: int) -> list[dict[str, An
     finished = [record for runs in done.values() for record in runs.values()]
     facts = {(row["variant"], row["seed"]): row for row in of_one_device([record.row for record in finished])}
     baseline = done.get(BASELINE, {})
-    values = _resampled(finished, resamples) if baseline else {}
+    values = resampled_runs(finished, named(finished[0].row["primary_metric"]), resamples) if baseline else {}
     rows = []
     for name, runs in done.items():
         row = _over_seeds(planned[name], [facts[name, seed] for seed in runs])
@@ -108,10 +108,15 @@ def _against(runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, 
     }
 
 
-def _resampled(records: Sequence[Record], resamples: int) -> dict[tuple[str, int], NDArray[np.float64]]:
-    """Return the primary metric of every run on the same resamples of the test examples, by variant and seed."""
+def resampled_runs(
+    records: Sequence[Record], metric: Metric, resamples: int
+) -> dict[tuple[str, int], NDArray[np.float64]]:
+    """Return a metric of runs of one task on the same resamples of the test examples, by variant and seed.
+
+    Raises:
+        UserError: the runs were evaluated on different examples.
+    """
     first = records[0]
-    metric = named(first.row["primary_metric"])
     ids, expected = _predictions(first, metric)
     runs = []
     for record in records:

@@ -20,6 +20,7 @@ from intaglio.reading.delimited import other_delimiter
 from intaglio.reading.raw_table import CHUNK, Chunk, RawTable, missing
 from intaglio.study.task import Task
 from intaglio.tasks.keys import KeyReader, hashed, unique
+from intaglio.tasks.preprocess import Preprocessor
 from intaglio.tasks.targets import shown, spelled, target_reader
 
 ID_COLUMNS = ("id", "idx")
@@ -98,15 +99,17 @@ class ReadExamples(NamedTuple):
         examples: all but the dropped ones.
         dropped: number of rows dropped because their bin has no label.
         empty_second: number of pairs whose second text is empty.
+        without_words: number of texts of which the task's `preprocess` left no word.
     """
 
     examples: Examples
     dropped: int
     empty_second: int
+    without_words: int
 
 
 def read_examples(task: Task, table: RawTable, file: Path, *, is_cut: bool = False) -> ReadExamples:
-    """Read a table's examples.
+    """Read a table's examples; their texts are as the task's `preprocess` leaves them.
 
     Args:
         task: its columns and labels.
@@ -117,7 +120,7 @@ def read_examples(task: Task, table: RawTable, file: Path, *, is_cut: bool = Fal
     Raises:
         UserError: a column is missing, a text is empty or not a string, or a label is not declared.
     """
-    reader = target_reader(task)
+    reader, steps = target_reader(task), Preprocessor(task)
     names = (*ID_COLUMNS, *("text_a", "text_b")[: len(task.text)])
     schema = pa.schema([("number", pa.int64()), *((name, pa.string()) for name in names), ("label", reader.type)])
     keys = KeyReader(task) if is_cut and (task.split_by or task.split_by_time) else None
@@ -136,6 +139,7 @@ def read_examples(task: Task, table: RawTable, file: Path, *, is_cut: bool = Fal
             if not rows:
                 continue
             numbers, *texts, kept = ([values[row] for row in rows] for values in (chunk.numbers, *texts, of_row))
+            texts = [steps.of(column) for column in texts]
             ids = [_ids(column, chunk, rows) for column in ID_COLUMNS]
             identified -= {column for column, values in zip(ID_COLUMNS, ids, strict=True) if None in values}
             arrays = [
@@ -154,7 +158,9 @@ def read_examples(task: Task, table: RawTable, file: Path, *, is_cut: bool = Fal
     )
     examples = Examples(file, np.arange(len(targets)), targets, contents, found if keys else None)
     by_own = (replace(examples, id_column=column) for column in ID_COLUMNS if column in identified)
-    return ReadExamples(next((each for each in by_own if unique(each.hashed_ids())), examples), dropped, empty)
+    return ReadExamples(
+        next((each for each in by_own if unique(each.hashed_ids())), examples), dropped, empty, steps.emptied
+    )
 
 
 def _require(columns: Sequence[str], table: RawTable) -> None:

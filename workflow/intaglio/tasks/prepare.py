@@ -21,7 +21,11 @@ from intaglio.study.task import Task
 from intaglio.tasks.examples import Examples, ReadExamples, read_examples
 from intaglio.tasks.keys import unique
 from intaglio.tasks.kinds import KINDS
+from intaglio.tasks.preprocess import PLACEHOLDER
 from intaglio.tasks.splits import at_most, split_groups, split_latest, split_off
+
+# Settings of a task that training and descriptions read.
+_SETTINGS = {"preprocess", "language", "class_weights", "oversample", "focal"}
 
 
 def prepare_data(task: Task, source: Path | None, output: Path) -> None:
@@ -29,11 +33,12 @@ def prepare_data(task: Task, source: Path | None, output: Path) -> None:
 
     The artifact contains `train.parquet`, `validation.parquet` and `test.parquet` or several `test_NAME.parquet`. Their
     columns are id: string (unique in the whole task), text_a: string, text_b: string (pair tasks only) and label: int64
-    (index of the label). `task.json` has labels, metric, test sets (the first one is the primary test set) and whether
-    texts come in pairs. The manifest counts the examples of every split by label, the rows that were left out (without
-    any value, or in a bin without a label), the examples that `max_train` and `max_test` left out, the duplicates of
-    test texts that were dropped if the task says so, and pairs whose second text is empty. Its `warnings`, also printed
-    to stderr, name suspicious places in a file and labels that a split lacks, and count the test texts that are also in
+    (index of the label). `task.json` has labels, metric, test sets (the first one is the primary test set), whether
+    texts come in pairs, and those settings for texts and training that are not as by default. The manifest counts the
+    examples of every split by label, the rows that were left out (without any value, or in a bin without a label), the
+    examples that `max_train` and `max_test` left out, the duplicates of test texts that were dropped if the task says
+    so, pairs whose second text is empty, and texts of which `preprocess` left no word. Its `warnings`, also printed to
+    stderr, name suspicious places in a file and labels that a split lacks, and count the test texts that are also in
     the training data. Evaluations and tables show them.
 
     The same task and source give the same files. A test set that is split off does not depend on `max_train`; the
@@ -76,6 +81,8 @@ def _prepare(task: Task, source: Path | None, work: Path, folder: Path) -> dict[
         "metric": task.metric,
         "test_sets": tests,
         "pair": len(task.text) == 2,
+        # Without those that have their defaults.
+        **task.model_dump(mode="json", include=_SETTINGS, exclude_defaults=True),
     }
     (folder / "task.json").write_text(json.dumps(facts, indent=1) + "\n")
     leaked = {name: _leaked(splits, name) for name in tests}
@@ -87,8 +94,11 @@ def _prepare(task: Task, source: Path | None, work: Path, folder: Path) -> dict[
         },
         **left_out,
         "test_texts_in_training": leaked,
-        "warnings": [*read, *_absent(task, splits), *_known_texts(splits, leaked)],
+        "warnings": [*read, *_without_words(task, parts), *_absent(task, splits), *_known_texts(splits, leaked)],
     }
+    if task.preprocess:
+        without = {name: part.without_words for name, part in parts.items()}
+        about |= {"preprocess": list(task.preprocess), "without_words": without}
     if len(task.text) == 2:
         about["empty_second_texts"] = {name: part.empty_second for name, part in parts.items()}
     return about
@@ -100,6 +110,16 @@ def _identified(parts: dict[str, ReadExamples]) -> dict[str, Examples]:
     if len(parts) > 1 and not unique(np.concatenate([part.hashed_ids() for part in examples.values()])):
         return {name: replace(part, id_prefix=f"{name}-") for name, part in examples.items()}
     return examples
+
+
+def _without_words(task: Task, parts: dict[str, ReadExamples]) -> list[str]:
+    """Return a warning for every table with texts of which `preprocess` left no word."""
+    steps = ", ".join(task.preprocess)
+    return [
+        f"{name}: {part.without_words} texts have no word left after {steps}; empty ones became {PLACEHOLDER!r}"
+        for name, part in parts.items()
+        if part.without_words
+    ]
 
 
 def _split(task: Task, parts: dict[str, Examples]) -> tuple[dict[str, Examples], dict[str, Any]]:

@@ -24,8 +24,9 @@ from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.study.options import Distillation
-from intaglio.tasks.kinds import KINDS, TaskKind, kind_of
+from intaglio.tasks.kinds import KINDS
 from intaglio.tasks.tokenize import read_split, tokenize
+from intaglio.training.imbalance import Loss, training_loss
 from intaglio.training.job import StageJob
 from intaglio.training.loss import batch_loss
 
@@ -84,7 +85,7 @@ def distillation_loss(
             " student's, though their vocabularies are the same (is one of them lowercasing?); take the same tokenizer"
         )
     lacks = "token_type_ids" in set(its_tokenizer.model_input_names) - set(tokenizer.model_input_names)
-    return DistillationLoss(model, student, weights, its_tokenizer.sep_token_id if lacks else None, kind_of(job.task))
+    return DistillationLoss(model, student, weights, its_tokenizer.sep_token_id if lacks else None, training_loss(job))
 
 
 class DistillationLoss(nn.Module):
@@ -96,14 +97,14 @@ class DistillationLoss(nn.Module):
         student: nn.Module,
         weights: Distillation,
         separator: int | None = None,
-        kind: TaskKind = KINDS[SINGLE_LABEL],
+        loss: Loss = KINDS[SINGLE_LABEL].loss,
     ) -> None:
         """Pair the layers of teacher and student.
 
         Args:
             teacher, student: classifiers of transformers, or encoders.
             weights: of the terms.
-            kind: of the task.
+            loss: of the labels.
             separator: id of the token that ends a text, for a teacher that needs `token_type_ids` where batches have
             none.
 
@@ -113,7 +114,7 @@ class DistillationLoss(nn.Module):
         super().__init__()
         self.teacher = teacher.eval().requires_grad_(False)
         self.weights = weights
-        self._kind = kind
+        self._loss = loss
         self.separator = separator
         self._names = set(inspect.signature(teacher.forward).parameters) - {"labels"}
         self._hidden = _layers(teacher, student) if weights.hidden else []
@@ -143,7 +144,7 @@ class DistillationLoss(nn.Module):
             for teacher, student in self._attention:
                 loss = loss + self.weights.relations * relation_divergence(taught[teacher], learned[student], mask)
             taught_loss = loss.sum() / (len(labels) if examples is None else examples)
-            return taught_loss + self.weights.labels * batch_loss(self._kind, outputs, labels, examples)
+            return taught_loss + self.weights.labels * batch_loss(self._loss, outputs, labels, examples)
 
     def _of_teacher(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the inputs that the teacher takes, adding token types of pairs if the student has none."""

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import torch
 
 from intaglio.errors import UserError
-from intaglio.tasks.kinds import TaskKind
 from intaglio.training.callback_state import StatefulCallback
+from intaglio.training.imbalance import Loss
 
 Tensor = torch.Tensor
 
 
-def batch_loss(kind: TaskKind, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+def batch_loss(loss: Loss, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
     """Return the mean loss of an optimizer batch, or the share of this part in it.
 
     The Trainer does not divide the loss of classifiers by the number of accumulated parts (they accept loss arguments
@@ -21,13 +21,13 @@ def batch_loss(kind: TaskKind, outputs: Any, labels: Tensor, num_items_in_batch:
     examples in the whole batch.
 
     Args:
-        kind: the kind of task, which defines the loss of an example.
+        loss: the sum of the losses of examples, as `imbalance.training_loss` returns it.
         outputs: the model's outputs, with `logits` [examples, outputs].
         labels: the targets, [examples].
         num_items_in_batch: number of examples in the whole optimizer batch; None for the mean of these examples.
     """
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
-    return kind.loss(logits.float(), labels) / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+    return loss(logits.float(), labels) / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
 class LossMeter(StatefulCallback):

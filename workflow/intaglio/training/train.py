@@ -18,6 +18,7 @@ from intaglio.study.options import TrainingOptions
 from intaglio.tasks.tokenize import collate, cut_warning, encode_split
 from intaglio.training import resume
 from intaglio.training.arguments import count_steps, training_arguments
+from intaglio.training.imbalance import oversampled, training_loss
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.order import GroupedByLength, padding_share
 from intaglio.training.progress import ProgressBar
@@ -80,6 +81,9 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
         for warning in cut_warning(split, encoded.truncated, job.max_length):
             print(f"warning: {warning}", file=sys.stderr)
     training, validation = splits.values()
+    rows = oversampled(job.task, training.dataset["label"], job.seed)
+    if rows is not None:
+        training = training._replace(dataset=training.dataset.select(rows), lengths=training.lengths[rows])
     steps = count_steps(options, len(training.dataset))
     arguments = training_arguments(options, steps, job.seed, job.work, learner.precision)
     order = GroupedByLength(training.lengths, options.batch_size, arguments.data_seed)
@@ -92,6 +96,7 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
             round(learner.unsettled * steps.total),
             learner.loss,
             order if options.group_by_length else None,
+            training_loss(job),
             model=learner.model,
             args=arguments,
             data_collator=collate(learner.tokenizer),

@@ -17,6 +17,7 @@ from intaglio.tasks.kinds import classes_of, kind_of
 from intaglio.training import resume
 from intaglio.training.arguments import Steps
 from intaglio.training.clock import Clock
+from intaglio.training.imbalance import Loss
 from intaglio.training.loss import LossMeter, batch_loss
 from intaglio.training.selection import Selection, evaluation_steps
 
@@ -31,7 +32,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         meter: the training loss since the last log.
         clock: the time of the steps.
         selection: when to evaluate, and which weights are best.
-        loss: module to minimize in place of the cross-entropy with the labels, or None.
+        loss: module to minimize in place of the loss of the labels, or None.
         order: the order of the training examples in each epoch; None for a random one.
     """
 
@@ -44,11 +45,15 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         begin: int = 0,
         loss: torch.nn.Module | None = None,
         order: Sampler[int] | None = None,
+        of_labels: Loss | None = None,
         **kwargs: Any,
     ) -> None:
         self._order = order
+        of_labels = of_labels or kind_of(task).loss
+        if isinstance(of_labels, torch.nn.Module):
+            of_labels = of_labels.to(kwargs["args"].device)
         super().__init__(
-            compute_loss_func=partial(batch_loss, kind_of(task)),
+            compute_loss_func=partial(batch_loss, of_labels),
             compute_metrics=partial(_validation_metrics, task),
             **kwargs,
         )
@@ -149,7 +154,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
 
 def _validation_metrics(task: Mapping[str, Any], prediction: EvalPrediction) -> dict[str, float]:
-    """Return the task's metric and the mean loss over the examples (the Trainer overweights a short last batch)."""
+    """Return the task's metric and the mean loss over the examples.
+
+    The Trainer's own loss is replaced: it overweights a short last batch, and has the weights of training.
+    """
     logits, labels = prediction.predictions, prediction.label_ids
     logits = logits[0] if isinstance(logits, tuple) else logits
     return kind_of(task).validation(task["metric"], classes_of(task), labels, logits)

@@ -1,0 +1,51 @@
+"""A study's jobs run one after the other in this process: the commands of the rules, without a process for each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from intaglio.cli import main
+from intaglio.planning.jobs import Job
+from intaglio.planning.plan import Plan, make_plan
+from intaglio.study.load import load
+from intaglio.study.options import STAGES
+
+
+def run_study(content: dict[str, Any]) -> Plan:
+    """Make all results of a study in the working folder; existing ones, as fetched sources, are taken as they are."""
+    plan = make_plan(load(content))
+    waiting = [
+        (rule, job) for rule, jobs in plan.jobs.items() for job in jobs.values() if not Path(job.output).exists()
+    ]
+    while waiting:
+        able = [(rule, job) for rule, job in waiting if all(Path(path).exists() for path in job.inputs.values())]
+        assert able, f"nothing can run of {[rule for rule, _ in waiting]}"
+        for rule, job in able:
+            _main(*_command(rule, job, plan.study.max_length), "--output", job.output)
+            waiting.remove((rule, job))
+    results = Path("results", plan.study.study)
+    _main("plan", "--options", json.dumps(content), "--output", results / "plan.json")
+    _main("summarize", "--plan", results / "plan.json", "--output", results / "summary")
+    for verb in ("pages", "plot"):
+        _main(verb, "--summary", results / "summary", "--output", results / ("plots" if verb == "plot" else verb))
+    return plan
+
+
+def _command(rule: str, job: Job, max_length: int) -> list[Any]:
+    roles = {role: path for role, path in job.inputs.items() if not role.startswith("file")}
+    if rule == "describe":
+        return [rule, roles["data"], "--model", roles["model"], "--max-length", max_length]
+    command = [rule, *(part for role, path in roles.items() for part in (f"--{role.replace('_', '-')}", path))]
+    if rule in ("data", "model", "profile", *STAGES):
+        command += ["--options", json.dumps(job.options)]
+    if rule in ("evaluate", "profile", *STAGES):
+        command += ["--max-length", max_length]
+    if rule in STAGES:
+        command += ["--seed", job.seed, "--work", job.work]
+    return command
+
+
+def _main(*command: Any) -> None:
+    assert main([str(part) for part in command]) == 0, command

@@ -1,0 +1,99 @@
+"""The tables of models and of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from intaglio.metrics import KNOWN_METRICS, label_of
+from intaglio.report.display import Display, difference, tabulate
+from intaglio.report.formatting import NOTHING, number, percent, spread
+from intaglio.schemas.summary import SCORES
+from intaglio.summary.variants import BASELINE
+
+_Row = Mapping[str, Any]
+_OF_CLASS = {
+    "class_f1": "F1, %",
+    "class_precision": "precision, %",
+    "class_recall": "recall, %",
+    "class_accuracy": "accuracy, %",
+}
+
+
+def show_models(study: str, rows: Sequence[_Row], variants: Sequence[_Row], resamples: int) -> Display:
+    """Return the table that compares models, from rows of model_comparison.parquet and of variants.parquet."""
+    cells = {
+        "task": lambda row: row["task"],
+        "model": lambda row: row["model"],
+        "chosen": lambda row: "yes" if row["chosen"] else NOTHING,
+        "seeds": lambda row: str(row["n"]) if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}",
+        "primary metric": lambda row: label_of(row["primary_metric"]) or NOTHING,
+        "validation, %": lambda row: spread(percent(row["validation_mean"]), percent(row["validation_sd"])),
+        "test, % [95 %]": _interval("primary"),
+        **{KNOWN_METRICS[name].axis: _interval(name) for name, _, _ in SCORES},
+        "size, MB": lambda row: number(row["size_mb_mean"]),
+        "latency, ms": lambda row: number(row["latency_ms_mean"]),
+        "backend": lambda row: row["backend"] or NOTHING,
+    }
+    table = tabulate(f"Models of {study}", cells, rows, {"task", "model", "chosen", "primary metric", "backend"})
+    notes = [
+        "Mean over seeds. Chosen: the best mean of the primary metric on the validation split (there ± standard "
+        "deviation); the test set chooses nothing. Intervals: 95 %, on the test set, from "
+        f"{resamples} bootstrap resamples of its examples and of the seeds.",
+        *(_of_chosen(row, variants) for row in rows if row["chosen"]),
+    ]
+    return Display(table.title, table.columns, table.rows, table.numbers, notes)
+
+
+def _interval(name: str) -> Any:
+    def cell(row: _Row) -> str:
+        if row[f"{name}_mean"] is None:
+            return NOTHING
+        mean, low, high = (percent(row[f"{name}_{part}"]) for part in ("mean", "low", "high"))
+        return f"{mean} [{low}, {high}]"
+
+    return cell
+
+
+def _of_chosen(row: _Row, variants: Sequence[_Row]) -> str:
+    """Return a sentence on the variants of a chosen model."""
+    mine = [v for v in variants if (v["task"], v["model"]) == (row["task"], row["model"]) and v["variant"] != BASELINE]
+    found = [f"{v['variant']} {percent(v['primary_mean'])} ({difference(v)})" for v in mine if v["n"]]
+    chosen = f"{row['task']}: {row['model']} is chosen"
+    return f"{chosen}. Its variants (difference to {BASELINE}): {', '.join(found)}." if found else f"{chosen}."
+
+
+def show_classes(study: str, metrics: Any, runs: Sequence[_Row]) -> Display:
+    """Return the table of classes, from the metrics of all runs with their keys and rows of runs.parquet."""
+    title = f"Classes of {study}"
+    key = ["task", "model", "variant", "seed", "test_set"]
+    primary = {tuple(run[name] for name in key) for run in runs if run["status"] == "ok"}
+    table = metrics.to_pandas()
+    table = table[[of in primary for of in table[key].itertuples(index=False, name=None)]]
+    of_class = table[table["metric"].isin(_OF_CLASS)]
+    if of_class.empty:
+        return Display(title, [], [], frozenset(), ["Nothing to show yet: no run has metrics of classes."])
+    place = ["task", "model", "variant", "label"]
+    counts = table[table["metric"] == "confusion"].groupby([*place, "seed"])["value"].sum().groupby(place).mean()
+    values = of_class.groupby([*place, "metric"], sort=False)["value"].agg(["mean", "std"])
+    rows = []
+    for at in dict.fromkeys(of_class[place].itertuples(index=False, name=None)):
+        row: dict[str, Any] = {**dict(zip(place, at, strict=True)), "examples": counts.get(at)}
+        for name in _OF_CLASS:
+            mean, sd = values.loc[(*at, name)] if (*at, name) in values.index else (None, None)
+            row[name] = spread(percent(mean), percent(None if pd.isna(sd) else sd))
+        rows.append(row)
+    cells = {
+        **{name: lambda row, name=name: row[name] for name in ("task", "model", "variant")},
+        "class": lambda row: row["label"],
+        "examples": lambda row: NOTHING if row["examples"] is None else f"{row['examples']:.0f}",
+        **{heading: lambda row, name=name: row[name] for name, heading in _OF_CLASS.items()},
+    }
+    shown = tabulate(title, cells, rows, {"task", "model", "variant", "class"})
+    note = (
+        "Test set, mean ± standard deviation over seeds. Accuracy: of the class against the rest, the share of all "
+        "examples that are rightly said to be of this class or not."
+    )
+    return Display(shown.title, shown.columns, shown.rows, shown.numbers, [note])

@@ -1,0 +1,73 @@
+"""One row per model: the metrics of the baseline variant with their intervals, and the model chosen on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from intaglio.metrics import named
+from intaglio.schemas.summary import SCORES
+from intaglio.summary import bootstrap
+from intaglio.summary.runs import Record
+from intaglio.summary.variants import BASELINE, mean_sd, resampled_runs
+
+_Row = dict[str, Any]
+
+
+def model_rows(records: Sequence[Record], backends: Sequence[Mapping[str, Any]], resamples: int) -> list[_Row]:
+    """Return the rows of model_comparison.parquet, in the order of the plan.
+
+    A model is its variant `float`, or the study's first variant if there is none.
+
+    Args:
+        records: all runs of a study.
+        backends: rows of backends.parquet.
+        resamples: of the bootstrap.
+    """
+    names = list(dict.fromkeys(record.row["variant"] for record in records))
+    variant = BASELINE if BASELINE in names else names[0]
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        if record.row["variant"] == variant:
+            groups.setdefault((record.row["task"], record.row["model"]), []).append(record)
+    rows = [_row(group, backends, resamples) for group in groups.values()]
+    for task in dict.fromkeys(row["task"] for row in rows):
+        _choose([row for row in rows if row["task"] == task])
+    return rows
+
+
+def _row(group: Sequence[Record], backends: Sequence[Mapping[str, Any]], resamples: int) -> _Row:
+    done = [record for record in group if record.row["status"] == "ok"]
+    row: _Row = {name: group[0].row[name] for name in ("study", "task", "model", "variant")}
+    row |= {"n": len(done), "planned": len(group), "chosen": False}
+    if not done:
+        return row
+    row |= {name: done[0].row[name] for name in ("test_set", "primary_metric")}
+    row["validation_mean"], row["validation_sd"] = mean_sd(record.row["validation_value"] for record in done)
+    for name in [score for score, _, _ in SCORES if done[0].row.get(score) is not None]:
+        row |= _interval(done, name, name, resamples)
+    row |= _interval(done, row["primary_metric"], "primary", resamples)
+    row["size_mb_mean"], _ = mean_sd(record.row.get("size_mb") for record in done)
+    key = ("task", "model", "variant")
+    timed = [b for b in backends if b["fastest"] and all(b[name] == row[name] for name in key)]
+    for fastest in sorted(timed, key=lambda b: b["device"] != "cpu")[:1]:
+        row |= {name: fastest[name] for name in ("device", "backend", "latency_ms_mean")}
+    return row
+
+
+def _interval(done: Sequence[Record], metric: str, column: str, resamples: int) -> _Row:
+    """Return the mean of a metric over runs with its interval, as columns."""
+    values = np.stack(list(resampled_runs(done, named(metric), resamples).values()))
+    low, high = bootstrap.interval(values, np.zeros_like(values))
+    mean, _ = mean_sd(r.row["primary_value" if column == "primary" else metric] for r in done)
+    return {f"{column}_mean": mean, f"{column}_low": low, f"{column}_high": high}
+
+
+def _choose(rows: Sequence[_Row]) -> None:
+    """Mark the model that is best on the validation split; the first of equals."""
+    judged = [row for row in rows if row.get("validation_mean") is not None]
+    if judged:
+        sign = 1 if named(judged[0]["primary_metric"]).higher_is_better else -1
+        max(judged, key=lambda row: sign * row["validation_mean"])["chosen"] = True

@@ -1,0 +1,133 @@
+"""Facts of a task's data, and of how a model's tokenizer reads it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from intaglio.schemas import DESCRIPTION, write_table
+from intaglio.store import new_artifact, open_artifact
+from intaglio.tasks.preprocess import WORD, is_stop_word, stop_word_list
+from intaglio.tasks.tokenize import read_split, read_task
+
+# Texts are tokenized of at most so many examples of a split, evenly spaced; counts are of all examples.
+_MOST = 20_000
+_CHUNK = 1000
+# Bins of lengths up to max_length; as many again lie above it, and one is open.
+_BINS = 8
+
+_Row = dict[str, Any]
+# Measure, item and value.
+_Facts = Iterator[tuple[str, str | None, float]]
+
+
+def write_description(data: Path, model: Path, max_length: int, output: Path) -> None:
+    """Write the artifact `output` [description]: description.parquet, see `schemas.DESCRIPTION`.
+
+    Args:
+        data: a [data] artifact.
+        model: a [model] artifact, for its tokenizer; or a folder as transformers saves it.
+        max_length: number of tokens at which texts are truncated.
+        output: the artifact.
+
+    Raises:
+        UserError: an artifact is damaged.
+    """
+    rows = description_rows(data, model, max_length)
+    with new_artifact(output, "description", {"data": str(data), "model": str(model)}) as folder:
+        write_table(folder / "description.parquet", rows, DESCRIPTION)
+
+
+def description_rows(data: Path, model: Path | None, max_length: int) -> list[_Row]:
+    """Return the rows of description.parquet; without a model, those that need no tokenizer.
+
+    The arguments and errors are those of `write_description`.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = None if model is None else AutoTokenizer.from_pretrained(model)
+    about, task = open_artifact(data, "data"), read_task(data)
+    words = stop_word_list(task.get("language", "en"), needed=False)
+    rows = []
+    for split in ("train", "validation", *task["test_sets"]):
+        columns = _texts(read_split(data, split))
+        counted = about.get("splits", {}).get(split, {})
+        facts = [
+            ("examples", None, len(columns[0])),
+            *(("class", label, count) for label, count in counted.get("labels", {}).items()),
+            ("duplicates", None, _duplicates(columns)),
+            *(("in_training", None, count) for count in _of(about.get("test_texts_in_training", {}), split)),
+        ]
+        step = -(-len(columns[0]) // _MOST)
+        read = [column.take(pa.array(range(0, len(column), step))).to_pylist() for column in columns]
+        counts = Counter(word for column in read for text in column for word in WORD.findall(text))
+        facts += [("read", None, len(read[0])), *_of_stop_words(counts, words)]
+        if tokenizer is not None:
+            facts += [*_of_tokens(tokenizer, read, max_length), ("capitals_lost", None, _lost(tokenizer, counts))]
+        rows += [{"split": split, "measure": name, "item": item, "value": float(value)} for name, item, value in facts]
+    return rows
+
+
+def _of(counts: dict[str, int], split: str) -> list[int]:
+    return [counts[split]] if split in counts else []
+
+
+def _texts(table: pa.Table) -> list[Any]:
+    return [table[name] for name in ("text_a", "text_b") if name in table.column_names]
+
+
+def _duplicates(columns: Sequence[Any]) -> int:
+    """Count the examples whose text, or pair of texts, occurred before; by hashes, which need little memory."""
+    hashes = np.fromiter((hash(texts) for texts in _rows(columns)), np.int64, len(columns[0]))
+    return len(hashes) - len(np.unique(hashes))
+
+
+def _rows(columns: Sequence[Any]) -> Iterator[tuple[str, ...]]:
+    for start in range(0, len(columns[0]), _CHUNK):
+        yield from zip(*(column.slice(start, _CHUNK).to_pylist() for column in columns), strict=True)
+
+
+def _of_stop_words(counts: Counter[str], stop_words: frozenset[str]) -> _Facts:
+    if stop_words:
+        stopped = sum(count for word, count in counts.items() if is_stop_word(word, stop_words))
+        yield "stop_words", None, stopped / max(counts.total(), 1)
+
+
+def _lost(tokenizer: Any, counts: Counter[str]) -> float:
+    """Return the share of words whose capitals the tokenizer drops, among the words with capitals."""
+    capital = [word for word in counts if word != word.lower()]
+    lost = 0
+    for start in range(0, len(capital), _CHUNK):
+        chunk = capital[start : start + _CHUNK]
+        written, small = (
+            tokenizer(form, add_special_tokens=False)["input_ids"] for form in (chunk, [word.lower() for word in chunk])
+        )
+        lost += sum(counts[word] for word, own, other in zip(chunk, written, small, strict=True) if own == other)
+    return lost / max(sum(counts[word] for word in capital), 1)
+
+
+def _of_tokens(tokenizer: Any, columns: Sequence[list[str]], max_length: int) -> _Facts:
+    """Yield the lengths of texts in tokens and the shares of truncated texts and of unknown tokens."""
+    found, unknown = [], 0
+    for start in range(0, len(columns[0]), _CHUNK):
+        chunk = [column[start : start + _CHUNK] for column in columns]
+        for tokens in tokenizer(*chunk, verbose=False)["input_ids"]:
+            found.append(len(tokens))
+            unknown += tokens.count(tokenizer.unk_token_id)
+    lengths = np.array(found)
+    yield "tokens_median", None, float(np.median(lengths))
+    yield "tokens_p95", None, float(np.percentile(lengths, 95))
+    yield "tokens_longest", None, float(lengths.max())
+    yield "truncated", None, float((lengths > max_length).mean())
+    yield "unknown", None, unknown / int(lengths.sum())
+    width = max(1, max_length // _BINS)
+    low = 1
+    for high in (*range(width, max_length, width), *range(max_length, 2 * max_length + 1, width)):
+        yield "length", f"{low}-{high}", float(((lengths >= low) & (lengths <= high)).sum())
+        low = high + 1
+    yield "length", f"{low}-", float((lengths >= low).sum())
