@@ -14,7 +14,7 @@ from intaglio.planning.demands import demands
 from intaglio.planning.identity import digest, file_digest, folder_digest
 from intaglio.planning.jobs import Job, Plan, Run, deciding, dump
 from intaglio.planning.start import Start
-from intaglio.planning.versions import WORDS
+from intaglio.planning.versions import STEPS
 from intaglio.store import new_file
 from intaglio.study import catalogue, recipes
 from intaglio.study.schema import Pretrained, Study
@@ -40,7 +40,7 @@ def _data(plan: Plan, task: Task) -> Job:
     if not isinstance(source, HubSource):
         content.pop("splits", None)
     options = {name: value for name, value in dump(task).items() if name != "stages"}
-    words = [WORDS[step] for step in task.preprocess if step in WORDS]
+    libraries = [name for step in task.preprocess for name in STEPS.get(step, ())]
     if isinstance(source, FilesSource):
         paths = _data_files(source)
         # The suffix decides how a file is read; the rest of its name decides nothing.
@@ -48,11 +48,13 @@ def _data(plan: Plan, task: Task) -> Job:
         if len(files) > 1:
             content.pop("test", None)
         inputs = {f"file{index}": str(path) for index, path in enumerate(paths.values())}
-        return plan.add("data", f"files-{digest(files)[:4]}", [content, files], words, inputs=inputs, options=options)
+        return plan.add(
+            "data", f"files-{digest(files)[:4]}", [content, files], libraries, inputs=inputs, options=options
+        )
     fetched = _fetch(plan, "data", source)
     name = Path(source.path).stem if isinstance(source, PackageSource) else source.config or source.repo.split("/")[-1]
     made_of = [content, deciding(source), fetched.key]
-    return plan.add("data", _plain(name), made_of, words, inputs={"source": fetched.output}, options=options)
+    return plan.add("data", _plain(name), made_of, libraries, inputs={"source": fetched.output}, options=options)
 
 
 def _data_files(source: FilesSource) -> dict[str, Path]:

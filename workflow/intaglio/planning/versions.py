@@ -36,7 +36,7 @@ _TRAINING = ("torch", *_TOKENS)
 # not listed: their keys contain the machine's id, with the full versions of the libraries that execute models.
 LIBRARIES: Mapping[str, Sequence[str]] = {
     "data": ("scikit-learn",),
-    "describe": (*_TOKENS, "stop-words"),
+    "describe": (*_TOKENS, "scikit-learn"),
     "finetune": _TRAINING,
     "distil": _TRAINING,
     "prune": _TRAINING,
@@ -46,8 +46,8 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
     "export": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
     "evaluate": (*_TRAINING, "scikit-learn"),
 }
-# The library that a step of `preprocess` takes its words from.
-WORDS: Mapping[str, str] = {"stop_words": "stop-words", "lemmatize": "simplemma"}
+# Libraries that decide data in addition, by step of `preprocess`.
+STEPS: Mapping[str, Sequence[str]] = {"lemmatize": ("simplemma",)}
 
 
 def decided_by(kind: str, *further: str) -> list[str]:

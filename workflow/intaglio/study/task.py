@@ -102,11 +102,11 @@ class Task(StudyPart):
     max_test: int | None = Field(None, gt=1, description="Use so many test examples of each test set, at most.")
     preprocess: tuple[Step, ...] = Field(
         (),
-        description="Steps that change the texts, in this order: `stop_words` removes frequent words (the list of the "
-        "package stop-words), `lemmatize` replaces words by their dictionary forms (simplemma), `mask_urls` replaces "
+        description="Steps that change the texts, in this order: `stop_words` removes frequent English words "
+        "(scikit-learn's list), `lemmatize` replaces words by their dictionary forms (simplemma), `mask_urls` replaces "
         "web addresses by `http` and `mask_users` names of users by `@user`.",
     )
-    language: str = Field("en", description="Language of the texts, for stop words and lemmas: its ISO 639-1 code.")
+    language: str = Field("en", description="Language of the texts, for `lemmatize`: its ISO 639 code.")
     class_weights: Literal["inverse"] | None = Field(
         None,
         description="`inverse` weights the training loss of an example by the inverse frequency of its class: examples "

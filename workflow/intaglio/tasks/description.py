@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from intaglio.schemas import DESCRIPTION, write_table
 from intaglio.store import new_artifact, open_artifact
-from intaglio.tasks.preprocess import WORD, is_stop_word, stop_word_list
+from intaglio.tasks.preprocess import WORD, is_stop_word
 from intaglio.tasks.tokenize import read_split, read_task
 
 # Texts are tokenized of at most so many examples of a split, evenly spaced; counts are of all examples.
@@ -52,7 +52,6 @@ def description_rows(data: Path, model: Path | None, max_length: int) -> list[_R
 
     tokenizer = None if model is None else AutoTokenizer.from_pretrained(model)
     about, task = open_artifact(data, "data"), read_task(data)
-    words = stop_word_list(task.get("language", "en"), needed=False)
     rows = []
     for split in ("train", "validation", *task["test_sets"]):
         columns = _texts(read_split(data, split))
@@ -66,7 +65,10 @@ def description_rows(data: Path, model: Path | None, max_length: int) -> list[_R
         step = -(-len(columns[0]) // _MOST)
         read = [column.take(pa.array(range(0, len(column), step))).to_pylist() for column in columns]
         counts = Counter(word for column in read for text in column for word in WORD.findall(text))
-        facts += [("read", None, len(read[0])), *_of_stop_words(counts, words)]
+        facts.append(("read", None, len(read[0])))
+        if task.get("language", "en") == "en":
+            stopped = sum(count for word, count in counts.items() if is_stop_word(word))
+            facts.append(("stop_words", None, stopped / max(counts.total(), 1)))
         if tokenizer is not None:
             facts += [*_of_tokens(tokenizer, read, max_length), ("capitals_lost", None, _lost(tokenizer, counts))]
         rows += [{"split": split, "measure": name, "item": item, "value": float(value)} for name, item, value in facts]
@@ -90,12 +92,6 @@ def _duplicates(columns: Sequence[Any]) -> int:
 def _rows(columns: Sequence[Any]) -> Iterator[tuple[str, ...]]:
     for start in range(0, len(columns[0]), _CHUNK):
         yield from zip(*(column.slice(start, _CHUNK).to_pylist() for column in columns), strict=True)
-
-
-def _of_stop_words(counts: Counter[str], stop_words: frozenset[str]) -> _Facts:
-    if stop_words:
-        stopped = sum(count for word, count in counts.items() if is_stop_word(word, stop_words))
-        yield "stop_words", None, stopped / max(counts.total(), 1)
 
 
 def _lost(tokenizer: Any, counts: Counter[str]) -> float:

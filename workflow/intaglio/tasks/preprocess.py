@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import simplemma
-import stop_words
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from intaglio.errors import UserError, nearest
+from intaglio.errors import UserError
 from intaglio.study.task import Step, Task
 
 # A word, with apostrophes in it: don't.
@@ -56,30 +56,18 @@ class Preprocessor:
         return changed or (PLACEHOLDER if text else "")
 
 
-def stop_word_list(language: str, needed: bool = True) -> frozenset[str]:
-    """Return the stop words of a language, in lower case; none if there is no list and it is not needed.
-
-    Raises:
-        UserError: it is needed.
-    """
-    if language not in stop_words.LANGUAGE_MAPPING:
-        if not needed:
-            return frozenset()
-        known = nearest(language, stop_words.LANGUAGE_MAPPING)
-        raise UserError(f"language: no list of stop words for {language!r}, {known}")
-    return frozenset(word.lower() for word in stop_words.get_stop_words(language))
-
-
-def is_stop_word(word: str, words: frozenset[str]) -> bool:
-    """Return whether a word is in a list, whatever its case and apostrophe."""
-    return word.lower().replace("’", "'") in words
+def is_stop_word(word: str) -> bool:
+    """Return whether an English word, in any case, or the first part of a contraction (it's, don't) is a stop word."""
+    plain = word.lower().replace("’", "'")
+    return plain in ENGLISH_STOP_WORDS or plain.removesuffix("n't").partition("'")[0] in ENGLISH_STOP_WORDS
 
 
 def _without_stop_words(language: str) -> Callable[[str], str]:
-    words = stop_word_list(language)
+    if language != "en":
+        raise UserError(f"preprocess: stop_words are English, the task's language is {language!r}; leave the step out")
 
     def kept(found: re.Match[str]) -> str:
-        return "" if is_stop_word(found["word"], words) else found[0]
+        return "" if is_stop_word(found["word"]) else found[0]
 
     return lambda text: _SPACED_WORD.sub(kept, text).strip()
 
