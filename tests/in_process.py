@@ -8,12 +8,12 @@ from typing import Any
 
 from intaglio.cli import main
 from intaglio.planning.jobs import Job
-from intaglio.planning.plan import Plan, make_plan
+from intaglio.planning.plan import make_plan, write_plan
 from intaglio.study.load import load
 from intaglio.study.options import STAGES
 
 
-def run_study(content: dict[str, Any]) -> Plan:
+def run_study(content: dict[str, Any]) -> None:
     """Make all results of a study in the working folder; existing ones, as fetched sources, are taken as they are."""
     plan = make_plan(load(content))
     waiting = [
@@ -26,11 +26,11 @@ def run_study(content: dict[str, Any]) -> Plan:
             _main(*_command(rule, job, plan.study.max_length), "--output", job.output)
             waiting.remove((rule, job))
     results = Path("results", plan.study.study)
-    _main("plan", "--options", json.dumps(content), "--output", results / "plan.json")
+    # Not planned again: that would ask for another measurement of what others have disturbed.
+    write_plan(plan, results / "plan.json")
     _main("summarize", "--plan", results / "plan.json", "--output", results / "summary")
     for verb in ("pages", "plot"):
         _main(verb, "--summary", results / "summary", "--output", results / ("plots" if verb == "plot" else verb))
-    return plan
 
 
 def _command(rule: str, job: Job, max_length: int) -> list[Any]:

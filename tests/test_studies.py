@@ -74,7 +74,7 @@ def sentences(count: int, seed: int) -> pd.DataFrame:
 
 
 def emotion() -> dict[str, Any]:
-    """Return config/emotion.yaml with two of its models and small budgets."""
+    """Return config/emotion.yaml with one of its models, as exports take seconds each, and small budgets."""
     content: dict[str, Any] = yaml.safe_load((ROOT / "config/emotion.yaml").read_text())
     few = {"max_steps": 8, "evaluations": 1, "learning_rate": 1e-3}
     content["stages"] = {stage: {**options, **few} for stage, options in content["stages"].items()}
@@ -82,7 +82,7 @@ def emotion() -> dict[str, Any]:
     profile |= {"backends": ["onnxruntime"], "devices": ["cpu"]}
     return {
         **content,
-        "models": dict(list(content["models"].items())[:2]),
+        "models": {"roberta-base": content["models"]["roberta-base"]},
         "tasks": {"emotion": {"class_weights": "inverse", "preprocess": ["mask_users"]}},
         "seeds": [1],
         "max_length": 32,
@@ -103,9 +103,7 @@ def test_the_study_of_emotions_ends_in_its_tables(tmp_path: Path, monkeypatch: p
                 for seed, (split, count) in enumerate({"train": 800, "validation": 100, "test": 100}.items()):
                     sentences(count, seed).to_parquet(folder / f"split/{split}-00000-of-00001.parquet", index=False)
             else:
-                arch = "roberta" if "roberta" in job.options["repo"] else "bert"
-                tiny_model(tmp_path / arch, arch)
-                shutil.copytree(tmp_path / arch, folder, dirs_exist_ok=True)
+                shutil.copytree(tiny_model(tmp_path / "tiny", "roberta"), folder, dirs_exist_ok=True)
                 (folder / "manifest.json").unlink()
     run_study(content)
     summary = Path("results/emotion/summary")
@@ -115,9 +113,8 @@ def test_the_study_of_emotions_ends_in_its_tables(tmp_path: Path, monkeypatch: p
     shown = ["f1_macro_low", "balanced_accuracy_mean", "cohen_kappa_high", "accuracy_mean", "size_mb_mean"]
     assert models[[*shown, "latency_ms_mean", "validation_mean"]].notna().all().all()
     runs = schemas.read_table(summary / "runs.parquet", schemas.RUNS).to_pandas()
-    assert set(runs["status"]) == {"ok"} and len(runs) == 6
-    pruned = runs[runs["variant"] == "pruned"]
-    assert pruned["sparsity"].tolist() == pytest.approx([0.35, 0.35], abs=0.01)
+    assert set(runs["status"]) == {"ok"} and len(runs) == 3
+    assert runs.set_index("variant").loc["pruned", "sparsity"] == pytest.approx(0.35, abs=0.01)
     pages = Path("results/emotion/pages")
     assert all(f"| {name} " in (pages / "classes.md").read_text() for name in EMOTIONS)
     assert "surprise" in (pages / "data.md").read_text()

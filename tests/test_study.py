@@ -213,10 +213,10 @@ def test_names_and_defaults_are_no_part_of_a_key(change: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("change", "again"),
     [
-        ({"max_length": 64}, {"finetune", "quantize", "evaluate", "export", "profile"}),
+        ({"max_length": 64}, {"describe", "finetune", "quantize", "evaluate", "export", "profile"}),
         (
             {"tasks": {"movie": {"metric": "f1_macro"}}},
-            {"data", "finetune", "quantize", "evaluate", "export", "profile"},
+            {"data", "describe", "finetune", "quantize", "evaluate", "export", "profile"},
         ),
         ({"stages": {"quantize": {"epochs": 1}}}, {"quantize", "evaluate", "export", "profile"}),
         ({"profile": {"calls": 31}}, {"profile"}),

@@ -14,7 +14,7 @@ from intaglio.planning.demands import demands
 from intaglio.planning.identity import digest, file_digest, folder_digest
 from intaglio.planning.jobs import Job, Plan, Run, deciding, dump
 from intaglio.planning.start import Start
-from intaglio.planning.versions import STEPS
+from intaglio.planning.versions import OF_STEPS
 from intaglio.store import new_file
 from intaglio.study import catalogue, recipes
 from intaglio.study.schema import Pretrained, Study
@@ -40,7 +40,7 @@ def _data(plan: Plan, task: Task) -> Job:
     if not isinstance(source, HubSource):
         content.pop("splits", None)
     options = {name: value for name, value in dump(task).items() if name != "stages"}
-    libraries = [name for step in task.preprocess for name in STEPS.get(step, ())]
+    libraries = [name for step in task.preprocess for name in OF_STEPS.get(step, ())]
     if isinstance(source, FilesSource):
         paths = _data_files(source)
         # The suffix decides how a file is read; the rest of its name decides nothing.

@@ -47,7 +47,7 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
     "evaluate": (*_TRAINING, "scikit-learn"),
 }
 # Libraries that decide data in addition, by step of `preprocess`.
-STEPS: Mapping[str, Sequence[str]] = {"lemmatize": ("simplemma",)}
+OF_STEPS: Mapping[str, Sequence[str]] = {"lemmatize": ("simplemma",)}
 
 
 def decided_by(kind: str, *further: str) -> list[str]:

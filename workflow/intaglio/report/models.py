@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
@@ -71,7 +72,8 @@ def show_classes(study: str, metrics: Any, runs: Sequence[_Row]) -> Display:
     key = ["task", "model", "variant", "seed", "test_set"]
     primary = {tuple(run[name] for name in key) for run in runs if run["status"] == "ok"}
     table = metrics.to_pandas()
-    table = table[[of in primary for of in table[key].itertuples(index=False, name=None)]]
+    kept = [of in primary for of in table[key].itertuples(index=False, name=None)]
+    table = table[pd.Series(kept, index=table.index, dtype=bool)]
     of_class = table[table["metric"].isin(_OF_CLASS)]
     if of_class.empty:
         return Display(title, [], [], frozenset(), ["Nothing to show yet: no run has metrics of classes."])
@@ -86,10 +88,12 @@ def show_classes(study: str, metrics: Any, runs: Sequence[_Row]) -> Display:
             row[name] = spread(percent(mean), percent(None if pd.isna(sd) else sd))
         rows.append(row)
     cells = {
-        **{name: lambda row, name=name: row[name] for name in ("task", "model", "variant")},
+        "task": lambda row: row["task"],
+        "model": lambda row: row["model"],
+        "variant": lambda row: row["variant"],
         "class": lambda row: row["label"],
         "examples": lambda row: NOTHING if row["examples"] is None else f"{row['examples']:.0f}",
-        **{heading: lambda row, name=name: row[name] for name, heading in _OF_CLASS.items()},
+        **{heading: itemgetter(name) for name, heading in _OF_CLASS.items()},
     }
     shown = tabulate(title, cells, rows, {"task", "model", "variant", "class"})
     note = (
