@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 
 from intaglio.schemas import DESCRIPTION, write_table
 from intaglio.store import new_artifact, open_artifact
+from intaglio.tasks.keys import hashed
 from intaglio.tasks.preprocess import WORD, is_stop_word
-from intaglio.tasks.tokenize import read_split, read_task
+from intaglio.tasks.tokenize import read_task
 
 # Texts are tokenized of at most so many examples of a split, evenly spaced; counts are of all examples.
 _MOST = 20_000
@@ -54,16 +55,14 @@ def description_rows(data: Path, model: Path | None, max_length: int) -> list[_R
     about, task = open_artifact(data, "data"), read_task(data)
     rows = []
     for split in ("train", "validation", *task["test_sets"]):
-        columns = _texts(read_split(data, split))
+        examples, duplicates, read = _read(data / f"{split}.parquet")
         counted = about.get("splits", {}).get(split, {})
         facts = [
-            ("examples", None, len(columns[0])),
+            ("examples", None, examples),
             *(("class", label, count) for label, count in counted.get("labels", {}).items()),
-            ("duplicates", None, _duplicates(columns)),
+            ("duplicates", None, duplicates),
             *(("in_training", None, count) for count in _of(about.get("test_texts_in_training", {}), split)),
         ]
-        step = -(-len(columns[0]) // _MOST)
-        read = [column.take(pa.array(range(0, len(column), step))).to_pylist() for column in columns]
         counts = Counter(word for column in read for text in column for word in WORD.findall(text))
         facts.append(("read", None, len(read[0])))
         if task.get("language", "en") == "en":
@@ -79,19 +78,24 @@ def _of(counts: dict[str, int], split: str) -> list[int]:
     return [counts[split]] if split in counts else []
 
 
-def _texts(table: pa.Table) -> list[Any]:
-    return [table[name] for name in ("text_a", "text_b") if name in table.column_names]
+def _read(path: Path) -> tuple[int, int, list[list[str]]]:
+    """Return a split's number of examples and of those whose texts occurred before, and the texts to read, by column.
 
-
-def _duplicates(columns: Sequence[Any]) -> int:
-    """Count the examples whose text, or pair of texts, occurred before; by hashes, which need little memory."""
-    hashes = np.fromiter((hash(texts) for texts in _rows(columns)), np.int64, len(columns[0]))
-    return len(hashes) - len(np.unique(hashes))
-
-
-def _rows(columns: Sequence[Any]) -> Iterator[tuple[str, ...]]:
-    for start in range(0, len(columns[0]), _CHUNK):
-        yield from zip(*(column.slice(start, _CHUNK).to_pylist() for column in columns), strict=True)
+    The split is read in parts, so that memory does not grow with its texts.
+    """
+    file = pq.ParquetFile(path)
+    examples = file.metadata.num_rows
+    step, first = max(1, -(-examples // _MOST)), 0
+    columns = [name for name in ("text_a", "text_b") if name in file.schema_arrow.names]
+    read: list[list[str]] = [[] for _ in columns]
+    hashes = [hashed([])]
+    for batch in file.iter_batches(_CHUNK, columns=columns):
+        texts = [column.to_pylist() for column in batch.columns]
+        hashes.append(hashed(*texts))
+        for found, column in zip(read, texts, strict=True):
+            found += column[-first % step :: step]
+        first += batch.num_rows
+    return examples, examples - len(np.unique(np.concatenate(hashes))), read
 
 
 def _lost(tokenizer: Any, counts: Counter[str]) -> float:
