@@ -34,6 +34,7 @@ ROOMS = [
     {"planning"},
     {"reading"},
     {"tasks"},
+    {"imbalance"},
     {"models"},
     {"training"},
     {"stages"},

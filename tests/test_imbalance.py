@@ -13,13 +13,13 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from intaglio.checkpoint import Checkpoint
+from intaglio.imbalance import ClassLoss, inverse_frequencies, oversampled
 from intaglio.planning.plan import make_plan
 from intaglio.schemas import TRAINING_HISTORY, read_table
 from intaglio.store import new_artifact
 from intaglio.study.load import load
 from intaglio.study.options import STAGES
 from intaglio.tasks.tokenize import tokenize
-from intaglio.training.imbalance import ClassLoss, inverse_frequencies, oversampled
 from refusals import refused
 from stage_runs import finetune
 from tiny import tiny_model, tiny_sentences

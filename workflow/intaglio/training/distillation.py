@@ -22,11 +22,11 @@ from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.layers import Hidden
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
+from intaglio.imbalance import Loss, training_loss
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.study.options import Distillation
 from intaglio.tasks.kinds import KINDS
 from intaglio.tasks.tokenize import read_split, tokenize
-from intaglio.training.imbalance import Loss, training_loss
 from intaglio.training.job import StageJob
 from intaglio.training.loss import batch_loss
 
@@ -85,7 +85,13 @@ def distillation_loss(
             " student's, though their vocabularies are the same (is one of them lowercasing?); take the same tokenizer"
         )
     lacks = "token_type_ids" in set(its_tokenizer.model_input_names) - set(tokenizer.model_input_names)
-    return DistillationLoss(model, student, weights, its_tokenizer.sep_token_id if lacks else None, training_loss(job))
+    return DistillationLoss(
+        model,
+        student,
+        weights,
+        its_tokenizer.sep_token_id if lacks else None,
+        training_loss(job.task, job.data, job.seed),
+    )
 
 
 class DistillationLoss(nn.Module):

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 
 from intaglio.errors import UserError
+from intaglio.imbalance import Loss
 from intaglio.training.callback_state import StatefulCallback
-from intaglio.training.imbalance import Loss
 
 Tensor = torch.Tensor
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from intaglio import machine
+from intaglio.imbalance import oversampled, training_loss
 from intaglio.study.options import TrainingOptions
 from intaglio.tasks.tokenize import collate, cut_warning, encode_split
 from intaglio.training import resume
 from intaglio.training.arguments import count_steps, training_arguments
-from intaglio.training.imbalance import oversampled, training_loss
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.order import GroupedByLength, padding_share
 from intaglio.training.progress import ProgressBar
@@ -96,7 +96,7 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
             round(learner.unsettled * steps.total),
             learner.loss,
             order if options.group_by_length else None,
-            training_loss(job),
+            training_loss(job.task, job.data, job.seed),
             model=learner.model,
             args=arguments,
             data_collator=collate(learner.tokenizer),

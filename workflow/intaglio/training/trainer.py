@@ -12,12 +12,12 @@ import torch
 from torch.utils.data import Sampler
 from transformers import EvalPrediction, PrinterCallback, Trainer
 
+from intaglio.imbalance import Loss
 from intaglio.study.options import TrainingOptions
 from intaglio.tasks.kinds import classes_of, kind_of
 from intaglio.training import resume
 from intaglio.training.arguments import Steps
 from intaglio.training.clock import Clock
-from intaglio.training.imbalance import Loss
 from intaglio.training.loss import LossMeter, batch_loss
 from intaglio.training.selection import Selection, evaluation_steps
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch.nn.functional import cross_entropy
 
 from intaglio.tasks.kinds import kind_of
 from intaglio.tasks.tokenize import read_split
-from intaglio.training.job import StageJob
 
 # Maps outputs [examples, outputs] and targets [examples] to the sum of the examples' losses.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -47,15 +47,20 @@ class ClassLoss(nn.Module):
         return total
 
 
-def training_loss(job: StageJob[Any]) -> Loss:
-    """Return the loss of the labels that a job trains with: that of the task's kind, or a `ClassLoss` of its task."""
-    task = job.task
+def training_loss(task: Mapping[str, Any], data: Path, seed: int) -> Loss:
+    """Return the loss of the labels to train with: that of the task's kind, or a `ClassLoss`.
+
+    Args:
+        task: the content of task.json.
+        data: the [data] artifact.
+        seed: of the job, which decides what is oversampled.
+    """
     if not task.get("class_weights") and not task.get("focal"):
         return kind_of(task).loss
     weights = None
     if task.get("class_weights"):
-        labels = read_split(job.data, "train")["label"].to_numpy()
-        rows = oversampled(task, labels, job.seed)
+        labels = read_split(data, "train")["label"].to_numpy()
+        rows = oversampled(task, labels, seed)
         weights = inverse_frequencies(labels if rows is None else labels[rows], len(task["labels"]))
     return ClassLoss(weights, task.get("focal") or 0.0)
 
