@@ -6,9 +6,7 @@ Imports are inside the verbs, so that verbs without torch start fast.
 from __future__ import annotations
 
 import argparse
-import errno
 import json
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from intaglio.errors import UserError
+from intaglio.errors import of_the_user
 from intaglio.logged import logged
 
 Arguments = argparse.Namespace
@@ -67,14 +65,9 @@ def _describe(arguments: Arguments) -> None:
 
         write_description(arguments.source, arguments.model, arguments.max_length, arguments.output)
         return
-    from intaglio.report.data import describe_data, describe_task
-    from intaglio.report.display import to_markdown
+    from intaglio.report.data import described
 
-    source, task = arguments.source, arguments.task
-    if not source.is_dir() and not task:
-        raise UserError(f"{source}: name the task to describe behind the study file")
-    found = describe_task(source, task) if task else describe_data(source, arguments.model, arguments.max_length)
-    print(to_markdown(found))
+    print(described(arguments.source, arguments.task, arguments.model, arguments.max_length))
 
 
 def _model(arguments: Arguments) -> None:
@@ -281,22 +274,13 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return arguments.run(arguments) or 0
         except Exception as error:
-            reason = _reason(error)
+            reason = of_the_user(error)
             _record(arguments, reason or repr(error))
             if reason is None:
                 traceback.print_exc()
                 return 1
             print(f"intaglio {arguments.verb}: {reason}", file=sys.stderr)
             return 2
-
-
-def _reason(error: Exception) -> str | None:
-    """Return an error of the input, or of a full disk, as one line; None for an error of the program."""
-    for full in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
-        # Libraries raise errors of their own with the text of the system's.
-        if full in str(error):
-            return f"{getattr(error, 'filename', None) or 'a file'} cannot be written: {full}; make room and run again"
-    return str(error) if isinstance(error, UserError) else None
 
 
 def _record(arguments: Arguments, error: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -22,3 +24,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of another library's error message, or the error's name if it has none."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def of_the_user(error: Exception) -> str | None:
+    """Return an error of the input, or of a full disk, as one line; None for an error of the program."""
+    for full in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
+        # Libraries raise errors of their own with the text of the system's.
+        if full in str(error):
+            return f"{getattr(error, 'filename', None) or 'a file'} cannot be written: {full}; make room and run again"
+    return str(error) if isinstance(error, UserError) else None

@@ -73,7 +73,13 @@ def job(phase):
 RESULTS_OF_RUNS = [
     folder
     for run in plan_.runs
-    for folder in (run.description, run.evaluation, run.teacher, run.export, run.profile)
+    for folder in (
+        run.description,
+        run.evaluation,
+        run.teacher,
+        run.export,
+        run.profile,
+    )
     if folder
 ]
 

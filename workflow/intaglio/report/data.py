@@ -9,7 +9,7 @@ from typing import Any
 from intaglio import schemas
 from intaglio.errors import UserError, nearest
 from intaglio.planning.plan import make_plan
-from intaglio.report.display import Display, tabulate
+from intaglio.report.display import Display, tabulate, to_markdown
 from intaglio.report.formatting import NOTHING, number, percent
 from intaglio.store import MANIFEST
 from intaglio.study.load import read
@@ -85,6 +85,19 @@ def _bars(counts: Sequence[float]) -> str:
 
 def _count(name: str) -> Any:
     return lambda row: number(row[name], 1) if row.get(name) is not None else NOTHING
+
+
+def described(source: Path, task: str | None, model: Path | None, max_length: int) -> str:
+    """Return the description of a task of a study file, or of a [data] artifact, as a Markdown table.
+
+    Raises:
+        UserError: as `describe_task`; or a study file comes without the name of a task.
+    """
+    if task is not None:
+        return to_markdown(describe_task(source, task))
+    if not source.is_dir():
+        raise UserError(f"{source}: name the task to describe behind the study file")
+    return to_markdown(describe_data(source, model, max_length))
 
 
 def describe_data(data: Path, model: Path | None, max_length: int) -> Display:
