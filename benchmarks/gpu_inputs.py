@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
+from intaglio.catalogue import KNOWN_MODELS, KNOWN_TASKS
 from intaglio.models.prepare import prepare_model
 from intaglio.reading.fetch import fetch
 from intaglio.store import MANIFEST
-from intaglio.study.catalogue import KNOWN_MODELS, KNOWN_TASKS
 from intaglio.study.schema import Pretrained
 from intaglio.study.sources import WEIGHTS_FILE
 from intaglio.study.task import Task

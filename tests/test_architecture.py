@@ -30,6 +30,7 @@ ROOMS = [
     {"openvino"},
     {"metrics"},
     {"checkpoint"},
+    {"catalogue"},
     {"study"},
     {"planning"},
     {"reading"},

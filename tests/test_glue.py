@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+from intaglio import catalogue
 from intaglio.store import new_artifact
-from intaglio.study import catalogue
 from intaglio.study.task import Task
 from intaglio.tasks.kinds import classes_of, kind_of
 from intaglio.tasks.prepare import prepare_data

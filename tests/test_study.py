@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
+from intaglio.catalogue import KNOWN_MODELS, KNOWN_TASKS
 from intaglio.errors import UserError
 from intaglio.planning import versions
 from intaglio.planning.identity import file_digest
 from intaglio.planning.plan import make_plan
-from intaglio.study.catalogue import KNOWN_MODELS, KNOWN_TASKS
 from intaglio.study.load import load
 from intaglio.study.reference import write_reference, write_schema
 

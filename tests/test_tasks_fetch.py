@@ -21,11 +21,11 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers import AutoModelForSequenceClassification
 
 from hub import REVISION, Hub, fetch_hub, started
+from intaglio import catalogue
 from intaglio.errors import UserError
 from intaglio.models.prepare import prepare_model
 from intaglio.reading.fetch import fetch
 from intaglio.store import open_artifact
-from intaglio.study import catalogue
 from intaglio.study.schema import Pretrained
 from intaglio.study.sources import FilesSource, HubSource, PackageSource
 from intaglio.study.task import Task

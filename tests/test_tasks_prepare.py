@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from intaglio import catalogue
 from intaglio.errors import UserError
 from intaglio.store import new_artifact, open_artifact
-from intaglio.study import catalogue
 from intaglio.study.task import Task
 from intaglio.tasks.prepare import prepare_data
 from refusals import refused

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from intaglio import catalogue
 from intaglio.machine import EXECUTING
 from intaglio.planning.chains import Chains
 from intaglio.planning.demands import demands
@@ -16,7 +17,7 @@ from intaglio.planning.jobs import Job, Plan, Run, deciding, dump
 from intaglio.planning.start import Start
 from intaglio.planning.versions import OF_STEPS
 from intaglio.store import new_file
-from intaglio.study import catalogue, recipes
+from intaglio.study import recipes
 from intaglio.study.schema import Pretrained, Study
 from intaglio.study.sources import FilesSource, HubSource, PackageSource, data_suffix, files_to_read
 from intaglio.study.task import Task

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from intaglio.study import catalogue
+from intaglio import catalogue
 from intaglio.study.options import (
     CutOptions,
     Distillation,

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from intaglio import catalogue
 from intaglio.errors import nearest
-from intaglio.study import catalogue, recipes
+from intaglio.study import recipes
 from intaglio.study.options import Stage
 from intaglio.study.profile import Profile
 from intaglio.study.sources import Source, StudyPart
