@@ -2,10 +2,9 @@
 
     python benchmarks/prepare.py [--lines 10000 --lines 100000] [--json FILE] [--check]
 
-Both read short lines of a text and a label, check and strip the texts, turn labels into numbers, split test and
-validation off with the same share of every label, and write the splits as Parquet. Intaglio's also names the line of
-every fault, and counts test texts that are in the training data. Each runs in a process of its own, whose peak contains
-its libraries.
+Both read short lines of a text and a label, check the texts, turn labels into numbers and write them. Intaglio's also
+names the line of every fault, splits test and validation off with the same share of every label, and counts test texts
+that are in the training data. Each runs in a process of its own, whose peak contains its libraries.
 """
 
 from __future__ import annotations
@@ -21,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from record import write_record
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -75,18 +76,13 @@ def with_datasets(path: Path, folder: Path) -> None:
     datasets.disable_progress_bars()
 
     def checked(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        texts = [text.strip() for text in batch["text"]]
-        if not all(texts):
+        if not all(text.strip() for text in batch["text"]):
             raise ValueError("an empty text")
-        return {"text": texts, "label": [LABELS.index(label.strip()) for label in batch["label"]]}
+        return {"text": batch["text"], "label": [LABELS.index(label.strip()) for label in batch["label"]]}
 
     data = datasets.load_dataset("csv", data_files=str(path), cache_dir=str(folder), split="train")
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=list(LABELS))})
-    data = data.map(checked, batched=True, features=features)
-    tested = data.train_test_split(0.2, stratify_by_column="label", seed=0)
-    trained = tested["train"].train_test_split(0.1, stratify_by_column="label", seed=0)
-    for name, split in (("train", trained["train"]), ("validation", trained["test"]), ("test", tested["test"])):
-        split.to_parquet(folder / f"{name}.parquet")
+    data.map(checked, batched=True, features=features)
 
 
 PROGRAMS = {"intaglio": with_intaglio, "datasets": with_datasets}
@@ -146,8 +142,6 @@ def main() -> int:
                 size, memory = f"{row.bytes / 1e6:.1f} MB", f"{row.peak / 1e6:,.0f} MB"
                 print(f"{lines:>12,}{size:>12}  {program:12}{row.seconds:>8.1f} s{memory:>12}", flush=True)
     if arguments.json:
-        from record import write_record
-
         write_record(arguments.json, "prepare", "cpu", {"rows": [asdict(row) for row in rows]})
     sentences = missed(rows) if arguments.check else []
     for sentence in sentences:

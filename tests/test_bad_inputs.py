@@ -84,7 +84,10 @@ ZIP = zipped({"x/train.csv": CSV.encode()})
         ({"train.csv": SCORES + "late,-inf\n"}, {"bins": BINS}, "line 62: column 'label' holds '-inf', where `bins`"),
         ({"train.jsonl": JSON % f"1{'0' * 400}"}, {"bins": BINS}, "train.jsonl, line 1: column 'label' holds 'ham'"),
         ({"train.csv": "text,label\none,ham\n" + "more,spam\n" * 9}, {}, "a single example of label 'ham' is left"),
-        # Files and archives that are damaged.
+        # Files and archives that are damaged, or something else.
+        ({"train.csv": CSV.encode("utf-16-le")}, {}, "train.csv, line 1: a zero byte, which no text holds"),
+        ({"train.csv": "\n\n"}, {}, "train.csv: no line with a field"),
+        ({"train.jsonl.gz": gzip.compress(b"\n")}, {}, "train.jsonl.gz: no line with an object"),
         ({"train.parquet": PARQUET[:-20]}, {}, "train.parquet: not readable as Parquet"),
         ({"train.parquet": PARQUET[:100] + bytes(200) + PARQUET[300:]}, {}, "train.parquet: not readable as Parquet"),
         ({"train.csv.gz": gzip.compress(CSV.encode())[:-30]}, {}, "train.csv.gz: not readable as gzip"),

@@ -101,6 +101,12 @@ def test_no_header_crlf_bom_and_blank_lines(tmp_path):
     assert table.blank == 2
 
 
+def test_times_that_python_cannot_hold(tmp_path):
+    when = pa.array([2**62, None], pa.timestamp("us"))
+    pq.write_table(pa.table({"text": ["a", "b"], "when": when}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet").columns == {"text": ["a", "b"], "when": [2**62, None]}
+
+
 def test_shards_are_one_table(tmp_path):
     paths = [tmp_path / f"train-0000{part}-of-00002.parquet" for part in range(2)]
     for part, path in enumerate(paths):

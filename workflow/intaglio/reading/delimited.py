@@ -40,6 +40,8 @@ def read_delimited(path: Path, name: str, columns: list[str] | None, delimiter: 
             names = columns
             if names is None:
                 names = [column.strip() for column in next((row for _, _, row in rows if row), [])]
+            if not names:
+                raise UserError(f"{name}: no line with a field; check `source` in the study file")
             table.begin(names, delimiter if columns is None else None)
             yield from _checked(table, names, rows, quotes)
 

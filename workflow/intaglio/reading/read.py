@@ -120,6 +120,8 @@ def _read_json_lines(path: Path, name: str) -> RawTable:
                     names |= dict.fromkeys(record)
                     table.begin(list(names))
                 yield number, [record.get(key) for key in names]
+        if not names:
+            raise UserError(f"{name}: no line with an object; check `source` in the study file")
 
     return RawTable(name, "line", read)
 
@@ -158,7 +160,7 @@ def _read_parquet(paths: Sequence[Path], name: str) -> RawTable:
                 elif names != pq.ParquetFile(paths[0]).schema_arrow.names:
                     raise UserError(f"{name}: {path.name} has other columns than {paths[0].name}; fetch them again")
                 for batch in file.iter_batches(CHUNK):
-                    for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    for row in zip(*map(_values, batch.columns), strict=True):
                         number += 1
                         yield number, row
         except UnicodeDecodeError as error:
@@ -169,3 +171,10 @@ def _read_parquet(paths: Sequence[Path], name: str) -> RawTable:
             ) from error
 
     return RawTable(name, "row", read)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except OverflowError:  # times beyond Python's; nobody may need the column
+        return list(column.cast(pa.int64()).to_pylist())

@@ -30,14 +30,19 @@ def open_text(path: Path, name: str) -> IO[str]:
     """Open a text file in UTF-8, compressed if its suffix says so, after checking that all of it can be decoded.
 
     Raises:
-        UserError: the file is not UTF-8, or not readable.
+        UserError: the file is not text in UTF-8, or not readable.
     """
     compression, opener = _OPENERS.get(path.suffix.lower(), ("", lambda path: path.open("rb")))
     line = 1
     try:
         with opener(path) as raw:
-            for line, content in enumerate(raw, start=1):  # noqa: B007
+            for line, content in enumerate(raw, start=1):
                 content.decode()
+                if b"\0" in content:
+                    raise UserError(
+                        f"{name}, line {line}: a zero byte, which no text holds; is the file damaged, UTF-16 or of"
+                        " another format?"
+                    )
     except UnicodeDecodeError as error:
         raise UserError(
             f"{name}, line {line}: not UTF-8; convert the file, as in `iconv -f ENCODING -t UTF-8 OLD > NEW`"
