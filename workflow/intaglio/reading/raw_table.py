@@ -94,7 +94,7 @@ class RawTable:
             columns = list(zip_longest(*(row for _, row in rows)))
             blank = set(range(len(rows)))
             for column in columns:
-                blank = {row for row in blank if missing(column[row])}
+                blank &= {row for row, value in enumerate(column) if missing(value)}
                 if not blank:
                     break
             self.blank += len(blank)
@@ -109,6 +109,6 @@ class RawTable:
 
 def missing(value: Any) -> bool:
     """Return whether a value is missing: null, not a number, or a string of white space only."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return True
-    return isinstance(value, str) and not value.strip()
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))

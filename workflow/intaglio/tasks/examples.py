@@ -187,8 +187,11 @@ def _absent(column: str, table: RawTable) -> str:
 
 
 def _texts(column: str, chunk: Chunk, optional: bool) -> list[str]:
+    values = chunk.columns.get(column, [None] * len(chunk.numbers))
+    if all(isinstance(value, str) and value.strip() for value in values):
+        return list(values)
     texts = []
-    for row, value in enumerate(chunk.columns.get(column, [None] * len(chunk.numbers))):
+    for row, value in enumerate(values):
         if missing(value):
             if not optional:
                 raise UserError(f"{chunk.where(row)}: no text in column {column!r}; fill it in or delete the row")

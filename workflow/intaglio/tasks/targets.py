@@ -78,7 +78,7 @@ class _Declared:
 
     def of(self, chunk: Chunk) -> list[int | None]:
         """Return the target of every row, None where the label is not declared."""
-        found = ["" if missing(value) else _label(value) for value in chunk.columns[self._column]]
+        found = list(map(_label, chunk.columns[self._column]))
         targets = [self._position.get(value) for value in found]
         strange = [row for row, target in enumerate(targets) if target is None]
         if strange and not self._count:
@@ -99,6 +99,8 @@ class _Declared:
 
 
 def _label(value: Any) -> str:
+    if missing(value):
+        return ""
     return spelled(value) if isinstance(value, list | dict) else _SPELLED(value)
 
 
