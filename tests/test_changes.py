@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta, binom
 
+from intaglio.metrics import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from intaglio.stages.changes import Changes, prediction_changes
 
 
@@ -18,7 +19,7 @@ def changes_of(before: list[int], changed: list[int], labels: tuple[str, ...] = 
     first = np.array(before)
     after = first.copy()
     after[changed] = 1 - after[changed]
-    return prediction_changes(first, after, labels)
+    return prediction_changes({"kind": SINGLE_LABEL, "labels": labels}, first, after)
 
 
 def test_a_class_that_is_lost_exceeds_the_tolerance() -> None:
@@ -53,3 +54,17 @@ def test_what_a_record_holds() -> None:
         "difference_high": high,
         "tolerance": 0.05,
     }
+
+
+def test_every_label_of_a_multi_label_task_counts() -> None:
+    before = np.array([[1, 0], [1, 1], [0, 0], [1, 0]])
+    after = np.array([[1, 0], [0, 1], [0, 1], [1, 0]])
+    found = prediction_changes({"kind": MULTI_LABEL, "labels": ["joy", "fear"]}, before, after)
+    assert (found.total.changed, found.total.compared) == (2, 8)
+    assert {name: (of.changed, of.compared) for name, of in found.classes.items()} == {"joy": (1, 3), "fear": (0, 1)}
+
+
+def test_a_value_has_changed_if_it_moves_by_a_quarter_of_the_deviation() -> None:
+    task = {"kind": REGRESSION, "labels": ["rating"], "deviation": 2.0}
+    found = prediction_changes(task, np.array([0.0, 1.0, 2.0]), np.array([0.4, 1.6, 1.4]))
+    assert (found.total.changed, found.total.compared, found.classes) == (2, 3, {})

@@ -16,6 +16,7 @@ from encoders import ARCHITECTURES, INT, batch, calibrated, random_model
 from intaglio.arithmetic.integers import real
 from intaglio.encoder.files import convert, save_encoder
 from intaglio.errors import UserError
+from intaglio.kinds import divergence_of_classes
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.store import new_artifact
 from intaglio.study.options import Distillation, FinetuneOptions, QuantizeOptions
@@ -26,7 +27,6 @@ from intaglio.training.distillation import (
     distillation_loss,
     evenly_spaced,
     hidden_distance,
-    logit_divergence,
     relation_divergence,
     relation_heads,
 )
@@ -93,16 +93,16 @@ def test_logits_against_the_definition(temperature):
     teacher, student = np.array([[1.0, 2.0, -1.0], [0.0, 5.0, 0.0]]), np.array([[0.5, 0.0, 1.0], [3.0, 5.0, -2.0]])
     p, q = (softmax(logits / temperature, axis=-1) for logits in (teacher, student))
     expected = temperature**2 * (p * np.log(p / q)).sum(-1)
-    found = logit_divergence(torch.tensor(teacher), torch.tensor(student), temperature)
+    found = divergence_of_classes(torch.tensor(teacher), torch.tensor(student), temperature)
     assert np.allclose(found, expected, rtol=1e-4)
 
 
 def test_logits_of_two_labels_by_hand():
     # p = (1/2, 1/2), q = (1/4, 3/4): KL = ln(2)/2 + ln(2/3)/2 = ln(4/3)/2.
     teacher, student = torch.zeros(1, 2), torch.tensor([[0.0, math.log(3)]])
-    assert logit_divergence(teacher, student, 1.0).item() == pytest.approx(math.log(4 / 3) / 2)
+    assert divergence_of_classes(teacher, student, 1.0).item() == pytest.approx(math.log(4 / 3) / 2)
     # Twice the logits at twice the temperature: four times as much.
-    assert logit_divergence(teacher, 2 * student, 2.0).item() == pytest.approx(2 * math.log(4 / 3))
+    assert divergence_of_classes(teacher, 2 * student, 2.0).item() == pytest.approx(2 * math.log(4 / 3))
 
 
 def test_hidden_states_by_hand_without_padding():

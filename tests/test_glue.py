@@ -12,9 +12,9 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from intaglio import catalogue
+from intaglio.kinds import classes_of, kind_of
 from intaglio.store import new_artifact
 from intaglio.study.task import Task
-from intaglio.tasks.kinds import classes_of, kind_of
 from intaglio.tasks.prepare import prepare_data
 from intaglio.tasks.tokenize import read_task
 

@@ -18,6 +18,7 @@ from transformers import (
     ModernBertForMaskedLM,
 )
 
+from intaglio.metrics import SINGLE_LABEL
 from intaglio.models.classifier import pretrained_classifier
 from intaglio.study.options import FinetuneOptions
 from refusals import refused
@@ -35,7 +36,8 @@ def model(tmp_path) -> Path:
 
 
 def started(folder: Path, labels: list[str] = LABELS, seed: int = 0) -> Any:
-    return pretrained_classifier(folder, labels, FinetuneOptions(), seed, 16).eval()
+    task = {"kind": SINGLE_LABEL, "labels": labels}
+    return pretrained_classifier(folder, task, FinetuneOptions(), seed, 16).eval()
 
 
 def logits(classifier: Any) -> torch.Tensor:

@@ -54,7 +54,8 @@ def test_the_share_of_changed_predictions_is_counted_and_recorded(made: tuple[Pa
 def test_a_calibration_that_breaks_the_model_fails_with_its_figures(made: tuple[Path, Path]) -> None:
     parent, data = made
     model, tokenizer = load_checkpoint(parent)
-    batches = drawn_batches(StageJob(parent, data, QuantizeOptions(), 1, 32, parent, parent), tokenizer, 32)
+    job = StageJob(parent, data, QuantizeOptions(), 1, 32, parent, parent)
+    batches = drawn_batches(job, tokenizer, 32)
     encoder = read_encoder(parent, ALL)
     calibrate_ranges(encoder, batches, 0.95)
     with torch.no_grad():
@@ -62,7 +63,7 @@ def test_a_calibration_that_breaks_the_model_fails_with_its_figures(made: tuple[
         encoder.head.output.weight.neg_()
         encoder.head.output.bias.neg_()
     with pytest.raises(UserError, match=r"\d+ of 32 predictions .* change .*; tolerance: 40.0% is allowed") as caught:
-        compare_predictions(model, encoder, batches, 0.4)
+        compare_predictions(job, model, encoder, batches)
     assert "\n" not in str(caught.value)
 
 

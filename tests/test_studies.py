@@ -14,8 +14,15 @@ import yaml
 from in_process import run_study
 from intaglio import schemas
 from intaglio.planning.plan import make_plan
+from intaglio.plots.draw import write_plots
+from intaglio.publications import EMOTIONS as EMOTIONS_OF_TWEETS
+from intaglio.report.display import to_markdown
+from intaglio.report.pages import write_pages
+from intaglio.report.published import show_published
 from intaglio.store import new_artifact
 from intaglio.study.load import load
+from intaglio.summary.published import published_rows
+from intaglio.summary.summarize import write_summary
 from study_on_files import ROOT
 from test_workflow import OFFLINE, PROGRAM
 from tiny import PLAIN, tiny_model
@@ -30,6 +37,7 @@ EMOTIONS = {
     "fear": (12, ("afraid", "scared", "shaky")),
     "surprise": (4, ("amazed", "odd", "wow")),
 }
+ELEVEN = list(EMOTIONS_OF_TWEETS)
 
 
 @pytest.mark.slow
@@ -37,6 +45,7 @@ def test_every_study_plans_without_a_network(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name in ("train", "test"):
         (tmp_path / f"data/{name}.csv").write_text("text,label\ngood,positive\nbad,negative\n")
+    tweets(40, 0).to_csv(tmp_path / "data/2018-E-c-En.tsv", sep="\t", index=False)
     # Side by side: most of the time is spent on imports.
     command = [
         *OFFLINE,
@@ -120,3 +129,92 @@ def test_the_study_of_emotions_ends_in_its_tables(tmp_path: Path, monkeypatch: p
     assert "surprise" in (pages / "data.md").read_text()
     facts = json.loads(next(Path("results/store/data").glob("*/task.json")).read_text())
     assert (facts["class_weights"], facts["preprocess"]) == ("inverse", ["mask_users"])
+
+
+def tweets(count: int, seed: int) -> pd.DataFrame:
+    """Return rows as in SemEval-2018 Task 1 E-c: ID, Tweet, and 0 or 1 for every emotion; and a rating."""
+    chance = random.Random(seed)
+    rows = []
+    for number in range(count):
+        # As rare as there: anger, disgust and joy in a third, trust and surprise in a twentieth.
+        present = [emotion for at, emotion in enumerate(ELEVEN) if chance.random() < 0.4 - 0.035 * at]
+        words = [chance.choice(PLAIN) for _ in range(chance.randint(2, 8))] + present
+        chance.shuffle(words)
+        row = {"ID": f"2018-En-{number:05}", "Tweet": f"{' '.join(words)} {number}"}
+        rows.append(row | {emotion: int(emotion in present) for emotion in ELEVEN} | {"rating": len(present) / 2})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.slow
+def test_the_study_of_tweets_ends_in_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On data made to its form, and with a regression task beside it."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    tweets(400, 0).to_csv("data/2018-E-c-En.tsv", sep="\t", index=False)
+    tiny_model(tmp_path / "model")
+    content: dict[str, Any] = yaml.safe_load((ROOT / "config/tweets.yaml").read_text())
+    few = {"max_steps": 12, "evaluations": 1, "learning_rate": 3e-3}
+    variants = {name: content["variants"][name] for name in ("float", "distilled-quantized")}
+    rating = {
+        "kind": "regression",
+        "text": ["Tweet"],
+        "label": "rating",
+        "source": content["tasks"]["emotions"]["source"],
+    }
+    profile = {"batch_sizes": [1], "lengths": [16], "headline": [1, 16], "calls": 2, "warmup": 1, "threads": 1}
+    content |= {
+        "models": {"bert-base-uncased": {"source": {"kind": "files", "path": "model"}}},
+        "tasks": {**content["tasks"], "rating": rating},
+        "variants": variants,
+        "stages": {**dict.fromkeys(("finetune", "prune", "distil"), few), "int8": {"tolerance": 1.0}},
+        "seeds": [1],
+        "max_length": 32,
+        "profile": {**profile, "backends": ["onnxruntime"], "devices": ["cpu"]},
+        "bootstrap": 100,
+    }
+    run_study(content)
+    task = next(
+        facts
+        for path in Path("results/store/data").glob("*/task.json")
+        if (facts := json.loads(path.read_text()))["kind"] == "multi_label_classification"
+    )
+    assert task["labels"] == ELEVEN
+    summary, pages, plots = (Path("results/tweets") / name for name in ("summary", "pages", "plots"))
+    runs = schemas.read_table(summary / "runs.parquet", schemas.RUNS).to_pandas().set_index(["task", "variant"])
+    assert set(runs["status"]) == {"ok"} and len(runs) == 4
+    shown = ["jaccard", "f1_micro", "f1_macro", "subset_accuracy"]
+    assert runs.loc["emotions", shown].notna().all().all() and runs.loc["rating", shown].isna().all().all()
+    assert runs.loc["rating", ["pearson", "spearman", "mse", "mae"]].notna().all().all()
+    assert runs.loc["emotions", "test_examples"].tolist() == [120] * 2
+    variants_of = schemas.read_table(summary / "variants.parquet", schemas.VARIANTS).to_pandas()
+    assert variants_of[["difference_low", "difference_high", "primary_mean"]].notna().all().all()
+    classes = (pages / "classes.md").read_text()
+    assert all(f"| {emotion} " in classes for emotion in ELEVEN) and "threshold" in classes
+    assert "Jaccard accuracy, %" in (pages / "variants.md").read_text()
+    assert {"confusion.svg", "loss-curves.svg"} <= {path.name for path in plots.iterdir()}
+    # A study of numbers alone has no classes to show.
+    plan = json.loads(Path("results/tweets/plan.json").read_text())
+    plan["runs"] = [run for run in plan["runs"] if run["task"] == "rating"]
+    plan["study"]["tasks"] = {"rating": plan["study"]["tasks"]["rating"]}
+    Path("plan.json").write_text(json.dumps(plan))
+    write_summary(Path("plan.json"), Path("summary"))
+    write_pages(Path("summary"), Path("pages"))
+    write_plots(Path("summary"), Path("plots"))
+    assert not Path("pages/classes.md").exists() and Path("pages/variants.md").exists()
+    assert not Path("plots/confusion.svg").exists() and Path("plots/differences.svg").exists()
+
+
+def test_published_figures_stand_beside_the_study_of_tweets() -> None:
+    content = yaml.safe_load((ROOT / "config/tweets.yaml").read_text())
+    content["models"] = {"bert": {"source": {"repo": "google-bert/bert-base-uncased"}}}
+    content["tasks"]["emotions"]["labels"] = ELEVEN
+    run = {"task": "emotions", "model": "bert", "status": "ok", "trained_on": "a CPU", "test_set": "test"}
+    runs = [{**run, "variant": name, "subset_accuracy": 0.25, "size_mb": 430.0} for name in content["variants"]]
+    rows = published_rows(content, runs)
+    found = {(row["variant"], row["quantity"]): row for row in rows}
+    assert found["float", "subset_accuracy"]["published"] == 0.281
+    assert found["distilled-pruned", "subset_accuracy"]["published"] is None
+    assert {variant for variant, _ in found} == set(content["variants"])
+    # The size of 109,490,699 weights in float32: BERT-base with a head for eleven labels.
+    assert found["float", "size_mb"]["published"] == pytest.approx(4 * 109_490_699 / 1e6, rel=1e-4)
+    assert "left empty" in to_markdown(show_published("tweets", rows))

@@ -12,6 +12,7 @@ from scipy.special import rel_entr, softmax
 
 import fakes
 from intaglio import schemas
+from intaglio.metrics import SINGLE_LABEL
 from intaglio.planning.plan import make_plan
 from intaglio.report.pages import write_pages
 from intaglio.store import new_artifact
@@ -67,12 +68,13 @@ def test_agreement_is_the_share_of_equal_predictions_and_the_mean_divergence(tmp
         evaluation(tmp_path / "student", student, list(random.permutation(50))),
         evaluation(tmp_path / "teacher", teacher, list(range(50))),
     ]
-    found = lineage.agreement(places[0], places[1], "test")
+    task = {"kind": SINGLE_LABEL, "labels": ["a", "b", "c"]}
+    found = lineage.agreement(places[0], places[1], "test", task)
     p, q = softmax(teacher.astype(float), axis=1), softmax(student.astype(float), axis=1)
     assert found["teacher_agreement"] == (teacher.argmax(1) == student.argmax(1)).mean()
     assert found["teacher_kl"] == pytest.approx(rel_entr(p, q).sum(1).mean())
-    assert lineage.agreement(places[1], places[1], "test") == {}
-    assert lineage.agreement(places[0], tmp_path / "nobody", "test") == {}
+    assert lineage.agreement(places[1], places[1], "test", task) == {}
+    assert lineage.agreement(places[0], tmp_path / "nobody", "test", task) == {}
 
 
 @pytest.fixture(scope="module")

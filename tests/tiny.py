@@ -18,9 +18,10 @@ from transformers import (
     ElectraConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
+    XLMRobertaConfig,
 )
 
-from intaglio.metrics import SINGLE_LABEL
+from intaglio.metrics import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from intaglio.store import new_artifact
 
 ARCHITECTURES = ("bert", "roberta", "electra", "distilbert")
@@ -32,7 +33,7 @@ MAX_LENGTH = 48
 
 def tiny_tokenizer(arch: str = "bert") -> PreTrainedTokenizerFast:
     """Return a WordPiece tokenizer with RoBERTa's special tokens and positions of them, or else BERT's."""
-    roberta = arch == "roberta"
+    roberta = arch in ("roberta", "xlm-roberta")
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"] if roberta else ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     cls, pad, sep, unk, mask = special if roberta else (special[index] for index in (2, 0, 3, 1, 4))
     words = [word for group in TELLING for word in group]
@@ -46,7 +47,7 @@ def tiny_tokenizer(arch: str = "bert") -> PreTrainedTokenizerFast:
         pair=f"{cls} $A {sep} $B:1 {sep}:1",
         special_tokens=[(cls, vocabulary[cls]), (sep, vocabulary[sep])],
     )
-    names = ["input_ids", "attention_mask"] if arch in ("roberta", "distilbert") else None
+    names = ["input_ids", "attention_mask"] if roberta or arch == "distilbert" else None
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         **{"cls_token": cls, "pad_token": pad, "sep_token": sep, "unk_token": unk, "mask_token": mask},
@@ -55,23 +56,24 @@ def tiny_tokenizer(arch: str = "bert") -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_config(arch: str = "bert", labels: Sequence[str] = ("negative", "positive")):
-    """Return the configuration of a two-layer encoder of hidden size 32 with two heads."""
+def tiny_config(arch: str = "bert", labels: Sequence[str] = ("negative", "positive"), of: str | None = None):
+    """Return the configuration of a two-layer encoder of hidden size 32 with two heads, for a kind of task."""
     tokenizer = tiny_tokenizer(arch)
     common = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
+        "problem_type": of,
     }
     if arch == "distilbert":
         return DistilBertConfig(
             dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=MAX_LENGTH, **common
         )
     common |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    if arch == "roberta":
+    if arch in ("roberta", "xlm-roberta"):
         # Positions start behind the padding index.
-        return RobertaConfig(
+        return (RobertaConfig if arch == "roberta" else XLMRobertaConfig)(
             max_position_embeddings=MAX_LENGTH + 2, type_vocab_size=1, bos_token_id=0, eos_token_id=2, **common
         )
     if arch == "electra":
@@ -85,6 +87,7 @@ def tiny_model(
     labels: Sequence[str] = ("negative", "positive"),
     seed: int = 0,
     kind: str = "model",
+    of: str | None = None,
 ) -> Path:
     """Write a randomly initialized model with its tokenizer as an artifact ([model], or another kind).
 
@@ -92,7 +95,7 @@ def tiny_model(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_config(tiny_config(arch, labels))
+        model = AutoModelForSequenceClassification.from_config(tiny_config(arch, labels, of))
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -102,19 +105,32 @@ def tiny_model(
     return folder
 
 
-def tiny_checkpoint(folder: Path, arch: str = "bert", labels: Sequence[str] = ("negative", "positive")) -> Path:
+def tiny_checkpoint(
+    folder: Path, arch: str = "bert", labels: Sequence[str] = ("negative", "positive"), of: str | None = None
+) -> Path:
     """Write a randomly initialized model as a [checkpoint], without a training record."""
-    return tiny_model(folder, arch, labels, kind="checkpoint")
+    return tiny_model(folder, arch, labels, kind="checkpoint", of=of)
 
 
-def tiny_sentences(n: int, classes: int, seed: int) -> pd.DataFrame:
-    """Return `n` sentences of 1 to 25 words, columns text and label; most words are from the list of the label."""
+def tiny_sentences(n: int, classes: int, seed: int, kind: str = SINGLE_LABEL) -> pd.DataFrame:
+    """Return `n` sentences of 1 to 25 words, columns text and label; some words are from the lists of its labels.
+
+    The label of a regression task is the number of words from the second list minus those from the first.
+    """
     chance = random.Random(seed)
     rows = []
     for index in range(n):
-        label = index % classes
+        label: int | float | list[int] = index % classes
         words = [chance.choice(PLAIN) for _ in range(chance.randint(0, 21))]
-        words += [chance.choice(TELLING[label]) for _ in range(chance.randint(1, 3))]
+        if kind == REGRESSION:
+            counts = [chance.randint(0, 3) for _ in range(2)]
+            label = float(counts[1] - counts[0])
+            words += [chance.choice(TELLING[side]) for side in (0, 1) for _ in range(counts[side])] or ["a"]
+        elif kind == MULTI_LABEL:
+            label = [int(chance.random() < 0.4) for _ in range(classes)]
+            words += [chance.choice(TELLING[at]) for at in range(classes) if label[at] for _ in range(2)] or ["a"]
+        else:
+            words += [chance.choice(TELLING[index % classes]) for _ in range(chance.randint(1, 3))]
         chance.shuffle(words)
         rows.append({"text": " ".join(words) + ".", "label": label})
     chance.shuffle(rows)
@@ -130,22 +146,26 @@ def tiny_data(
     metric: str = "accuracy",
     seed: int = 0,
     positive: str | None = None,
+    kind: str = SINGLE_LABEL,
 ) -> Path:
     """Write a [data] artifact: `n` training examples, a quarter as many to validate, half as many in each test set."""
     about: dict[str, dict[str, object]] = {"examples": {}, "labels": {}}
     sizes = {"train": n, "validation": n // 4, **dict.fromkeys(test_sets, n // 2)}
     with new_artifact(folder, "data", about) as draft:
         for number, (split, size) in enumerate(sizes.items()):
-            frame = tiny_sentences(size, len(labels), 1000 * seed + number)
+            frame = tiny_sentences(size, len(labels), 1000 * seed + number, kind)
             frame.insert(0, "id", [f"{split}-{index}" for index in range(size)])
             frame = frame.rename(columns={"text": "text_a"})
             if pair:
                 frame.insert(2, "text_b", tiny_sentences(size, len(labels), 1000 * seed + 500 + number)["text"])
-            frame = frame.astype({"label": "int64"})
+            frame = frame.astype({"label": {SINGLE_LABEL: "int64", REGRESSION: "float64"}.get(kind, object)})
             frame.to_parquet(draft / f"{split}.parquet", index=False)
             about["examples"][split] = size
-            about["labels"][split] = {name: int((frame["label"] == i).sum()) for i, name in enumerate(labels)}
-        task = {"kind": SINGLE_LABEL, "labels": list(labels), "positive": positive, "metric": metric}
+            if kind == SINGLE_LABEL:
+                about["labels"][split] = {name: int((frame["label"] == i).sum()) for i, name in enumerate(labels)}
+        task = {"kind": kind, "labels": list(labels), "positive": positive, "metric": metric}
         task |= {"test_sets": list(test_sets), "pair": pair}
+        if kind == REGRESSION:
+            task["deviation"] = 1.5
         (draft / "task.json").write_text(json.dumps(task, indent=1) + "\n")
     return folder

@@ -48,6 +48,23 @@ def _sentiment(member: str) -> dict[str, Any]:
     }
 
 
+def _ratings(member: str) -> dict[str, Any]:
+    """Return the task of predicting the mean rating itself, of all sentences."""
+    classified = _sentiment(member)
+    return {
+        **{key: classified[key] for key in ("source", "columns", "delimiter", "text", "label")},
+        "kind": "regression",
+        "metric": "pearson",
+    }
+
+
+_RATED = {
+    "movie": "movieReviewSnippets_GroundTruth.txt",
+    "nyt": "nytEditorialSnippets_GroundTruth.txt",
+    "tweets": "tweets_GroundTruth.txt",
+    "amazon": "amazonReviewSnippets_GroundTruth.txt",
+}
+
 KNOWN_TASKS: Mapping[str, Mapping[str, Any]] = {
     "cola": _glue("cola", ["sentence"], ["unacceptable", "acceptable"], "matthews", _DEV),
     "sst2": _glue("sst2", ["sentence"], ["negative", "positive"], "accuracy", _DEV),
@@ -67,6 +84,15 @@ KNOWN_TASKS: Mapping[str, Mapping[str, Any]] = {
         **_glue("qqp", ["question1", "question2"], ["not_duplicate", "duplicate"], "f1", _DEV),
         "positive": "duplicate",
     },
+    # The official scores are Pearson's and Spearman's correlations.
+    "stsb": {
+        "source": {"kind": "hub", "repo": "nyu-mll/glue", "revision": GLUE_REVISION, "config": "stsb"},
+        "kind": "regression",
+        "text": ["sentence1", "sentence2"],
+        "label": "label",
+        "metric": "pearson",
+        "splits": {"train": "train", **_DEV},
+    },
     "qnli": _glue("qnli", ["question", "sentence"], _ENTAILMENT, "accuracy", _DEV),
     "wnli": _glue("wnli", ["sentence1", "sentence2"], ["not_entailment", "entailment"], "accuracy", _DEV),
     # Saravia et al. (EMNLP 2018): English tweets; labels by hashtags.
@@ -83,10 +109,8 @@ KNOWN_TASKS: Mapping[str, Mapping[str, Any]] = {
         "label_values": ["0", "1", "2", "3", "4", "5"],
         "metric": "f1_macro",
     },
-    "movie": _sentiment("movieReviewSnippets_GroundTruth.txt"),
-    "nyt": _sentiment("nytEditorialSnippets_GroundTruth.txt"),
-    "tweets": _sentiment("tweets_GroundTruth.txt"),
-    "amazon": _sentiment("amazonReviewSnippets_GroundTruth.txt"),
+    **{name: _sentiment(member) for name, member in _RATED.items()},
+    **{f"{name}-rating": _ratings(member) for name, member in _RATED.items()},
 }
 
 

@@ -116,6 +116,12 @@ class Checkpoint:
         record: dict[str, Any] = json.loads((self.path / TRAINING_RECORD).read_text())
         return record
 
+    @property
+    def thresholds(self) -> list[float] | None:
+        """Probabilities above which its labels are predicted, in their order; None unless a stage has tuned them."""
+        found = self.record.get("thresholds") if (self.path / TRAINING_RECORD).is_file() else None
+        return None if found is None else [found[label] for label in self.labels]
+
     @cached_property
     def tokenizer(self) -> Any:
         """Its transformers tokenizer."""

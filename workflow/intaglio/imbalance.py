@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from intaglio.tasks.kinds import kind_of
+from intaglio.kinds import kind_of
 from intaglio.tasks.tokenize import read_split
 
 # Maps outputs [examples, outputs] and targets [examples] to the sum of the examples' losses.

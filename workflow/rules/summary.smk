@@ -1,10 +1,14 @@
 # From the results of all runs to tables and plots.
 from intaglio.plots.files import PLOTS
-from intaglio.report.files import COMPRESSION, OVERVIEW, PAGES
+from intaglio.report.files import COMPRESSION, OVERVIEW, PAGES, of_kinds
 from intaglio.summary.files import SUMMARY_FILES
 
 # Digest of the study and its results. As a param of the tables, it makes them again if either changes.
 STUDY = json.dumps(study.model_dump(mode="json", exclude_unset=True))
+PAGES_OF_STUDY, PLOTS_OF_STUDY = (
+    of_kinds(names, {task.kind for task in study.tasks.values()})
+    for names in (PAGES, PLOTS)
+)
 OF = digest([STUDY, RESULTS_OF_RUNS])
 
 
@@ -50,7 +54,7 @@ rule pages:
         f"{RESULTS}/summary/runs.parquet",
     output:
         [f"{RESULTS}/pages/{name}" for name in OVERVIEW],
-        [f"{RESULTS}/pages/{name}.md" for name in PAGES],
+        [f"{RESULTS}/pages/{name}.md" for name in PAGES_OF_STUDY],
         [
             report(
                 f"{RESULTS}/pages/{name}.html",
@@ -58,7 +62,7 @@ rule pages:
                 category="Compression" if name in COMPRESSION else "Tables",
                 labels={"shows": name},
             )
-            for name in PAGES
+            for name in PAGES_OF_STUDY
         ],
     log:
         f"logs/{study.study}/pages.log",
@@ -79,15 +83,15 @@ rule plot:
     input:
         f"{RESULTS}/summary/runs.parquet",
     output:
-        [f"{RESULTS}/plots/{name}.png" for name in PLOTS],
+        [f"{RESULTS}/plots/{name}.png" for name in PLOTS_OF_STUDY],
         [
             report(
                 f"{RESULTS}/plots/{name}.svg",
                 caption=f"../report/{name}.rst",
                 category="Compression" if name in COMPRESSION else "Plots",
-                labels={"shows": title},
+                labels={"shows": PLOTS[name]},
             )
-            for name, title in PLOTS.items()
+            for name in PLOTS_OF_STUDY
         ],
     log:
         f"logs/{study.study}/plot.log",

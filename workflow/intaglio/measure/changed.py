@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from intaglio.checkpoint import Checkpoint
+from intaglio.kinds import kind_of
 from intaglio.measure.backends import backend
 from intaglio.measure.evaluate import predict
 from intaglio.measure.places import Opened, Place, opened, reference
-from intaglio.tasks.kinds import kind_of
 from intaglio.tasks.tokenize import read_split, read_task, tokenize
 
 # Number of compared examples, at most: a multiple of the examples per call.
@@ -51,14 +51,16 @@ def changed_predictions(
     if not halves:
         return {}
     task = read_task(data)
+    kind = kind_of(task)
     table = pa.concat_tables([read_split(data, name) for name in task["test_sets"]])
     examples = tokenize(checkpoint.tokenizer, table.take(_drawn(table.num_rows)), max_length)
     with opened(reference(checkpoint), checkpoint, export, threads) as exact:
-        expected = kind_of(task).decode(_logits(exact, examples))
+        expected = kind.decode(_logits(exact, examples), checkpoint.thresholds)
     found = {}
     for model in halves:
-        decided = kind_of(task).decode(_logits(model, examples))
-        found[model.place] = ChangedPredictions(int((decided != expected).sum()), len(examples))
+        decided = kind.decode(_logits(model, examples), checkpoint.thresholds)
+        changed = kind.changed(expected, decided, task)
+        found[model.place] = ChangedPredictions(int(changed.sum()), changed.size)
     return found
 
 

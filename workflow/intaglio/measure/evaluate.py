@@ -14,11 +14,11 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from intaglio.checkpoint import Checkpoint
 from intaglio.errors import UserError
+from intaglio.kinds import TaskKind, kind_of
 from intaglio.machine import device_name, fingerprint
-from intaglio.measure.metrics import metric_rows, never_predicted
-from intaglio.schemas import METRICS, write_table
+from intaglio.measure.metrics import metric_rows, one_sided
+from intaglio.schemas import METRICS, as_array, as_column, write_table
 from intaglio.store import new_artifact, open_artifact
-from intaglio.tasks.kinds import kind_of
 from intaglio.tasks.tokenize import collate, cut_warning, read_split, read_task, share_cut, tokenize
 
 
@@ -68,13 +68,12 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
         about["warnings"] += cut_warning(test_set, about["truncated"][test_set], max_length)
         logits = predict(model, tokenizer, examples, batch_size, device)
         _check_finite(logits, table["id"].to_pylist(), f"{checkpoint}: test set {test_set!r}")
-        labels = table["label"].to_numpy()
-        rows = metric_rows(task, labels, logits)
-        predicted = kind.decode(logits)
+        targets, thresholds = as_array(table["label"]), opened.thresholds
+        rows = metric_rows(task, targets, logits, thresholds)
+        predicted = kind.decode(logits, thresholds)
         metrics += [{"test_set": test_set, **row} for row in rows]
-        predictions.append(_predictions(test_set, table["id"], labels, predicted, logits))
-        for name in never_predicted(labels, predicted, task["labels"]):
-            about["warnings"].append(f"{test_set}: {name!r} is never predicted")
+        predictions.append(_predictions(kind, test_set, table, predicted, logits))
+        about["warnings"] += [f"{test_set}: {warning}" for warning in one_sided(task, targets, predicted)]
         about["primary"][test_set] = {row["metric"]: row["value"] for row in rows if row["primary"]}
     with new_artifact(output, "evaluation", about) as folder:
         write_table(folder / "predictions.parquet", pa.concat_tables(predictions), kind.predictions, facts)
@@ -115,16 +114,15 @@ def _check_finite(logits: NDArray[np.float32], ids: Sequence[str], where: str) -
 
 
 def _predictions(
-    test_set: str, ids: Any, targets: NDArray[Any], predictions: NDArray[Any], outputs: NDArray[np.float32]
+    kind: TaskKind, test_set: str, table: pa.Table, predictions: NDArray[Any], outputs: NDArray[np.float32]
 ) -> pa.Table:
     """Return the table of predictions of a test set."""
-    offsets = np.arange(len(outputs) + 1, dtype=np.int32) * outputs.shape[1]
     return pa.table(
         {
             "test_set": pa.array([test_set] * len(outputs), pa.string()),
-            "id": ids,
-            "label": targets,
-            "prediction": predictions,
-            "logits": pa.ListArray.from_arrays(offsets, outputs.ravel()),
+            "id": table["id"],
+            "label": table["label"],
+            "prediction": as_column(predictions, kind.targets),
+            "logits": as_column(outputs, pa.list_(pa.float32())),
         }
     )

@@ -2,81 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 from sklearn import metrics as sk
 
 from intaglio.errors import UserError
-from intaglio.metrics import named
-from intaglio.tasks.kinds import classes_of, kind_of
+from intaglio.kinds import classes_of, kind_of
+from intaglio.kinds.thresholds import DEFAULT
+from intaglio.metrics import MULTI_LABEL, SINGLE_LABEL, Judged, why_not
 
 _Row = dict[str, Any]
 _Integers = NDArray[np.int64]
 
 
-def metric_rows(task: Mapping[str, Any], targets: _Integers, outputs: NDArray[Any]) -> list[_Row]:
+def metric_rows(
+    task: Mapping[str, Any],
+    targets: NDArray[Any],
+    outputs: NDArray[Any],
+    thresholds: Sequence[float] | None = None,
+) -> list[_Row]:
     """Return the metrics of one test set.
 
     Args:
         task: the content of the data's task.json.
-        targets: true classes, [examples], as indices of the task's labels; at least one example.
+        targets: true values, as `metrics.Judged` describes them; at least one example.
         outputs: outputs of the model, [examples, outputs].
+        thresholds: of a multi-label task's labels; None for 0.5.
 
     Returns:
         Rows with metric, label, predicted, value, primary: one per metric and one for the loss, then `per_class`, then
-            `confusion_counts`.
+            `confusion_counts`, or `label_counts` and the thresholds of a multi-label task. Regression has neither.
 
     Raises:
         UserError: a target is not one of the classes, or the task does not have the primary metric.
     """
     kind, classes, names, primary = kind_of(task), classes_of(task), task["labels"], task["metric"]
-    wanted = kind.outputs(classes)
-    if outputs.shape != (len(targets), wanted) or targets.min() < 0 or targets.max() >= len(names):
-        raise UserError(
-            f"metrics: logits of shape {list(outputs.shape)} and labels {targets.min()} to {targets.max()} do not fit "
-            f"{len(targets)} examples of {len(names)} classes; was the checkpoint trained on another task?"
-        )
-    reason = named(primary).refusal(classes)
+    _check(kind.name, targets, outputs, len(names))
+    reason = why_not(primary, kind.name, classes)
     if reason:
         raise UserError(f"metric: {reason}")
-    judged = kind.judged(targets, outputs)
+    judged = kind.judged(targets, outputs, thresholds)
     values = {metric.name: metric.compute(judged, classes) for metric in kind.metrics(classes)}
-    values["loss"] = cross_entropy(targets, outputs)
+    values["loss"] = kind.mean_loss(targets, outputs)
     rows = [_row(metric, value, primary=metric == primary) for metric, value in values.items()]
-    predictions = judged.predictions
-    return [*rows, *per_class(targets, predictions, names), *confusion_counts(targets, predictions, names)]
+    details = _DETAILS.get(kind.name)
+    return [*rows, *(details(judged, names, thresholds) if details else ())]
 
 
-def never_predicted(targets: _Integers, predictions: _Integers, names: Sequence[str]) -> list[str]:
-    """Return the classes that occur but are never predicted."""
-    missing = sorted(set(targets.tolist()) - set(predictions.tolist()))
-    return [names[index] for index in missing]
+def _check(kind: str, targets: NDArray[Any], outputs: NDArray[Any], classes: int) -> None:
+    fits = outputs.shape == (len(targets), classes)
+    if kind == SINGLE_LABEL:
+        fits = fits and targets.min() >= 0 and targets.max() < classes
+    elif kind == MULTI_LABEL:
+        fits = fits and targets.shape == outputs.shape
+    if not fits:
+        raise UserError(
+            f"metrics: logits of shape {list(outputs.shape)} and labels {targets.min()} to {targets.max()} do not fit "
+            f"{len(targets)} examples of {classes} classes; was the checkpoint trained on another task?"
+        )
 
 
-def cross_entropy(labels: _Integers, logits: NDArray[Any]) -> float:
-    """Return the mean negative log-likelihood (natural logarithm) of the true classes.
+def one_sided(task: Mapping[str, Any], targets: NDArray[Any], predictions: NDArray[Any]) -> list[str]:
+    """Return a warning for every class that occurs but is never predicted, or if all predicted values are equal."""
+    names, kind = task["labels"], kind_of(task).name
+    if kind == SINGLE_LABEL:
+        missing = sorted(set(targets.tolist()) - set(predictions.tolist()))
+    elif kind == MULTI_LABEL:
+        missing = np.flatnonzero(targets.any(0) & ~predictions.any(0)).tolist()
+    else:
+        return ["all predictions are equal"] if len(predictions) > 1 and not np.ptp(predictions) else []
+    return [f"{names[index]!r} is never predicted" for index in missing]
 
-    scikit-learn's log_loss is not used: it clips probabilities, which hides how wrong a confident model is.
-    """
-    likelihood = log_softmax(logits.astype(np.float64), axis=1)
-    return float(-likelihood[np.arange(len(labels)), labels].mean())
 
-
-def per_class(labels: _Integers, predictions: _Integers, names: Sequence[str]) -> list[_Row]:
+def per_class(labels: NDArray[Any], predictions: NDArray[Any], names: Sequence[str]) -> list[_Row]:
     """Return class_precision, class_recall, class_f1 and class_accuracy of every class.
 
     class_accuracy is the accuracy of the class against the rest: the share of all examples for which "is it this
-    class?" is answered correctly.
+    class?", or of a multi-label task "does it have this label?", is answered correctly.
     """
     declared = list(range(len(names)))
     precision, recall, f1, _ = sk.precision_recall_fscore_support(
         labels, predictions, labels=declared, average=None, zero_division=0
     )
-    accuracy = [sk.accuracy_score(labels == index, predictions == index) for index in declared]
+    if labels.ndim == 2:
+        accuracy = list((labels == predictions).mean(0))
+    else:
+        accuracy = [sk.accuracy_score(labels == index, predictions == index) for index in declared]
     columns = {"class_precision": precision, "class_recall": recall, "class_f1": f1, "class_accuracy": accuracy}
     return [
         _row(metric, value, label=name)
@@ -93,6 +107,40 @@ def confusion_counts(labels: _Integers, predictions: _Integers, names: Sequence[
         for true in range(len(names))
         for predicted in range(len(names))
     ]
+
+
+def label_counts(labels: NDArray[Any], predictions: NDArray[Any], names: Sequence[str]) -> list[_Row]:
+    """Return, for every label of a multi-label task, the 2 x 2 table of its decisions."""
+    tables = sk.multilabel_confusion_matrix(labels, predictions)
+    cells = {
+        "true_positives": tables[:, 1, 1],
+        "false_negatives": tables[:, 1, 0],
+        "false_positives": tables[:, 0, 1],
+        "true_negatives": tables[:, 0, 0],
+    }
+    return [
+        _row(metric, value, label=name)
+        for metric, values in cells.items()
+        for name, value in zip(names, values, strict=True)
+    ]
+
+
+def _of_classes(judged: Judged, names: Sequence[str], _: Sequence[float] | None) -> list[_Row]:
+    targets, predictions = judged.targets, judged.predictions
+    return [*per_class(targets, predictions, names), *confusion_counts(targets, predictions, names)]
+
+
+def _of_labels(judged: Judged, names: Sequence[str], thresholds: Sequence[float] | None) -> list[_Row]:
+    targets, predictions = judged.targets, judged.predictions
+    used = [DEFAULT] * len(names) if thresholds is None else thresholds
+    shown = [_row("class_threshold", value, label=name) for name, value in zip(names, used, strict=True)]
+    return [*per_class(targets, predictions, names), *shown, *label_counts(targets, predictions, names)]
+
+
+_DETAILS: Mapping[str, Callable[[Judged, Sequence[str], Sequence[float] | None], list[_Row]]] = {
+    SINGLE_LABEL: _of_classes,
+    MULTI_LABEL: _of_labels,
+}
 
 
 def _row(

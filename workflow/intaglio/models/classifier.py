@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,17 @@ from intaglio.study.options import TrainingOptions
 _log = logging.getLogger(__name__)
 
 
-def pretrained_classifier(model: Path, labels: list[str], options: TrainingOptions, seed: int, max_length: int) -> Any:
-    """Return a pretrained encoder in float32 with a classification head for these labels.
+def pretrained_classifier(
+    model: Path, task: Mapping[str, Any], options: TrainingOptions, seed: int, max_length: int
+) -> Any:
+    """Return a pretrained encoder in float32 with a head for a task.
 
-    The head of a fine-tuned classifier is kept if its labels have the same names; its rows are reordered by name. Any
-    other head is initialized at random from the seed.
+    The head of a fine-tuned classifier is kept if it is for the same kind of task and its labels have the same names;
+    its rows are reordered by name. Any other head is initialized at random from the seed.
 
     Args:
         model: a [model] artifact, or a folder as transformers saves it.
-        labels: names, in the order of their indices.
+        task: the content of the data's task.json.
         options: options of the stage; its dropout is used.
         seed: of the head's initialization.
         max_length: number of tokens that the model has to take.
@@ -38,25 +40,29 @@ def pretrained_classifier(model: Path, labels: list[str], options: TrainingOptio
     Raises:
         UserError: the model is damaged, its weights do not fit its configuration, or `max_length` is too long for it.
     """
-    config = _config(model, labels, options, max_length)
+    labels: list[str] = task["labels"]
+    config = _config(model, task, options, max_length)
     set_seed(seed)
     classifier, present = read_classifier(model, config, str(model))
     # A pretrained model may have a part of the head (ModernBERT has its first layer), a classifier has all of it.
     if len(present) < len(head_keys(classifier)):
         return classifier
-    former = _former_labels(model)
-    if sorted(former) == sorted(labels):
+    former, kind = _former_head(model)
+    if kind in (None, task["kind"]) and sorted(former) == sorted(labels):
         _reorder(classifier, [former.index(label) for label in labels])
     else:
-        _log.warning("%s is a classifier of %s, the task has %s: it gets a new head", model, former, labels)
+        _log.warning("%s is a model for %s, the task has %s: it gets a new head", model, former, labels)
         _draw_head(classifier, seed)
     return classifier
 
 
-def _former_labels(model: Path) -> list[str]:
-    """Return the names of the labels that a model was saved with, in the order of their indices."""
-    names = AutoConfig.from_pretrained(model, local_files_only=True).id2label
-    return [str(names[number]) for number in sorted(names)]
+def _former_head(model: Path) -> tuple[list[str], str | None]:
+    """Return the names of the labels that a model was saved with, in the order of their indices, and its kind of task.
+
+    The kind is None if it is not known: older versions of transformers did not save it.
+    """
+    config = AutoConfig.from_pretrained(model, local_files_only=True)
+    return [str(config.id2label[number]) for number in sorted(config.id2label)], config.problem_type
 
 
 @torch.no_grad()
@@ -77,7 +83,7 @@ def _draw_head(classifier: Any, seed: int) -> None:
         classifier.get_parameter(key).copy_(fresh[key])
 
 
-def _config(model: Path, labels: list[str], options: TrainingOptions, max_length: int) -> Any:
+def _config(model: Path, task: Mapping[str, Any], options: TrainingOptions, max_length: int) -> Any:
     """Return the model's configuration with the task's labels and the options' dropout.
 
     Raises:
@@ -88,12 +94,13 @@ def _config(model: Path, labels: list[str], options: TrainingOptions, max_length
     longest = longest_input(read_config(model))
     if longest is not None and max_length > longest:
         raise UserError(f"max_length: {max_length} tokens, but {model} takes {longest} at most")
+    labels = task["labels"]
     config = AutoConfig.from_pretrained(
         model,
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
-        problem_type="single_label_classification",
+        problem_type=task["kind"],
     )
     config.dtype = torch.float32
     override_dropout(config, options)

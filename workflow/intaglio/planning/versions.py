@@ -25,9 +25,9 @@ VERSIONS: Mapping[str, int] = {
     "export": 3,
     "evaluate": 1,
     "profile": 4,
-    "summarize": 4,
-    "pages": 4,
-    "plot": 4,
+    "summarize": 5,
+    "pages": 5,
+    "plot": 5,
 }
 
 _TOKENS = ("tokenizers", "transformers")

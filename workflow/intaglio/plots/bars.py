@@ -23,7 +23,7 @@ from intaglio.plots.measured import (
     training_times,
 )
 from intaglio.plots.style import INK, Look, panels, statement
-from intaglio.report.formatting import number, percent
+from intaglio.report.formatting import number, score
 from intaglio.summary.read import Panel, Summary
 from intaglio.summary.variants import BASELINE, mean_sd
 
@@ -35,24 +35,25 @@ def differences(summary: Summary, look: Look) -> Figure:
     drawn = [panel for panel in summary.panels if any(row["difference"] is not None for row in panel.variants)]
     if not names or not drawn:
         return statement(title, "Nothing to compare: the study has no finished float runs to compare with.")
-    caption = "Mean over seeds and 95\u00a0% interval (bootstrap paired over test examples and seeds), in points."
+    caption = "Mean over seeds and 95\u00a0% interval (bootstrap paired over test examples and seeds)."
     if any(row["difference_n"] == 1 for panel in drawn for row in panel.variants):
         caption += " With one seed, the interval covers only the choice of examples."
     figure, axes = rows_of_variants(len(drawn), names, title, caption)
     for ax, panel in zip(axes, drawn, strict=True):
+        metric = named(panel.runs[0]["primary_metric"])
         ax.axvline(0, color=look.color(BASELINE), lw=1.2, zorder=1)
         for place, row in _placed(panel, names):
             if row["difference"] is None:
                 continue
-            low, high = 100 * row["difference_low"], 100 * row["difference_high"]
+            mean, low, high = (metric.scale * row[f"difference{part}"] for part in ("", "_low", "_high"))
             color = look.color(row["variant"])
             ax.plot([low, high], [place, place], color=color, lw=2, solid_capstyle="round")
-            ax.plot(100 * row["difference"], place, look.marker(row["variant"]), color=color, ms=7)
-            text = percent(row["difference"], sign=True)
+            ax.plot(mean, place, look.marker(row["variant"]), color=color, ms=7)
+            text = score(metric.name, row["difference"], sign=True)
             ax.text(0.99, place, text, transform=ax.get_yaxis_transform(), va="center", ha="right", fontsize=8)
         left, right = ax.get_xlim()
         ax.set_xlim(left, right + 0.25 * (right - left))
-        ax.set(title=panel.title, xlabel=named(panel.runs[0]["primary_metric"]).label + ", points")
+        ax.set(title=panel.title, xlabel=metric.label + (", points" if metric.unit else ""))
     return figure
 
 

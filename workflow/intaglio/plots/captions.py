@@ -23,6 +23,11 @@ def seeds_shown(summary: Summary) -> str:
     return f"Large marks: mean ± standard deviation over {len(seeds)} seeds; small dots: seeds."
 
 
+def metric_scale(panel: Panel) -> int:
+    """Return the factor from values of the panel's primary metric to those on its axis."""
+    return named(panel.runs[0]["primary_metric"]).scale
+
+
 def metric_name(panel: Panel) -> str:
     """Return the axis label of the panel's primary metric."""
     return named(panel.runs[0]["primary_metric"]).axis

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -15,6 +17,13 @@ from intaglio.plots.style import Look, panels, statement
 from intaglio.summary.read import Panel, Summary
 
 _LOSSES = {"loss": "training loss", "validation_loss": "validation loss"}
+# Counts of a label, in the order in which they are drawn, and what they are called.
+_CELLS = {
+    "true_positives": "predicted",
+    "false_negatives": "missed",
+    "false_positives": "predicted ",
+    "true_negatives": "not predicted",
+}
 # More classes than this leave no room for numbers in a confusion matrix.
 _MOST_NUMBERS = 6
 # Maximum length of a shown class name.
@@ -52,30 +61,44 @@ def _curve(ax: Axes, rows: pd.DataFrame, color: str, marked: bool) -> None:
 
 
 def confusion(summary: Summary, look: Look) -> Figure:  # noqa: ARG001 (all plots have the same arguments)
-    """Draw confusion matrices of float and end-to-end integer: shares of each true class, mean over seeds."""
+    """Draw confusion matrices of float and end-to-end integer: shares of each true class, mean over seeds.
+
+    A multi-label task has a table of two by two for each label, which is a row.
+    """
     title = "Confusion matrices"
-    table = summary.metrics.filter(pc.equal(summary.metrics["metric"], "confusion")).to_pandas()
+    chosen = pc.is_in(summary.metrics["metric"], value_set=pa.array(["confusion", *_CELLS]))
+    table = summary.metrics.filter(chosen).to_pandas()
     drawn = [
         (panel, variant, _matrix(table, panel, variant))
         for panel in summary.panels
         for variant in pair(summary)
         if panel.of(variant)
     ]
-    if table.empty or not drawn:
+    drawn = [(panel, variant, matrix) for panel, variant, matrix in drawn if matrix.counts.size]
+    if not drawn:
         return statement(title, "No confusion matrix was recorded.")
     caption = "Test set. Percent of each true class, mean over seeds; in brackets the mean count of examples."
     # Room for the names of classes, written along the axes.
-    longest = max(len(name) for _, _, (names, _) in drawn for name in names)
+    longest = max(len(name) for _, _, matrix in drawn for name in (*matrix.rows, *matrix.columns))
     room = 0.055 * min(max(0, longest - 14), _LONGEST)
     figure, axes = panels(len(drawn), (2.6 + room, 2.9 + room), title, caption)
-    for ax, (panel, variant, (names, counts)) in zip(axes, drawn, strict=True):
-        _heat(ax, names, counts)
+    for ax, (panel, variant, matrix) in zip(axes, drawn, strict=True):
+        _heat(ax, matrix)
         ax.set_title(f"{panel.title} · {variant}")
     return figure
 
 
-def _matrix(table: pd.DataFrame, panel: Panel, variant: str) -> tuple[list[str], npt.NDArray[np.float64]]:
-    """Return class names and [true, predicted] counts, mean over seeds, on the primary test set."""
+class _Matrix(NamedTuple):
+    """Counts [rows, columns] with their names; shares are of the columns in groups of `group`."""
+
+    rows: list[str]
+    columns: list[str]
+    counts: npt.NDArray[np.float64]
+    group: int
+
+
+def _matrix(table: pd.DataFrame, panel: Panel, variant: str) -> _Matrix:
+    """Return the counts of a confusion matrix, or of the tables of labels, mean over seeds, on the primary test set."""
     mine = table[
         (table.task == panel.task)
         & (table.model == panel.model)
@@ -83,25 +106,34 @@ def _matrix(table: pd.DataFrame, panel: Panel, variant: str) -> tuple[list[str],
         & (table.test_set == panel.runs[0]["test_set"])
     ]
     names = list(dict.fromkeys(mine.label))
-    mean = mine.pivot_table(index="label", columns="predicted", values="value", aggfunc="mean", sort=False)
-    return names, mean.reindex(index=names, columns=names).to_numpy(dtype=float)
+    of_labels = not mine.empty and mine.metric.iloc[0] in _CELLS
+    columns, known = ("metric", list(_CELLS)) if of_labels else ("predicted", names)
+    mean = mine.pivot_table(index="label", columns=columns, values="value", aggfunc="mean", sort=False)
+    counts = mean.reindex(index=names, columns=known).to_numpy(dtype=float)
+    return _Matrix(names, list(_CELLS.values()) if of_labels else names, counts, 2 if of_labels else len(names))
 
 
-def _heat(ax: Axes, names: list[str], counts: npt.NDArray[np.float64]) -> None:
-    totals = counts.sum(1, keepdims=True)
+def _heat(ax: Axes, matrix: _Matrix) -> None:
+    names, counts = matrix.rows, matrix.counts
+    of_labels = matrix.group < counts.shape[1]
+    grouped = counts.reshape(len(counts), -1, matrix.group)
+    totals = np.broadcast_to(grouped.sum(2, keepdims=True), grouped.shape).reshape(counts.shape)
     shares = 100 * np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    if len(names) <= _MOST_NUMBERS:
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto" if of_labels else "equal")
+    if len(names) <= _MOST_NUMBERS or of_labels:
         for (true, predicted), share in np.ndenumerate(shares):
             ax.text(
                 predicted, true, f"{share:.1f} %\n({counts[true, predicted]:.0f})", ha="center", va="center",
                 fontsize=8 if len(names) < 4 else 6.5, color="white" if share > 55 else "#1f2328",
             )  # fmt: skip
-    few = len(names) < 3 and max(map(len, names)) <= 14
-    shown = [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in names]
-    ax.set_xticks(range(len(names)), shown, rotation=0 if few else 90)
-    ax.set_yticks(range(len(names)), shown, rotation=90 if few else 0, va="center")
-    ax.set(xlabel="predicted", ylabel="true")
+    few = len(names) < 3 and max(map(len, names)) <= 14 and not of_labels
+    rows, columns = (
+        [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in each]
+        for each in (matrix.rows, matrix.columns)
+    )
+    ax.set_xticks(range(len(columns)), columns, rotation=0 if few else 90)
+    ax.set_yticks(range(len(rows)), rows, rotation=90 if few else 0, va="center")
+    ax.set(xlabel="has the label; has it not" if of_labels else "predicted", ylabel="label" if of_labels else "true")
     ax.tick_params(labelsize=8 if len(names) < 3 else 7)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from intaglio.plots import backends, bars, curves, lengths, pairs, sparsity, tradeoffs
 from intaglio.plots.files import PLOTS
 from intaglio.plots.style import RC, Look, fonts, statement
+from intaglio.report.files import of_kinds
 from intaglio.store import new_artifact
 from intaglio.summary.read import Summary, read_summary
 
@@ -38,7 +39,7 @@ _DRAW: dict[str, Callable[[Summary, Look], Figure]] = {
 
 
 def write_plots(summary: Path, output: Path) -> None:
-    """Draw a study's summary into the artifact `output` [plots], which holds `files.PLOT_FILES`.
+    """Draw a study's summary into the artifact `output` [plots]: those of `files.PLOT_FILES` that it has.
 
     Raises:
         UserError: the summary is not complete.
@@ -46,7 +47,7 @@ def write_plots(summary: Path, output: Path) -> None:
     content = read_summary(summary)
     look = {**RC, "font.family": fonts()}
     with mpl.rc_context(look), _glyphs(), new_artifact(output, "plots", {"study": content.study}) as folder:
-        for name in PLOTS:
+        for name in of_kinds(PLOTS, content.facts["kinds"]):
             figure = draw(name, content)
             # Without a date the same numbers are the same file.
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Title": PLOTS[name]})

@@ -1,4 +1,4 @@
-"""The plots of a study: every study has the same ones, so the DAG knows them. Imports nothing."""
+"""The plots of studies, known before anything has run (`report.files.of_kinds`). Imports nothing."""
 
 from __future__ import annotations
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from intaglio.metrics import KNOWN_METRICS
-from intaglio.plots.captions import INTEGER, metric_name, pair, seeds_shown
+from intaglio.metrics import named
+from intaglio.plots.captions import INTEGER, pair, seeds_shown
 from intaglio.plots.measured import training_conditions
 from intaglio.plots.style import INK, Look, panels
 from intaglio.report.display import difference
-from intaglio.report.formatting import measured, percent, spread, times
+from intaglio.report.formatting import measured, score, spread, times
 from intaglio.summary.read import Panel, Summary
 from intaglio.summary.variants import BASELINE, mean_sd
 
@@ -26,9 +27,9 @@ def accuracy(summary: Summary, look: Look) -> Figure:
         caption += " Below: difference with its 95\u00a0% interval, paired over examples and seeds."
     figure, axes = panels(len(drawn), (2.45, 2.75), _against("Accuracy", shown), caption, columns=5)
     for ax, (panel, column) in zip(axes, drawn, strict=True):
-        label = KNOWN_METRICS["accuracy"].axis if column == "accuracy" else metric_name(panel)
-        _slopes(ax, panel, shown, column, look, scale=100, text=lambda mean, sd: spread(percent(mean), percent(sd)))
-        ax.set(title=panel.title, ylabel=label)
+        metric = named("accuracy" if column == "accuracy" else panel.runs[0]["primary_metric"])
+        _slopes(ax, panel, shown, column, look, scale=metric.scale, text=partial(_scored, metric.name))
+        ax.set(title=panel.title, ylabel=metric.axis)
         last = [row for row in panel.variants if row["variant"] == shown[-1]]
         primary = column == "primary_value" or panel.runs[0]["primary_metric"] == column
         if len(shown) == 2 and last and primary:
@@ -37,8 +38,14 @@ def accuracy(summary: Summary, look: Look) -> Figure:
 
 
 def _scores(panel: Panel) -> list[str]:
-    same = panel.runs[0]["primary_metric"] == "accuracy"
-    return ["accuracy"] if same else ["accuracy", "primary_value"]
+    if panel.runs[0]["primary_metric"] == "accuracy":
+        return ["accuracy"]
+    # Only single-label tasks have an accuracy.
+    return ["primary_value"] if panel.runs[0]["accuracy"] is None else ["accuracy", "primary_value"]
+
+
+def _scored(metric: str, mean: float | None, sd: float | None) -> str:
+    return spread(score(metric, mean), score(metric, sd))
 
 
 def _against(what: str, shown: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from intaglio.plots.captions import metric_name
+from intaglio.plots.captions import metric_name, metric_scale
 from intaglio.plots.style import FAINT, GREY, Look, panels, statement
 from intaglio.summary.read import Panel, Summary
 
@@ -29,15 +29,18 @@ def accuracy_vs_sparsity(summary: Summary, look: Look) -> Figure:
     )
     figure, axes = panels(len(drawn), (4.4, 3.2), title, caption, legend=handles)
     for ax, (panel, lines) in zip(axes, drawn, strict=True):
+        scale = metric_scale(panel)
         for line in lines:
             ax.plot(
-                [100 * (row["sparsity_mean"] or 0) for row in line], [100 * row["primary_mean"] for row in line],
+                [100 * (row["sparsity_mean"] or 0) for row in line], [scale * row["primary_mean"] for row in line],
                 color=GREY, lw=1.2, zorder=1,
             )  # fmt: skip
         # What several lines begin with is drawn once.
         for name, row in {row["variant"]: row for line in lines for row in line}.items():
-            at, value, sd = (100 * (row[key] or 0) for key in ("sparsity_mean", "primary_mean", "primary_sd"))
-            ax.errorbar(at, value, sd, fmt=look.marker(name), color=look.color(name), ms=7)
+            value, sd = (scale * (row[key] or 0) for key in ("primary_mean", "primary_sd"))
+            ax.errorbar(
+                100 * (row["sparsity_mean"] or 0), value, sd, fmt=look.marker(name), color=look.color(name), ms=7
+            )
         ax.margins(0.12)
         ax.set(title=panel.title, xlabel="sparsity, %", ylabel=metric_name(panel))
         ax.grid(color=FAINT)

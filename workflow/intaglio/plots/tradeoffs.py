@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from intaglio.plots.captions import metric_name, seeds_shown
+from intaglio.metrics import named
+from intaglio.plots.captions import metric_name, metric_scale, seeds_shown
 from intaglio.plots.measured import (
     NOT_TIMED,
     NOT_TRAINED,
@@ -93,7 +94,7 @@ def _scatter(
         means, names = [], []
         for name in [name for name in summary.variants if name in measured.values]:
             runs, known = measured.panel.of(name), measured.values[name]
-            value = [100 * run["primary_value"] for run in runs]
+            value = [metric_scale(measured.panel) * run["primary_value"] for run in runs]
             (x, x_sd), (y, y_sd) = mean_sd(known.values()), mean_sd(value)
             # A seed that was not measured is placed at the mean of the others.
             time = [known.get(run["seed"], x or 0.0) for run in runs]
@@ -103,7 +104,7 @@ def _scatter(
             means.append((x or 0.0, y or 0.0))
             names.append(name)
         if front:
-            _draw_front(ax, means, names)
+            _draw_front(ax, means, names, named(measured.panel.runs[0]["primary_metric"]).higher_is_better)
         ax.margins(0.14)
         ax.locator_params(axis="x", nbins=5)
         ax.set(title=measured.title, xlabel=label, ylabel=metric_name(measured.panel))
@@ -111,9 +112,9 @@ def _scatter(
     return figure
 
 
-def _draw_front(ax: Axes, means: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
+def _draw_front(ax: Axes, means: Sequence[tuple[float, float]], names: Sequence[str], higher: bool) -> None:
     """Mark and join the variants on the Pareto front, and label them if there are many."""
-    best = pareto(means)
+    best = pareto(means if higher else [(x, -y) for x, y in means])
     x_best, y_best = np.array([means[i] for i in best]).T
     ax.plot(x_best, y_best, color=GREY, lw=1.2, ls=(0, (4, 2)), zorder=1)
     ax.scatter(x_best, y_best, s=150, facecolor="none", edgecolor=INK, lw=1.1, zorder=4)

@@ -7,7 +7,16 @@ from typing import Any
 
 from intaglio.metrics import label_of
 from intaglio.report.display import FORMS, Display, device_cell, difference, speedup_notes, speedups, tabulate
-from intaglio.report.formatting import NOTHING, measured, number, percent, power_of_ten, share_over_seeds
+from intaglio.report.formatting import (
+    NOTHING,
+    measured,
+    number,
+    percent,
+    power_of_ten,
+    primary_over_seeds,
+    share_over_seeds,
+    value_heading,
+)
 
 _Row = Mapping[str, Any]
 _KEY = ("study", "task", "model", "variant", "stage", "measure")
@@ -28,7 +37,7 @@ def show_compression(study: str, rows: Sequence[_Row], seconds: Mapping[str, flo
         "variant": lambda row: row["variant"],
         "recipe": lambda row: row["recipe"],
         "metric": lambda row: label_of(row["primary_metric"]) or NOTHING,
-        "value, %": share_over_seeds("primary"),
+        value_heading(rows): primary_over_seeds,
         "difference to float [95 %]": difference,
         "accuracy, %": share_over_seeds("accuracy"),
         "as teacher, %": share_over_seeds("teacher_agreement"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from intaglio.report.formatting import NOTHING, percent, speedup_cell
+from intaglio.report.formatting import NOTHING, percent, score, speedup_cell
 
 # Columns with names of backends.
 FORMS = ("float32 form", "float form")
@@ -38,8 +38,9 @@ def difference(row: Mapping[str, Any]) -> str:
     """Format difference and interval, in points; the baseline itself has none."""
     if row.get("difference") is None or row["variant"] == "float":
         return NOTHING
-    low, high = (percent(row[name], sign=True) for name in ("difference_low", "difference_high"))
-    return f"{percent(row['difference'], sign=True)} [{low}, {high}]"
+    names = ("difference", "difference_low", "difference_high")
+    mean, low, high = (score(row["primary_metric"], row[name], sign=True) for name in names)
+    return f"{mean} [{low}, {high}]"
 
 
 def device_cell(row: Mapping[str, Any]) -> str:

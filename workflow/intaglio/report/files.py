@@ -1,11 +1,22 @@
-"""The pages of a study's tables: the same for every study, so the DAG knows them. It imports nothing."""
+"""The pages of a study's tables: the same for every study, so the DAG knows them. It imports nothing of Intaglio's."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Iterable
 
 PAGES = (
     *("runs", "variants", "model-comparison", "classes", "compression", "conversions", "backends", "published"),
     "data",
 )
+# Pages and plots of classes: a study without any leaves them out.
+_OF_CLASSES = {"classes", "confusion"}
+
+
+def of_kinds(names: Iterable[str], kinds: Collection[str]) -> list[str]:
+    """Return those of these pages or plots that a study with tasks of these kinds has."""
+    return [name for name in names if name not in _OF_CLASSES or set(kinds) != {"regression"}]
+
+
 # The overview, for a terminal and for the report's first page.
 OVERVIEW = ("overview.txt", "overview.rst")
 PAGE_FILES = (*OVERVIEW, *(f"{name}.{suffix}" for name in PAGES for suffix in ("md", "html")))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from intaglio.measure.timing.ratios import is_measurable
+from intaglio.metrics import named
 
 NOTHING = "–"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -78,6 +79,24 @@ def speedup_in_short(row: Mapping[str, Any], end: str = "") -> str:
     value, low, high = (row[f"speedup{end}{part}"] for part in ("", "_low", "_high"))
     own = value is None or low == high == 1
     return times(value) if own or is_faster_or_slower(row, end) else "no difference"
+
+
+def score(metric: str | None, value: float | None, sign: bool = False) -> str:
+    """Format a value of a metric: percent (or points), or in its own unit, for an error in the unit of the targets."""
+    if value is None or metric is None or named(metric).scale == 100:
+        return percent(value, sign=sign)
+    return f"{'+' if sign and value > 0 else ''}{number(value)}"
+
+
+def primary_over_seeds(row: Mapping[str, Any]) -> str:
+    """Format the primary metric in a row of variants.parquet: its mean over seeds with its deviation."""
+    return spread(*(score(row["primary_metric"], row[f"primary_{part}"]) for part in ("mean", "sd")))
+
+
+def value_heading(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the heading of the primary metric in rows of runs.parquet or variants.parquet."""
+    metrics = {row["primary_metric"] for row in rows if row.get("primary_metric")}
+    return "value, %" if all(named(metric).scale == 100 for metric in metrics) else "value"
 
 
 def share_over_seeds(name: str) -> Callable[[Mapping[str, Any]], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from intaglio.metrics import KNOWN_METRICS, label_of
 from intaglio.report.display import Display, difference, tabulate
-from intaglio.report.formatting import NOTHING, number, percent, spread
+from intaglio.report.formatting import NOTHING, number, percent, score, spread, value_heading
 from intaglio.schemas.summary import SCORES
 from intaglio.summary.variants import BASELINE
 
@@ -20,7 +21,10 @@ _OF_CLASS = {
     "class_precision": "precision, %",
     "class_recall": "recall, %",
     "class_accuracy": "accuracy, %",
+    "class_threshold": "threshold",
 }
+# Of each class: true ones, by how they were predicted.
+_TRUE = ("confusion", "true_positives", "false_negatives")
 
 
 def show_models(study: str, rows: Sequence[_Row], variants: Sequence[_Row], resamples: int) -> Display:
@@ -31,9 +35,11 @@ def show_models(study: str, rows: Sequence[_Row], variants: Sequence[_Row], resa
         "chosen": lambda row: "yes" if row["chosen"] else NOTHING,
         "seeds": lambda row: str(row["n"]) if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}",
         "primary metric": lambda row: label_of(row["primary_metric"]) or NOTHING,
-        "validation, %": lambda row: spread(percent(row["validation_mean"]), percent(row["validation_sd"])),
-        "test, % [95 %]": _interval("primary"),
-        **{KNOWN_METRICS[name].axis: _interval(name) for name, _, _ in SCORES},
+        value_heading(rows).replace("value", "validation"): lambda row: spread(
+            *(score(row["primary_metric"], row[f"validation_{part}"]) for part in ("mean", "sd"))
+        ),
+        f"{value_heading(rows).replace('value', 'test')} [95 %]": _interval("primary"),
+        **{KNOWN_METRICS[name].axis: _interval(name, name) for name, _, _ in SCORES},
         "size, MB": lambda row: number(row["size_mb_mean"]),
         "latency, ms": lambda row: number(row["latency_ms_mean"]),
         "backend": lambda row: row["backend"] or NOTHING,
@@ -48,11 +54,12 @@ def show_models(study: str, rows: Sequence[_Row], variants: Sequence[_Row], resa
     return Display(table.title, table.columns, table.rows, table.numbers, notes)
 
 
-def _interval(name: str) -> Any:
+def _interval(name: str, metric: str | None = None) -> Any:
     def cell(row: _Row) -> str:
         if row[f"{name}_mean"] is None:
             return NOTHING
-        mean, low, high = (percent(row[f"{name}_{part}"]) for part in ("mean", "low", "high"))
+        of = metric or row["primary_metric"]
+        mean, low, high = (score(of, row[f"{name}_{part}"]) for part in ("mean", "low", "high"))
         return f"{mean} [{low}, {high}]"
 
     return cell
@@ -61,7 +68,9 @@ def _interval(name: str) -> Any:
 def _of_chosen(row: _Row, variants: Sequence[_Row]) -> str:
     """Return a sentence on the variants of a chosen model."""
     mine = [v for v in variants if (v["task"], v["model"]) == (row["task"], row["model"]) and v["variant"] != BASELINE]
-    found = [f"{v['variant']} {percent(v['primary_mean'])} ({difference(v)})" for v in mine if v["n"]]
+    found = [
+        f"{v['variant']} {score(v['primary_metric'], v['primary_mean'])} ({difference(v)})" for v in mine if v["n"]
+    ]
     chosen = f"{row['task']}: {row['model']} is chosen"
     return f"{chosen}. Its variants (difference to {BASELINE}): {', '.join(found)}." if found else f"{chosen}."
 
@@ -78,16 +87,17 @@ def show_classes(study: str, metrics: Any, runs: Sequence[_Row]) -> Display:
     if of_class.empty:
         return Display(title, [], [], frozenset(), ["Nothing to show yet: no run has metrics of classes."])
     place = ["task", "model", "variant", "label"]
-    counts = table[table["metric"] == "confusion"].groupby([*place, "seed"])["value"].sum().groupby(place).mean()
+    counts = table[table["metric"].isin(_TRUE)].groupby([*place, "seed"])["value"].sum().groupby(place).mean()
     values = of_class.groupby([*place, "metric"], sort=False)["value"].agg(["mean", "std"])
     rows = []
     for at in dict.fromkeys(of_class[place].itertuples(index=False, name=None)):
         row: dict[str, Any] = {**dict(zip(place, at, strict=True)), "examples": counts.get(at)}
         for name in _OF_CLASS:
             mean, sd = values.loc[(*at, name)] if (*at, name) in values.index else (None, None)
-            row[name] = spread(percent(mean), percent(None if pd.isna(sd) else sd))
+            written = partial(number, digits=2) if name == "class_threshold" else percent
+            row[name] = spread(written(mean), written(None if pd.isna(sd) else sd))
         rows.append(row)
-    cells = {
+    cells: dict[str, Any] = {
         "task": lambda row: row["task"],
         "model": lambda row: row["model"],
         "variant": lambda row: row["variant"],
@@ -98,6 +108,7 @@ def show_classes(study: str, metrics: Any, runs: Sequence[_Row]) -> Display:
     shown = tabulate(title, cells, rows, {"task", "model", "variant", "class"})
     note = (
         "Test set, mean ± standard deviation over seeds. Accuracy: of the class against the rest, the share of all "
-        "examples that are rightly said to be of this class or not."
+        "examples that are rightly said to be of this class or not. Threshold: the probability above which a label of "
+        "a multi-label task is predicted, tuned on the validation split."
     )
     return Display(shown.title, shown.columns, shown.rows, shown.numbers, [note])

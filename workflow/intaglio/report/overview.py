@@ -11,7 +11,7 @@ import pandas as pd
 
 from intaglio.metrics import label_of
 from intaglio.report.display import Display, device_cell, difference, disturbances, of_data, state, tabulate
-from intaglio.report.formatting import number, percent, speedup_in_short
+from intaglio.report.formatting import number, score, speedup_in_short, value_heading
 
 WIDTH = 80
 
@@ -32,7 +32,9 @@ def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Seque
         "task": lambda row: f"{row['task']} · {row['model']}" if several else row["task"],
         "model": lambda row: row["model"],
         "variant": lambda row: row["variant"],
-        f"{name}, %": lambda row: percent(row["primary_mean"]) if row["n"] else state(row),
+        f"{name}{value_heading(variants).removeprefix('value')}": lambda row: (
+            score(row["primary_metric"], row["primary_mean"]) if row["n"] else state(row)
+        ),
         "difference [95 %]": difference,
         "device": device_cell,
         "speed-up": speedup_in_short,

@@ -11,6 +11,7 @@ from intaglio.report.backends import show_backends
 from intaglio.report.compression import show_compression, show_conversions
 from intaglio.report.data import show_data
 from intaglio.report.display import Display, of_data, to_markdown
+from intaglio.report.files import of_kinds
 from intaglio.report.html import to_html
 from intaglio.report.models import show_classes, show_models
 from intaglio.report.overview import show_overview, to_rst, to_text
@@ -22,7 +23,7 @@ from intaglio.summary.read import Summary, read_summary
 
 
 def write_pages(summary: Path, output: Path) -> None:
-    """Write a study's readable tables into the artifact `output` [pages], which holds `files.PAGE_FILES`.
+    """Write a study's readable tables into the artifact `output` [pages]: those of `files.PAGE_FILES` that it has.
 
     Raises:
         UserError: the summary is not complete.
@@ -38,7 +39,9 @@ def write_pages(summary: Path, output: Path) -> None:
         }
         (folder / "overview.txt").write_text(to_text(overview, places), encoding="utf-8")
         (folder / "overview.rst").write_text(to_rst(overview), encoding="utf-8")
-        for name, table in _tables(content, variants).items():
+        tables = _tables(content, variants)
+        for name in of_kinds(tables, content.facts["kinds"]):
+            table = tables[name]
             (folder / f"{name}.md").write_text(to_markdown(table), encoding="utf-8")
             (folder / f"{name}.html").write_text(to_html(table), encoding="utf-8")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from intaglio.metrics import label_of
+from intaglio.metrics import label_of, named
 from intaglio.report.display import (
     DEVICE_NAMES,
     FORMS,
@@ -18,8 +18,22 @@ from intaglio.report.display import (
     state,
     tabulate,
 )
-from intaglio.report.formatting import NOTHING, measured, number, percent, share_over_seeds, times
+from intaglio.report.formatting import (
+    NOTHING,
+    measured,
+    number,
+    percent,
+    primary_over_seeds,
+    score,
+    share_over_seeds,
+    times,
+    value_heading,
+)
 
+# Columns of metrics beside the primary one; those that no task has are left out.
+_SCORES = {
+    name: named(name).axis for name in ("f1_macro", "jaccard", "f1_micro", "subset_accuracy", "pearson", "spearman")
+}
 _MARKS = (
     "Texts cut: test texts longer than max_length. In training: test texts that are also in the training data. Others: "
     "the share of the cores that other processes used while the run was timed."
@@ -27,6 +41,10 @@ _MARKS = (
 _LEFT_OUT = "Times on less frequent hardware are left out of the means; runs.csv and latency.csv have them."
 _ONE_SEED = "Times depend on shapes, not on seeds: latency is that of one run (profile.seeds: all measures every run)."
 _FASTEST = "The backend named is the fastest, and latency is its own; all of them are in the table of backends."
+
+
+def _share(name: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: percent(row.get(name))
 
 
 def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
@@ -40,9 +58,9 @@ def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         "reason": lambda row: row.get("error") or NOTHING,
         "warnings": lambda row: row.get("warnings") or NOTHING,
         "metric": lambda row: label_of(row.get("primary_metric")) or NOTHING,
-        "value, %": lambda row: percent(row.get("primary_value")),
+        value_heading(rows): lambda row: score(row.get("primary_metric"), row.get("primary_value")),
         "accuracy, %": lambda row: percent(row.get("accuracy")),
-        "macro F1, %": lambda row: percent(row.get("f1_macro")),
+        **{heading: _share(name) for name, heading in _SCORES.items()},
         "texts cut, %": lambda row: percent(row.get("truncated")),
         "in training": lambda row: str(row["test_texts_in_training"]) if row.get("test_texts_in_training") else NOTHING,
         "training, s": lambda row: number(row.get("train_seconds")),
@@ -77,10 +95,10 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
         "variant": lambda row: row["variant"],
         "seeds": state,
         "metric": lambda row: label_of(row["primary_metric"]) or NOTHING,
-        "value, %": share_over_seeds("primary"),
+        value_heading(rows): primary_over_seeds,
         "difference to float [95 %]": difference,
         "accuracy, %": share_over_seeds("accuracy"),
-        "macro F1, %": share_over_seeds("f1_macro"),
+        **{heading: share_over_seeds(name) for name, heading in _SCORES.items()},
         "training, s": over_seeds("train_seconds"),
         "training, × float": lambda row: times(row.get("relative_train_seconds")),
         "device": device_cell,

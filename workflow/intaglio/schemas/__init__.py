@@ -10,6 +10,8 @@ from intaglio.schemas.artifacts import (
     LATENCY,
     METRICS,
     OPERATORS,
+    PREDICTED_LABEL_SETS,
+    PREDICTED_VALUES,
     PREDICTIONS,
     SIZES,
     TRAINING_HISTORY,
@@ -25,7 +27,7 @@ from intaglio.schemas.summary import (
     SPARSITY,
     VARIANTS,
 )
-from intaglio.schemas.tables import conform, read_table, write_table
+from intaglio.schemas.tables import as_array, as_column, conform, read_table, write_table
 
 __all__ = [
     "BACKENDS",
@@ -39,6 +41,8 @@ __all__ = [
     "METRICS",
     "MODEL_COMPARISON",
     "OPERATORS",
+    "PREDICTED_LABEL_SETS",
+    "PREDICTED_VALUES",
     "PREDICTIONS",
     "PUBLISHED",
     "RUNS",
@@ -46,6 +50,8 @@ __all__ = [
     "SPARSITY",
     "TRAINING_HISTORY",
     "VARIANTS",
+    "as_array",
+    "as_column",
     "conform",
     "describe",
     "keyed",

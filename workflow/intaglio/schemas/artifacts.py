@@ -35,25 +35,44 @@ DESCRIPTION = schema(
     ],
 )
 
-PREDICTIONS = schema(
-    "predictions",
-    [
-        field("test_set", STRING, "Name of the test set."),
-        field("id", STRING, "Example, unique within its test set."),
-        field("label", INT, "True label, an index into the task's labels."),
-        field("prediction", INT, "Predicted label."),
-        field("logits", pa.list_(pa.float32()), "The model's outputs, one per label."),
-    ],
+
+def _predictions(kind: pa.DataType, true: str, predicted: str) -> pa.Schema:
+    return schema(
+        "predictions",
+        [
+            field("test_set", STRING, "Name of the test set."),
+            field("id", STRING, "Example, unique within its test set."),
+            field("label", kind, true),
+            field("prediction", kind, predicted),
+            field("logits", pa.list_(pa.float32()), "The model's outputs, one per label."),
+        ],
+    )
+
+
+# By the kind of task: classification with one label, with any number of labels, and regression.
+PREDICTIONS = _predictions(INT, "True label, an index into the task's labels.", "Predicted label.")
+PREDICTED_LABEL_SETS = _predictions(
+    pa.list_(pa.int8()),
+    "1 for each of the task's labels that the example has, else 0.",
+    "1 for each label whose probability is above its threshold, else 0.",
 )
+PREDICTED_VALUES = _predictions(FLOAT, "True value.", "Predicted value.")
 
 METRICS = schema(
     "metrics",
     [
         field("test_set", STRING, "Name of the test set."),
-        field("metric", STRING, "accuracy, f1_macro, f1, ..., class_recall, ..., or confusion."),
-        field("label", STRING, "Class of a class_* metric; true class of a confusion count; else null.", True),
+        field(
+            "metric",
+            STRING,
+            "accuracy, f1_macro, f1, ..., class_recall, ..., confusion; of multi-label tasks class_threshold, too, and "
+            "for each label true_positives, false_negatives, false_positives and true_negatives.",
+        ),
+        field(
+            "label", STRING, "Class of a class_* metric or a count; true class of a confusion count; else null.", True
+        ),
         field("predicted", STRING, "Predicted class of a confusion count; else null.", True),
-        field("value", FLOAT, "The metric; for confusion a count of examples."),
+        field("value", FLOAT, "The metric; for confusion and true_* and false_* a count of examples."),
         field("primary", BOOL, "Whether this is the primary metric of the task."),
     ],
 )

@@ -14,6 +14,13 @@ SCORES = (
     ("balanced_accuracy", FLOAT, "Mean over classes of recall, 0 to 1."),
     ("cohen_kappa", FLOAT, "Cohen's kappa, -1 to 1."),
     ("matthews", FLOAT, "Matthews correlation, -1 to 1."),
+    ("jaccard", FLOAT, "Mean over examples of common labels / all true or predicted labels, 0 to 1."),
+    ("f1_micro", FLOAT, "F1 over all labels of all examples, 0 to 1."),
+    ("subset_accuracy", FLOAT, "Share of examples with exactly their labels, 0 to 1."),
+    ("pearson", FLOAT, "Pearson correlation of true and predicted values, -1 to 1."),
+    ("spearman", FLOAT, "Spearman correlation of true and predicted values, -1 to 1."),
+    ("mse", FLOAT, "Mean squared error, in the squared unit of the targets."),
+    ("mae", FLOAT, "Mean absolute error, in the unit of the targets."),
 )
 
 RUNS = schema(
@@ -34,7 +41,11 @@ RUNS = schema(
             ("test_texts_in_training", INT, "Test examples whose text is also in the training data."),
             *SCORES,
             ("validation_value", FLOAT, "Primary metric on the validation split, which selected the weights."),
-            ("teacher_agreement", FLOAT, "Share of test examples with the prediction of the teacher, 0 to 1."),
+            (
+                "teacher_agreement",
+                FLOAT,
+                "Share of test predictions that are the teacher's, 0 to 1 (of values: close to it).",
+            ),
             ("teacher_kl", FLOAT, "Mean divergence of the probabilities from the teacher's, nats; null for float."),
             ("sparsity", FLOAT, "Zeros among the linear layers' weights, 0 to 1; null if none were pruned."),
             ("train_seconds", FLOAT, "Training of the recipe's last stage, without set-up and evaluation, s."),
@@ -94,6 +105,11 @@ VARIANTS = schema(
         ),
         *_over_seeds("accuracy", "accuracy"),
         *_over_seeds("f1_macro", "macro F1"),
+        *_over_seeds("jaccard", "Jaccard accuracy"),
+        *_over_seeds("f1_micro", "micro F1"),
+        *_over_seeds("subset_accuracy", "subset accuracy"),
+        *_over_seeds("pearson", "Pearson correlation"),
+        *_over_seeds("spearman", "Spearman correlation"),
         *nullable(
             ("train_n", INT, "Runs behind the training times: those on the hardware that most runs of the task had."),
         ),
@@ -216,10 +232,10 @@ PUBLISHED = schema(
     "published",
     [
         *KEYS[1:4],
-        field("quantity", STRING, "Column of runs.parquet that it compares with."),
-        field("unit", STRING, "s or share."),
+        field("quantity", STRING, "Column of runs.parquet that it compares with, or latency_ms."),
+        field("unit", STRING, "s, ms, MB or share."),
         field("source", STRING, "Its source."),
-        field("published", FLOAT, "The published figure."),
+        field("published", FLOAT, "The published figure; null if the source left it empty.", null=True),
         *nullable(
             ("measured_mean", FLOAT, "Mean over seeds of the runs' own."),
             ("measured_sd", FLOAT, "Its standard deviation over seeds (n - 1); null for one seed."),

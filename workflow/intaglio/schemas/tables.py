@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from intaglio.errors import UserError, first_line, nearest
 from intaglio.schemas.fields import describe
@@ -65,6 +67,23 @@ def _from_rows(rows: Sequence[Mapping[str, Any]], schema: Any, path: Path) -> An
         except (pa.ArrowException, TypeError, OverflowError) as error:
             raise UserError(f"{path}: column {field.name!r} must be {field.type}: {first_line(error)}") from error
     return pa.table(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))
+
+
+def as_array(column: Any) -> NDArray[Any]:
+    """Return an Arrow column as an array, [rows], or [rows, items] where it holds lists of one length."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not pa.types.is_list(column.type):
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    rows = len(column)
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(rows, -1 if rows else 0)
+
+
+def as_column(values: NDArray[Any], kind: Any) -> Any:
+    """Return an array as an Arrow column of this type; [rows, items] becomes lists."""
+    if values.ndim == 1:
+        return pa.array(values, kind)
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(offsets, pa.array(values.ravel(), kind.value_type))
 
 
 def conform(table: Any, schema: Any, path: Path) -> Any:

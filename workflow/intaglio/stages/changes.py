@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
+
+from intaglio.kinds import kind_of
 
 CONFIDENCE = 0.95
 
@@ -89,19 +90,22 @@ class PredictionChanges:
         return str(self.total) if self.total.exceeds(tolerance) else None
 
 
-def prediction_changes(before: NDArray[np.int64], after: NDArray[np.int64], labels: Sequence[str]) -> PredictionChanges:
+def prediction_changes(task: Mapping[str, Any], before: NDArray[Any], after: NDArray[Any]) -> PredictionChanges:
     """Compare predictions before and after a conversion.
 
+    Each label of each example of a multi-label task counts as a prediction. A prediction of a regression task has
+    changed if it moves by more than a quarter of the targets' standard deviation.
+
     Args:
-        before: indices of the predicted labels, [examples], at least one example.
+        task: the content of the data's task.json.
+        before: predictions, as `metrics.Judged` describes them, of at least one example.
         after: the same for the converted model.
-        labels: names of the labels by index.
     """
-    changed = before != after
-    present = np.unique(before)
-    confidence = 1 - (1 - CONFIDENCE) / len(present)
-    classes = {}
-    for label in present:
-        among = changed[before == label]
-        classes[labels[label]] = Changes(int(among.sum()), len(among), confidence)
-    return PredictionChanges(Changes(int(changed.sum()), len(changed)), classes)
+    kind = kind_of(task)
+    changed = kind.changed(before, after, task)
+    by_class = kind.by_class(before, changed)
+    confidence = 1 - (1 - CONFIDENCE) / max(1, len(by_class))
+    classes = {
+        task["labels"][index]: Changes(int(among.sum()), len(among), confidence) for index, among in by_class.items()
+    }
+    return PredictionChanges(Changes(int(changed.sum()), changed.size), classes)

@@ -18,6 +18,7 @@ from intaglio.encoder.cutting import Kept, cut_out, multiply_adds
 from intaglio.encoder.files import convert, save_encoder
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
+from intaglio.kinds import kind_of
 from intaglio.models.dropout import override_dropout
 from intaglio.stages.importance import Units, choose, gated, importance
 from intaglio.stages.prepared import Prepared
@@ -72,7 +73,7 @@ def _kept(job: StageJob[CutOptions], model: Any, shape: EncoderConfig, batches: 
     if file.is_file():
         chosen = json.loads(file.read_text())
         return Kept(*(tuple(map(tuple, chosen[name])) for name in ("heads", "neurons")))
-    kept = choose(importance(model, shape, batches), shape, job.options, job.max_length)
+    kept = choose(importance(model, shape, batches, kind_of(job.task)), shape, job.options, job.max_length)
     with store.new_file(file) as draft:
         draft.write_text(json.dumps({"heads": kept.heads, "neurons": kept.neurons}) + "\n")
     small = kept.shape(shape)

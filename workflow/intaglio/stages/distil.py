@@ -28,7 +28,7 @@ def prepare(job: StageJob[DistilOptions]) -> Prepared:
     if job.student is None:
         model, tokenizer = _of_parent(parent, job.options), parent.tokenizer
     else:
-        model = pretrained_classifier(job.student, job.task["labels"], job.options, job.seed, job.max_length)
+        model = pretrained_classifier(job.student, job.task, job.options, job.seed, job.max_length)
         tokenizer = AutoTokenizer.from_pretrained(job.student)
     loss = distillation_loss(job, model, tokenizer, parent.path)
     # The loss is computed in float32, whatever the precision of the two models.

@@ -12,12 +12,12 @@ from intaglio.training.job import Learner, StageJob
 
 
 def prepare(job: StageJob[FinetuneOptions]) -> Prepared:
-    """Return the pretrained encoder with a classification head for the task's labels.
+    """Return the pretrained encoder with a head for the task.
 
     Raises:
         UserError: the model is damaged, or does not fit the task.
     """
-    model = pretrained_classifier(job.start, job.task["labels"], job.options, job.seed, job.max_length)
+    model = pretrained_classifier(job.start, job.task, job.options, job.seed, job.max_length)
     learner = Learner(model, AutoTokenizer.from_pretrained(job.start), precision=job.options.precision)
     if job.options.low_rank is None:
         return Prepared(learner, model.save_pretrained)

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.cutting import Kept, multiply_adds
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
+from intaglio.kinds import KINDS, TaskKind
+from intaglio.metrics import SINGLE_LABEL
 from intaglio.study.options import CutOptions
 
 # Neurons are kept in blocks: kernels tile products by this number (two vectors of AVX-512 in float32, one of AVX2, a
@@ -79,7 +80,9 @@ def _multiply(gate: Tensor, _: nn.Module, given: tuple[Tensor, ...]) -> Tensor:
     return (units * gate[:, None, :, None]).flatten(-2)
 
 
-def importance(model: Any, shape: EncoderConfig, batches: Iterable[Mapping[str, Tensor]]) -> Units:
+def importance(
+    model: Any, shape: EncoderConfig, batches: Iterable[Mapping[str, Tensor]], kind: TaskKind = KINDS[SINGLE_LABEL]
+) -> Units:
     """Return Taylor scores, averaged over examples: for each layer, [1, heads] and [1, neurons].
 
     The score of a head is |derivative of an example's loss| (Michel et al. 2019, arXiv 1905.10650, eq. 2), that of a
@@ -89,6 +92,7 @@ def importance(model: Any, shape: EncoderConfig, batches: Iterable[Mapping[str, 
         model: a classifier in evaluation mode.
         shape: shape of the model.
         batches: inputs of the model, with labels.
+        kind: the kind of task, which defines the loss.
     """
     heads, neurons = ([torch.zeros(1, count) for count in counts] for counts in (shape.heads, shape.neurons))
     examples = 0
@@ -97,7 +101,7 @@ def importance(model: Any, shape: EncoderConfig, batches: Iterable[Mapping[str, 
         labels = batch["labels"].to(model.device)
         gates = Units.ones(shape, len(labels), labels.device)
         with gated(model, gates):
-            loss = cross_entropy(model(**inputs).logits, labels, reduction="sum")
+            loss = kind.loss(model(**inputs).logits, labels)
         gradients = torch.autograd.grad(loss, [*gates.heads, *gates.neurons])
         for score, gradient in zip(heads, gradients[: len(heads)], strict=True):
             score += gradient.abs().sum(0).cpu()

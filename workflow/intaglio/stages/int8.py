@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from intaglio.checkpoint import Checkpoint, Engine, graph_files, open_graph
 from intaglio.encoder.files import CONFIG, SECTION
 from intaglio.errors import UserError
+from intaglio.kinds import classes_of, kind_of
 from intaglio.machine import device_name
+from intaglio.metrics import named
 from intaglio.onnx.calibration import activation_ranges
 from intaglio.onnx.float_graph import float_graph, graph_inputs
 from intaglio.onnx.graph import save
@@ -29,10 +31,10 @@ from intaglio.onnx.linear import floating_products, linear_inputs, separate_atte
 from intaglio.onnx.session import MODEL
 from intaglio.openvino.int8 import AccuracyControl, LinearLayers, quantize_with_nncf
 from intaglio.openvino.session import IR
+from intaglio.schemas import as_array
 from intaglio.stages.changes import prediction_changes
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import Int8Options
-from intaglio.tasks.kinds import classes_of, kind_of
 from intaglio.tasks.tokenize import read_split, tokenize
 from intaglio.training.job import StageJob
 from intaglio.training.train import TrainingResult
@@ -65,13 +67,13 @@ def prepare(job: StageJob[Int8Options]) -> Prepared:
     model, tokenizer = parent.load(), parent.tokenizer
     examples = tokenize(tokenizer, _drawn(job, "train", options.calibration_examples), job.max_length)
     validation = read_split(job.data, "validation")
-    labels = validation["label"].to_numpy()
+    targets = as_array(validation["label"])
     tokens = tokenize(tokenizer, validation, job.max_length)
     inputs = graph_inputs(tokenizer)
     start = time.perf_counter()
     graph = float_graph(parent.path, model, inputs)
     if options.engine == "openvino":
-        layers = _write_for_openvino(job, graph, inputs, examples, tokens, labels)
+        layers = _write_for_openvino(job, graph, inputs, examples, tokens, targets)
     else:
         layers = _write_for_onnxruntime(job, graph, inputs, examples)
     _check_layers(parent, model, layers, options)
@@ -80,7 +82,13 @@ def prepare(job: StageJob[Int8Options]) -> Prepared:
     conversion = _compare(job, model, tokens, logits)
     if options.max_drop is not None:
         conversion["measure"] += f"; {layers.floating} of {layers.total} linear layers in floating point"
-    result = TrainingResult(seconds=seconds, validation=_judge(job, labels, logits), device=device_name("cpu"))
+    tune = kind_of(job.task).tune
+    result = TrainingResult(
+        seconds=seconds,
+        validation=_judge(job, targets, logits),
+        device=device_name("cpu"),
+        thresholds=tune(targets, logits) if tune else None,
+    )
     facts = {"conversion": conversion} | {name: before[name] for name in _KEPT if name in before}
     described = parent.described | {SECTION: {"int8": options.model_dump(mode="json")}}
     return Prepared(result, partial(_save_graph, job.work, options.engine, described), lambda: facts)
@@ -93,8 +101,15 @@ def _save_graph(work: Path, engine: Engine, described: dict[str, Any], folder: P
     (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
 
 
-def _judge(job: StageJob[Int8Options], labels: NDArray[np.int64], logits: _Logits) -> dict[str, float]:
-    return kind_of(job.task).validation(job.task["metric"], classes_of(job.task), labels, logits)
+def _judge(job: StageJob[Int8Options], targets: NDArray[Any], logits: _Logits) -> dict[str, float]:
+    return kind_of(job.task).validation(job.task["metric"], classes_of(job.task), targets, logits)
+
+
+def _score(job: StageJob[Int8Options], targets: NDArray[Any], logits: _Logits) -> float:
+    """Return the task's metric, negative if lower values are better."""
+    metric = named(job.task["metric"])
+    value = _judge(job, targets, logits)[metric.name]
+    return value if metric.higher_is_better else -value
 
 
 def _write_for_onnxruntime(
@@ -121,15 +136,15 @@ def _write_for_openvino(
     inputs: list[str],
     examples: Sequence[_Example],
     validation: Sequence[_Example],
-    labels: NDArray[np.int64],
+    targets: NDArray[Any],
 ) -> LinearLayers:
     """Quantize a float graph with NNCF, and write it into the work folder."""
     control = None
     if job.options.max_drop is not None:
         control = AccuracyControl(
-            list(zip(_singly(inputs, validation), labels, strict=True)),
-            lambda labels, logits: _judge(job, labels, logits)[job.task["metric"]],
-            job.options.max_drop / 100,
+            list(zip(_singly(inputs, validation), targets, strict=True)),
+            partial(_score, job),
+            job.options.max_drop / named(job.task["metric"]).scale,
         )
     return quantize_with_nncf(graph, _singly(inputs, examples), control, job.work / IR)
 
@@ -184,7 +199,9 @@ def _compare(job: StageJob[Int8Options], model: Any, tokens: Sequence[_Example],
     expected = predict_singly(model, [tokens[row] for row in rows])
     if not np.isfinite(expected).all() or not np.isfinite(logits).all():
         raise UserError(f"{parent}: logits are not finite; the training has diverged, lower its learning rate")
-    changes = prediction_changes(expected.argmax(axis=1), logits[rows].argmax(axis=1), job.task["labels"])
+    kind, thresholds = kind_of(job.task), parent.thresholds
+    before, after = (kind.decode(outputs, thresholds) for outputs in (expected, logits[rows]))
+    changes = prediction_changes(job.task, before, after)
     excess = changes.excess(options.tolerance)
     if excess:
         raise UserError(

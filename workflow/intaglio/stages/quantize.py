@@ -18,8 +18,9 @@ from intaglio.encoder.files import read_encoder, save_encoder
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.execution.checks import check_shape
+from intaglio.kinds import kind_of
 from intaglio.models.dropout import override_dropout
-from intaglio.stages.changes import Changes
+from intaglio.stages.changes import prediction_changes
 from intaglio.stages.masks import held_masks, sparsity_rows
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import QuantizeOptions
@@ -52,7 +53,7 @@ def prepare(job: StageJob[QuantizeOptions]) -> Prepared:
     batches = drawn_batches(job, tokenizer, options.calibration_examples)
     observe = partial(calibrate_ranges, encoder, batches, options.momentum)
     observe()
-    conversion = compare_predictions(model, encoder, batches[:_COMPARED], options.tolerance)
+    conversion = compare_predictions(job, model, encoder, batches[:_COMPARED])
     del model
     masks = held_masks(encoder)
     learner = Learner(
@@ -96,15 +97,15 @@ def calibrate_ranges(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], 
 
 @torch.no_grad()
 def compare_predictions(
-    parent: Any, encoder: Encoder, batches: Sequence[Mapping[str, Tensor]], tolerance: float
+    job: StageJob[QuantizeOptions], parent: Any, encoder: Encoder, batches: Sequence[Mapping[str, Tensor]]
 ) -> dict[str, Any]:
     """Compare predictions before and after quantization, before any training.
 
     Args:
+        job: the job with its task, its parent's thresholds and the largest share of changed predictions.
         parent: the float model, in evaluation mode.
         encoder: the calibrated integer encoder, in evaluation mode, on the same device.
         batches: inputs of both.
-        tolerance: largest share of changed predictions that is allowed.
 
     Returns:
         `measure`, `difference`, the bounds of its interval, and `tolerance`, as `Changes.facts` returns them.
@@ -112,9 +113,10 @@ def compare_predictions(
     Raises:
         UserError: significantly more have changed, over all classes, as training follows.
     """
-    pairs = [(parent(**batch).logits.argmax(-1), encoder(**batch).logits.argmax(-1)) for batch in batches]
-    changed = torch.cat([before != after for before, after in pairs])
-    found = Changes(int(changed.sum()), len(changed))
+    kind, tolerance = kind_of(job.task), job.options.tolerance
+    logits = (torch.cat([model(**batch).logits for batch in batches]).numpy() for model in (parent, encoder))
+    before, after = (kind.decode(outputs, job.parent.thresholds) for outputs in logits)
+    found = prediction_changes(job.task, before, after).total
     if found.exceeds(tolerance):
         raise UserError(
             f"quantize: {found} change before training; tolerance: {tolerance:.1%} is allowed; take more"

@@ -56,6 +56,8 @@ def _run(job: StageJob[Any]) -> None:
     else:
         result, tokenizer = prepared.training, job.parent.tokenizer
     record = training_record(job, result, before) | prepared.facts()
+    if result.thresholds is not None:
+        record["thresholds"] = dict(zip(job.task["labels"], result.thresholds, strict=True))
     set_limit(tokenizer, job.max_length)
     assert_owned(job.work)
     write_checkpoint(job.output, prepared.save, tokenizer, record, result.history)

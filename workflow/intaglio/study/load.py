@@ -80,9 +80,11 @@ def _of_branch_taken(error: ValidationError) -> list[Any]:
     found = []
     for item in error.errors():
         branch, given = str(item["loc"][-1:][0]) if item["loc"] else "", isinstance(item["input"], dict)
-        if branch == "str" and not given:
+        if branch.startswith("list[") or (branch == "str" and (given or isinstance(item["input"], list))):
+            continue
+        if branch == "str":
             found.append({**item, "loc": item["loc"][:-1]})
-        elif branch != "str" and (given or not branch.startswith("dict[")):
+        elif given or not branch.startswith("dict["):
             found.append(dict(item))
     return found
 
@@ -160,7 +162,7 @@ def _walk(location: Sequence[Any]) -> tuple[list[type[BaseModel]], list[Any]]:
         if tagged:
             models = tagged
             continue
-        if str(part).startswith("dict["):
+        if str(part).startswith(("dict[", "list[")):
             continue
         keys.append(part)
         fields = [model.model_fields[part] for model in models if part in model.model_fields]

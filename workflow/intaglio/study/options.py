@@ -70,8 +70,13 @@ class Distillation(StudyPart):
         description="Variant whose model teaches; null is the model that `distil` starts from, and in other stages the "
         "recipe's own fine-tuned one.",
     )
-    labels: float = Field(0.5, ge=0, description="Weight of the cross-entropy with the labels.")
-    logits: float = Field(0.5, ge=0, description="Weight of the divergence from the teacher's probabilities.")
+    labels: float = Field(0.5, ge=0, description="Weight of the loss of the labels.")
+    logits: float = Field(
+        0.5,
+        ge=0,
+        description="Weight of the divergence from the teacher's probabilities; for regression, of the squared "
+        "distance from its values.",
+    )
     temperature: float = Field(2.0, gt=0, description="Temperature by which both logits are divided for that.")
     hidden: float = Field(
         0.0, ge=0, description="Weight of the mean squared distance of hidden states, layer by layer."
@@ -251,7 +256,8 @@ class Int8Options(StudyPart):
         None,
         ge=0,
         lt=100,
-        description="Of `openvino`: points of the task's metric on the validation split that may be lost. Layers that "
+        description="Of `openvino`: points of the task's metric on the validation split that may be lost (its unit, "
+        "for a metric without points). Layers that "
         "cost more are left in floating point. Null quantizes every linear layer.",
     )
     tolerance: float = Field(
@@ -261,7 +267,8 @@ class Int8Options(StudyPart):
         description="Share of predictions on the validation split that may change. The run fails where the share is "
         "significantly larger: the lower bound of its exact binomial 95 % interval is above the tolerance, over all "
         "compared examples or over those that the float model assigns to one class (intervals of classes are "
-        "corrected for their number).",
+        "corrected for their number). Each label of each example of a multi-label task counts; a value of a regression "
+        "task has changed if it moves by more than a quarter of the targets' standard deviation.",
     )
 
     @model_validator(mode="after")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -21,6 +22,18 @@ from intaglio.study.sources import Source, StudyPart
 
 # Steps that change the texts of a task; `tasks/preprocess.py` does them.
 Step = Literal["stop_words", "lemmatize", "mask_urls", "mask_users"]
+KindName = Literal["single_label", "multi_label", "regression"]
+PROBLEM_TYPES: Mapping[str, str] = {
+    "single_label": metrics.SINGLE_LABEL,
+    "multi_label": metrics.MULTI_LABEL,
+    "regression": metrics.REGRESSION,
+}
+# Primary metrics where none is given, and options that only one kind has.
+_METRICS = {"multi_label": "jaccard", "regression": "pearson"}
+_ONLY_OF = {
+    **dict.fromkeys(("bins", "positive", "class_weights", "oversample", "focal"), "single_label"),
+    "label_delimiter": "multi_label",
+}
 # Splits become file names: `test` or `test_NAME`.
 Split = Annotated[str, StringConstraints(pattern=r"^(train|test|test_[A-Za-z0-9][A-Za-z0-9_-]*)$")]
 
@@ -55,22 +68,37 @@ class Bins(StudyPart):
 
 
 class Task(StudyPart):
-    """A text classification task: where its data is, what its columns mean, how it is judged."""
+    """A task: where its data is, what its columns mean, how it is judged."""
 
     like: str | None = Field(
         None, description="A known task, or one before it in the study: what is not given here is as there."
     )
     source: Source
+    kind: KindName = Field(
+        "single_label",
+        description="What a text has: `single_label`, one of the labels; `multi_label`, any number of them; "
+        "`regression`, a number.",
+    )
     columns: list[str] | None = Field(None, description="Column names of a file without a header line.")
     delimiter: str | None = Field(None, description="Delimiter of a text file, where its name does not tell.")
     quotes: bool | None = Field(
         None, description="Whether double quotes enclose fields of a text file; when null, unless tabs delimit."
     )
     text: list[str] = Field(min_length=1, max_length=2, description="Column of the text, or two for a pair of texts.")
-    label: str = Field(description="Column of the label.")
-    labels: list[str] = Field(min_length=2, description="The labels, in the order of the model's outputs.")
+    label: str | list[str] = Field(
+        description="Column of the label or number. Of a multi-label task: a column of lists, or a column of 0 and 1 "
+        "for every label."
+    )
+    labels: list[str] = Field(
+        default_factory=list,
+        description="The labels, in the order of the model's outputs; by default the names of several columns in "
+        "`label`. Regression has none.",
+    )
     label_values: list[str] | None = Field(
         None, description="Value in the label column for each label, if it is not the label's name."
+    )
+    label_delimiter: str | None = Field(
+        None, description="What separates the labels of a multi-label task in one column of a text file."
     )
     bins: Bins | None = Field(None, description="Make the label of a numeric label column.")
     splits: dict[Split, str] = Field(
@@ -79,7 +107,8 @@ class Task(StudyPart):
     )
     metric: str = Field(
         "accuracy",
-        description=f"The primary metric: {', '.join(metrics.KNOWN_METRICS)}.",
+        description=f"The primary metric: {', '.join(metrics.KNOWN_METRICS)}. By default jaccard for multi-label tasks "
+        "and pearson for regression.",
         json_schema_extra=lambda schema: schema.update(enum=list(metrics.KNOWN_METRICS)),
     )
     positive: str | None = Field(None, description="The one of two labels to which the metric f1 applies.")
@@ -137,12 +166,59 @@ class Task(StudyPart):
             raise ValueError(f"unknown metric {name!r}, {nearest(name, metrics.KNOWN_METRICS)}")
         return name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_kind(cls, given: Any) -> Any:
+        """Fill in the metric, and the labels of a multi-label task with a column for each, where they are not given."""
+        if not isinstance(given, dict):
+            return given
+        further = {}
+        if "metric" not in given and given.get("kind") in _METRICS:
+            further["metric"] = _METRICS[given["kind"]]
+        if "labels" not in given and given.get("kind") == "multi_label" and isinstance(given.get("label"), list):
+            further["labels"] = given["label"]
+        return {**given, **further}
+
+    @property
+    def problem_type(self) -> str:
+        """The kind by its name in transformers."""
+        return PROBLEM_TYPES[self.kind]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the model's outputs: the labels, or the column of a regression task's number."""
+        return self.labels or self.label_columns
+
+    @property
+    def label_columns(self) -> list[str]:
+        """Columns of the label."""
+        return [self.label] if isinstance(self.label, str) else self.label
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> Self:
+        several = not isinstance(self.label, str)
+        for key in _ONLY_OF:
+            if getattr(self, key) not in (None, False) and self.kind != _ONLY_OF[key]:
+                raise ValueError(f"{key}: is only for `kind: {_ONLY_OF[key]}`")
+        if several and self.kind != "multi_label":
+            raise ValueError("label: several columns are for `kind: multi_label`")
+        if self.kind == "regression" and (self.labels or self.label_values):
+            raise ValueError("labels: regression has numbers; leave `labels` out, or `kind: regression`")
+        if self.kind != "regression" and len(self.labels) < 2:
+            raise ValueError("labels: at least two are needed (or `kind: regression`, if `label` holds numbers)")
+        if several and len(self.labels) != len(self.label):
+            raise ValueError(f"labels: {len(self.labels)} names for the {len(self.label)} columns in `label`")
+        if several and (self.label_values or self.label_delimiter):
+            raise ValueError("label_values, label_delimiter: are for labels in one column")
+        return self
+
     @model_validator(mode="after")
     def _metric_fits(self) -> Self:
         if self.positive is not None and self.positive not in self.labels:
             raise ValueError(f"positive: unknown label {self.positive!r}, {nearest(self.positive, self.labels)}")
         position = None if self.positive is None else self.labels.index(self.positive)
-        reason = metrics.KNOWN_METRICS[self.metric].refusal(metrics.Classes(len(self.labels), position))
+        classes = metrics.Classes(len(self.outputs), position)
+        reason = metrics.why_not(self.metric, self.problem_type, classes)
         if reason:
             raise ValueError(f"metric: {reason}")
         return self
@@ -154,7 +230,7 @@ class Task(StudyPart):
                 raise ValueError(f"{key}: a value occurs twice")
             if any(not value.strip() for value in values):
                 raise ValueError(f"{key}: a value is empty")
-        columns = [*self.text, self.label]
+        columns = [*self.text, *self.label_columns]
         again = [column for column in columns if columns.count(column) > 1]
         if again:
             raise ValueError(f"the column {again[0]!r} occurs twice among `text` and `label`")

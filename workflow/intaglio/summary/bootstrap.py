@@ -11,14 +11,14 @@ n resampled seeds is (n - 1) / n of that over n new ones. Everything is determin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from intaglio.kinds import Draw, draw_examples
 from intaglio.metrics import Classes, Judged, Metric
-from intaglio.tasks.kinds import Draw, draw_examples
 
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ def resampled(
     """Compute a metric of several runs on the same resamples of the test examples.
 
     Args:
-        metric: any metric of examples; computed faster if it has `from_confusion`.
+        metric: any metric of examples; computed faster if it has `from_confusion` (of classes) or `means`.
         classes: the classes of the task.
         runs: at least one; all with the same examples in the same order.
         resamples: number of resamples; they do not depend on the number of runs.
@@ -44,8 +44,7 @@ def resampled(
         [runs, resamples] values.
     """
     examples = len(runs[0].targets)
-    compute = _by_confusion if metric.from_confusion else _one_by_one
-    prepared = [_cells(run, classes.count) if metric.from_confusion else run for run in runs]
+    compute, prepared = _prepared(metric, classes, runs)
     random = np.random.default_rng([_SEED, examples])
     block = max(1, _BLOCK // max(examples, classes.count**2))
     values = []
@@ -53,6 +52,30 @@ def resampled(
         rows = draw(random, min(block, resamples - start), examples)
         values.append(compute(metric, classes, prepared, rows))
     return np.concatenate(values, axis=1)
+
+
+def _prepared(metric: Metric, classes: Classes, runs: Sequence[Judged]) -> tuple[Callable[..., _Floats], list[Any]]:
+    """Return the fastest way to compute a metric on resamples, and the runs as it takes them."""
+    of_classes = runs[0].targets.ndim == 1 and np.issubdtype(runs[0].targets.dtype, np.integer)
+    if metric.from_confusion and of_classes:
+        return _by_confusion, [_cells(run, classes.count) for run in runs]
+    if metric.means and not of_classes:
+        return _by_means, [metric.means.of_examples(run) for run in runs]
+    return _one_by_one, list(runs)
+
+
+def _counts(rows: _Integers, examples: int) -> npt.NDArray[np.float32]:
+    """Return how often each example occurs in each resample, [resamples, examples]."""
+    resamples = len(rows)
+    places = rows + np.arange(resamples)[:, None] * examples
+    counts = np.bincount(places.ravel(), minlength=resamples * examples).reshape(resamples, examples)
+    return counts.astype(np.float32)
+
+
+def _by_means(metric: Metric, _: Classes, runs: Sequence[_Floats], rows: _Integers) -> _Floats:
+    assert metric.means is not None
+    counts = _counts(rows, len(runs[0])).astype(np.float64)
+    return np.stack([metric.means.combine(counts @ of_examples / rows.shape[1]) for of_examples in runs])
 
 
 def _one_by_one(metric: Metric, classes: Classes, runs: Sequence[Any], rows: _Integers) -> _Floats:
@@ -67,9 +90,7 @@ def _cells(run: Judged, classes: int) -> tuple[_Integers, _Integers]:
 def _by_confusion(metric: Metric, classes: Classes, runs: Sequence[Any], rows: _Integers) -> _Floats:
     assert metric.from_confusion is not None
     resamples, examples = len(rows), len(runs[0][1])
-    places = rows + np.arange(resamples)[:, None] * examples
-    counts = np.bincount(places.ravel(), minlength=resamples * examples).reshape(resamples, examples)
-    counts = counts.astype(np.float32)
+    counts = _counts(rows, examples)
     values = []
     # Run by run, so that memory does not grow with the number of runs.
     for cells, of_example in runs:

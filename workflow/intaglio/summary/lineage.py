@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from scipy.special import log_softmax
 
 from intaglio import schemas
 from intaglio.errors import UserError
+from intaglio.kinds import kind_of
+from intaglio.metrics import MULTI_LABEL, SINGLE_LABEL
 from intaglio.store import open_artifact
 
 _Row = dict[str, Any]
@@ -48,8 +50,10 @@ def share_of_zeros(rows: Sequence[Mapping[str, Any]]) -> float | None:
     return sum(row["zeros"] for row in rows) / sum(row["weights"] for row in rows) if rows else None
 
 
-def agreement(evaluation: Path, teacher: Path, test_set: str) -> _Row:
+def agreement(evaluation: Path, teacher: Path, test_set: str, task: Mapping[str, Any]) -> _Row:
     """Return the agreement of predictions with the teacher's: columns teacher_agreement and teacher_kl.
+
+    teacher_kl is that of the probabilities, mean over the labels of a multi-label task; regression has none.
 
     The result is empty if the run is its own teacher, or if the teacher's predictions are missing, damaged or for other
     examples.
@@ -58,32 +62,55 @@ def agreement(evaluation: Path, teacher: Path, test_set: str) -> _Row:
         evaluation: [evaluation] artifact of the run.
         teacher: [evaluation] artifact of the teacher.
         test_set: the examples to compare on.
+        task: the content of the data's task.json.
     """
     if evaluation == teacher:
         return {}
-    ids, mine = _logits(evaluation, test_set)
+    mine = predictions(evaluation, test_set, task)
     try:
-        teacher_ids, theirs = _logits(teacher, test_set)
+        theirs = predictions(teacher, test_set, task)
     except UserError:
         return {}
-    if not np.array_equal(ids, teacher_ids):
+    if not np.array_equal(mine.ids, theirs.ids):
         return {}
-    log_p, log_q = log_softmax(theirs, axis=1), log_softmax(mine, axis=1)
-    return {
-        "teacher_agreement": float((mine.argmax(1) == theirs.argmax(1)).mean()),
-        "teacher_kl": float((np.exp(log_p) * (log_p - log_q)).sum(1).mean()),
-    }
+    kind = kind_of(task)
+    changed = kind.changed(theirs.predicted, mine.predicted, task)
+    found: _Row = {"teacher_agreement": float((~changed).mean())}
+    if kind.name in _CHOICES:
+        choices = (_CHOICES[kind.name](given.outputs.astype(np.float64)) for given in (theirs, mine))
+        log_p, log_q = (log_softmax(logits, axis=-1) for logits in choices)
+        found["teacher_kl"] = float((np.exp(log_p) * (log_p - log_q)).sum(-1).mean())
+    return found
 
 
-def _logits(evaluation: Path, test_set: str) -> tuple[Any, NDArray[np.float64]]:
-    """Return ids and logits [examples, labels], by id."""
+# From logits to those of independent choices, [..., alternatives]: a label of many is chosen, or is not.
+_CHOICES: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    SINGLE_LABEL: lambda logits: logits,
+    MULTI_LABEL: lambda logits: np.stack([logits, np.zeros_like(logits)], axis=-1),
+}
+
+
+class Predictions(NamedTuple):
+    """Predictions on a test set, by id: true and predicted values as in `metrics.Judged`, and outputs."""
+
+    ids: NDArray[Any]
+    true: NDArray[Any]
+    predicted: NDArray[Any]
+    outputs: NDArray[np.float32]
+
+
+def predictions(evaluation: Path, test_set: str, task: Mapping[str, Any]) -> Predictions:
+    """Return the predictions of an [evaluation] on a test set.
+
+    Raises:
+        UserError: the artifact is damaged.
+    """
     open_artifact(evaluation, "evaluation")
-    table = schemas.read_table(evaluation / "predictions.parquet", schemas.PREDICTIONS)
+    table = schemas.read_table(evaluation / "predictions.parquet", kind_of(task).predictions)
     rows = np.flatnonzero(table.column("test_set").to_numpy() == test_set)
-    ids = table.column("id").to_numpy()[rows]
-    logits = np.stack(table.column("logits").take(rows).to_numpy()).astype(np.float64)
-    order = np.argsort(ids, kind="stable")
-    return ids[order], logits[order]
+    order = rows[np.argsort(table.column("id").to_numpy()[rows], kind="stable")]
+    columns = (schemas.as_array(table.column(name).take(order)) for name in ("id", "label", "prediction", "logits"))
+    return Predictions(*columns)
 
 
 def _record(folder: Path) -> _Row:

@@ -125,14 +125,14 @@ def _read_evaluation(record: Record, folder: Path, _study: Mapping[str, Any], ru
     record.evaluation, record.task = folder, task
     record.row |= {
         "test_set": test_set,
-        "test_examples": round(sum(row["value"] for row in rows if row["metric"] == "confusion")),
+        "test_examples": len(lineage.predictions(folder, test_set, task).ids),
         "primary_metric": primary[0],
         "primary_value": values[primary[0]],
         "warnings": "; ".join(about.get("warnings", ())) or None,
         "truncated": about.get("truncated", {}).get(test_set),
         "test_texts_in_training": data.get("test_texts_in_training", {}).get(test_set),
         **{name: values.get(name) for name, _, _ in SCORES},
-        **lineage.agreement(folder, Path(run["teacher"]), test_set),
+        **lineage.agreement(folder, Path(run["teacher"]), test_set, task),
     }
 
 

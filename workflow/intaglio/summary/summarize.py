@@ -77,7 +77,7 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
         "backends": backends,
         "conversions": conversion_rows(records),
         "sparsity": sparsity_of_runs(records),
-        "published": published_rows(study, runs),
+        "published": published_rows(study, runs, backends),
         "descriptions": _descriptions(study["study"], content["runs"]),
     }
     about = {
@@ -87,6 +87,7 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
         "max_length": int(study["max_length"]),
         "headline": list(study["profile"]["headline"]),
         "train_seconds": _training(records),
+        "kinds": sorted({task["kind"] for task in study["tasks"].values()}),
     }
     with new_artifact(output, "summary", about) as folder:
         for name, schema in _SUMMARIZED.items():

@@ -9,19 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from intaglio import schemas
 from intaglio.errors import UserError
+from intaglio.kinds import classes_of, kind_of
 from intaglio.metrics import Judged, Metric, named
 from intaglio.summary import bootstrap
 from intaglio.summary.hardware import of_one_device
+from intaglio.summary.lineage import Predictions, predictions
 from intaglio.summary.runs import Record
-from intaglio.tasks.kinds import classes_of, kind_of
 
 BASELINE = "float"
 _OVER_SEEDS = {
     "primary": "primary_value",
     "accuracy": "accuracy",
     "f1_macro": "f1_macro",
+    "jaccard": "jaccard",
+    "f1_micro": "f1_micro",
+    "subset_accuracy": "subset_accuracy",
+    "pearson": "pearson",
+    "spearman": "spearman",
     "train_seconds": "train_seconds",
     "total_train_seconds": "total_train_seconds",
     "size_mb": "size_mb",
@@ -117,29 +122,22 @@ def resampled_runs(
         UserError: the runs were evaluated on different examples.
     """
     first = records[0]
-    ids, expected = _predictions(first, metric)
+    expected = _predictions(first)
     runs = []
     for record in records:
-        other_ids, judged = _predictions(record, metric)
-        if not np.array_equal(ids, other_ids) or not np.array_equal(expected.targets, judged.targets):
+        found = _predictions(record)
+        if not np.array_equal(expected.ids, found.ids) or not np.array_equal(expected.true, found.true):
             raise UserError(
                 f"{record.evaluation}: not the examples of {first.evaluation}, so they cannot be compared; "
                 "delete both folders and run again"
             )
-        runs.append(judged)
+        runs.append(Judged(found.true, found.predicted, found.outputs if metric.needs_outputs else None))
     values = bootstrap.resampled(metric, classes_of(first.task), runs, resamples, kind_of(first.task).draw)
     return {(r.row["variant"], r.row["seed"]): of_run for r, of_run in zip(records, values, strict=True)}
 
 
-def _predictions(record: Record, metric: Metric) -> tuple[Any, Judged]:
-    """Return ids and the metric's arguments on the primary test set, sorted by id."""
+def _predictions(record: Record) -> Predictions:
+    """Return the predictions on the primary test set."""
     if record.evaluation is None:
         raise ValueError("a finished run has an evaluation")
-    table = schemas.read_table(record.evaluation / "predictions.parquet", kind_of(record.task).predictions)
-    ids, labels, predictions, test_sets = (
-        table.column(name).to_numpy() for name in ("id", "label", "prediction", "test_set")
-    )
-    rows = np.flatnonzero(test_sets == record.row["test_set"])
-    order = rows[np.argsort(ids[rows], kind="stable")]
-    outputs = np.stack(table.column("logits").take(order).to_numpy()) if metric.needs_outputs else None
-    return ids[order], Judged(labels[order], predictions[order], outputs)
+    return predictions(record.evaluation, record.row["test_set"], record.task)

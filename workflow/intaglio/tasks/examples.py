@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from intaglio.errors import UserError, nearest
 from intaglio.reading.delimited import other_delimiter
 from intaglio.reading.raw_table import CHUNK, Chunk, RawTable, missing
+from intaglio.schemas import as_array
 from intaglio.study.task import Task
 from intaglio.tasks.keys import KeyReader, hashed, unique
 from intaglio.tasks.preprocess import Preprocessor
@@ -124,10 +125,10 @@ def read_examples(task: Task, table: RawTable, file: Path, *, is_cut: bool = Fal
     names = (*ID_COLUMNS, *("text_a", "text_b")[: len(task.text)])
     schema = pa.schema([("number", pa.int64()), *((name, pa.string()) for name in names), ("label", reader.type)])
     keys = KeyReader(task) if is_cut and (task.split_by or task.split_by_time) else None
-    needed = [task.text[0], task.label, *([keys.column] if keys else [])]
+    needed = [task.text[0], *task.label_columns, *([keys.column] if keys else [])]
     held: dict[str, list[NDArray[Any]]] = {"targets": [], "contents": [], "keys": []}
     dropped = empty = 0
-    identified = set(ID_COLUMNS) - {*task.text, task.label}
+    identified = set(ID_COLUMNS) - {*task.text, *task.label_columns}
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for chunk in table.chunks():
             # The column of second texts may begin in a later chunk of JSON Lines.
@@ -146,7 +147,7 @@ def read_examples(task: Task, table: RawTable, file: Path, *, is_cut: bool = Fal
                 pa.array(values, type) for values, type in zip((numbers, *ids, *texts, kept), schema.types, strict=True)
             ]
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-            held["targets"].append(np.array(kept))
+            held["targets"].append(as_array(arrays[-1]))
             held["contents"].append(hashed(*texts))
             if keys:
                 held["keys"].append(keys.of(chunk, rows))

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from intaglio.errors import UserError
-from intaglio.metrics import SINGLE_LABEL
+from intaglio.kinds import KINDS
+from intaglio.kinds.strata import GROUPS
 from intaglio.reading.sources import read_source
 from intaglio.store import new_artifact
 from intaglio.study.task import Task
 from intaglio.tasks.examples import Examples, ReadExamples, read_examples
 from intaglio.tasks.keys import unique
-from intaglio.tasks.kinds import KINDS
 from intaglio.tasks.preprocess import PLACEHOLDER
 from intaglio.tasks.splits import at_most, split_groups, split_latest, split_off
 
@@ -75,12 +75,13 @@ def _prepare(task: Task, source: Path | None, work: Path, folder: Path) -> dict[
         _write(examples, folder / f"{name}.parquet")
     tests = [name for name in splits if name.startswith("test")]
     facts = {
-        "kind": SINGLE_LABEL,
-        "labels": task.labels,
+        "kind": task.problem_type,
+        "labels": task.outputs,
         "positive": task.positive,
         "metric": task.metric,
         "test_sets": tests,
         "pair": len(task.text) == 2,
+        **({"deviation": float(splits["train"].targets.std())} if task.kind == "regression" else {}),
         # Without those that have their defaults.
         **task.model_dump(mode="json", include=_SETTINGS, exclude_defaults=True),
     }
@@ -126,7 +127,7 @@ def _split(task: Task, parts: dict[str, Examples]) -> tuple[dict[str, Examples],
     """Split test (if the source has none) and validation off the training data; count the examples left out."""
     train, tests = parts["train"], {name: part for name, part in parts.items() if name != "train"}
     _check(task, "train", train)
-    seed, labels, strata = task.split_seed, task.labels, KINDS[SINGLE_LABEL].strata
+    seed, labels, strata = task.split_seed, _strata(task), KINDS[task.problem_type].strata
     left_out: dict[str, Any] = {}
     if not tests:
         # Two examples of every label have to remain, for training and validation.
@@ -149,23 +150,39 @@ def _cut(task: Task, examples: Examples, share: float, name: str, keep: int = 1)
     """Split off a share of the examples as the task says: by time, by group, or at random."""
     if task.split_by_time is not None:
         return split_latest(examples, share, name)
-    strata = KINDS[SINGLE_LABEL].strata
+    strata = KINDS[task.problem_type].strata
     if task.split_by is not None:
         return split_groups(examples, share, task.split_seed, name, strata=strata)
-    return split_off(examples, share, task.split_seed, task.labels, name, strata=strata, keep=keep)
+    return split_off(examples, share, task.split_seed, _strata(task), name, strata=strata, keep=keep)
+
+
+def _strata(task: Task) -> list[str]:
+    """Return the names of the strata of the task's kind, for messages."""
+    return [*task.labels, "none"] if task.kind != "regression" else [f"group {number}" for number in range(GROUPS)]
 
 
 def _check(task: Task, name: str, examples: Examples) -> None:
-    present = np.unique(examples.targets)
+    present = np.unique(examples.targets, axis=0)
     if not len(present):
         raise UserError(f"{name}: no examples; check the source, and `bins` if the task has them")
     if len(present) == 1:
-        label = task.labels[present[0]]
-        raise UserError(f"{name}: all {len(examples)} examples have the label {label!r}; nothing to tell apart")
+        (value,) = present
+        if task.kind == "single_label":
+            what = f"label {task.labels[value]!r}"
+        elif task.kind == "multi_label":
+            what = f"labels {[label for label, has in zip(task.labels, value, strict=True) if has]}"
+        else:
+            what = f"value {value}"
+        raise UserError(f"{name}: all {len(examples)} examples have the {what}; nothing to tell apart")
 
 
 def _per_label(task: Task, examples: Examples) -> list[int]:
-    """Return the number of examples of every label."""
+    """Return the number of examples of every label; empty for regression."""
+    if task.kind == "regression":
+        return []
+    if task.kind == "multi_label":
+        of_label: list[int] = examples.targets.sum(0).tolist()
+        return of_label
     counts: list[int] = np.bincount(examples.targets, minlength=len(task.labels)).tolist()
     return counts
 
@@ -192,7 +209,12 @@ def _write(examples: Examples, path: Path) -> None:
 
 
 def _counts(task: Task, examples: Examples) -> dict[str, Any]:
-    return {"examples": len(examples), "labels": dict(zip(task.labels, _per_label(task, examples), strict=True))}
+    counts = {"examples": len(examples), "labels": dict(zip(task.labels, _per_label(task, examples), strict=True))}
+    if task.kind != "regression":
+        return counts
+    targets = examples.targets
+    found = {"mean": targets.mean(), "deviation": targets.std(), "least": targets.min(), "most": targets.max()}
+    return {"examples": len(examples), "values": {name: float(value) for name, value in found.items()}}
 
 
 def _leaked(splits: dict[str, Examples], test: str) -> int:

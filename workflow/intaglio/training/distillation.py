@@ -1,4 +1,4 @@
-"""Distillation loss of a student: labels, and the teacher's probabilities, hidden states and attention relations.
+"""Distillation loss of a student: labels, and the teacher's outputs, hidden states and attention relations.
 
 Every term is a mean over the tokens of an example, and then over the examples of the optimizer batch. So neither
 padding nor gradient accumulation changes it.
@@ -23,9 +23,9 @@ from intaglio.encoder.layers import Hidden
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
 from intaglio.imbalance import Loss, training_loss
+from intaglio.kinds import KINDS, TaskKind, kind_of
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.study.options import Distillation
-from intaglio.tasks.kinds import KINDS
 from intaglio.tasks.tokenize import read_split, tokenize
 from intaglio.training.job import StageJob
 from intaglio.training.loss import batch_loss
@@ -85,12 +85,9 @@ def distillation_loss(
             " student's, though their vocabularies are the same (is one of them lowercasing?); take the same tokenizer"
         )
     lacks = "token_type_ids" in set(its_tokenizer.model_input_names) - set(tokenizer.model_input_names)
+    separator = its_tokenizer.sep_token_id if lacks else None
     return DistillationLoss(
-        model,
-        student,
-        weights,
-        its_tokenizer.sep_token_id if lacks else None,
-        training_loss(job.task, job.data, job.seed),
+        model, student, weights, separator, kind_of(job.task), training_loss(job.task, job.data, job.seed)
     )
 
 
@@ -103,14 +100,16 @@ class DistillationLoss(nn.Module):
         student: nn.Module,
         weights: Distillation,
         separator: int | None = None,
-        loss: Loss = KINDS[SINGLE_LABEL].loss,
+        kind: TaskKind = KINDS[SINGLE_LABEL],
+        loss: Loss | None = None,
     ) -> None:
         """Pair the layers of teacher and student.
 
         Args:
             teacher, student: classifiers of transformers, or encoders.
             weights: of the terms.
-            loss: of the labels.
+            kind: of the task.
+            loss: of the labels; None for that of the kind.
             separator: id of the token that ends a text, for a teacher that needs `token_type_ids` where batches have
             none.
 
@@ -120,7 +119,8 @@ class DistillationLoss(nn.Module):
         super().__init__()
         self.teacher = teacher.eval().requires_grad_(False)
         self.weights = weights
-        self._loss = loss
+        self._kind = kind
+        self._loss = loss or kind.loss
         self.separator = separator
         self._names = set(inspect.signature(teacher.forward).parameters) - {"labels"}
         self._hidden = _layers(teacher, student) if weights.hidden else []
@@ -143,7 +143,7 @@ class DistillationLoss(nn.Module):
             outputs = model(**given)
         # Sums over many tokens and small differences of logarithms need a higher precision than bf16.
         with torch.autocast(labels.device.type, enabled=False):
-            loss = self.weights.logits * logit_divergence(targets, outputs.logits, self.weights.temperature)
+            loss = self.weights.logits * self._kind.divergence(targets, outputs.logits, self.weights.temperature)
             for teacher, student in self._hidden:
                 distance = hidden_distance(taught[teacher], learned[student], mask)
                 loss = loss + self.weights.hidden / len(self._hidden) * distance
@@ -168,19 +168,6 @@ def evenly_spaced(layers: int, total: int) -> list[int]:
     For 6 of 12 these are 1, 3, 5, 7, 9 and 11, counted from 0. If `layers` exceeds `total`, indices repeat.
     """
     return [-(-number * total // layers) - 1 for number in range(1, layers + 1)]
-
-
-def logit_divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Return T^2 * KL(teacher || student) of softmax(logits / T), [examples] (Hinton et al. 2015, section 2).
-
-    The factor T^2 keeps the magnitude of the gradient, which falls with 1 / T^2.
-
-    Args:
-        teacher, student: logits, [examples, labels].
-        temperature: T.
-    """
-    log_p, log_q = ((logits.float() / temperature).log_softmax(-1) for logits in (teacher, student))
-    return temperature**2 * functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
 
 
 def hidden_distance(teacher: Tensor, student: Tensor, mask: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class TrainingResult:
         best_step: the step whose weights the model has.
         truncated: share of truncated texts, by split (training and validation).
         padding: share of the training tokens that is padding.
+        thresholds: of a multi-label task's labels, tuned on the validation split; None for other kinds.
     """
 
     seconds: float
@@ -57,6 +58,7 @@ class TrainingResult:
     best_step: int | None = None
     truncated: dict[str, float] | None = None
     padding: float | None = None
+    thresholds: list[float] | None = None
 
 
 def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
@@ -160,6 +162,7 @@ def _result(trainer: StageTrainer) -> TrainingResult:
         validation=selection.values,
         history=_history(state.log_history, selection.metric),
         device=machine.device_name(trainer.args.device),
+        thresholds=trainer.tuned_thresholds(),
     )
 
 

@@ -13,8 +13,8 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, PrinterCallback, Trainer
 
 from intaglio.imbalance import Loss
+from intaglio.kinds import classes_of, kind_of
 from intaglio.study.options import TrainingOptions
-from intaglio.tasks.kinds import classes_of, kind_of
 from intaglio.training import resume
 from intaglio.training.arguments import Steps
 from intaglio.training.clock import Clock
@@ -57,6 +57,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             compute_metrics=partial(_validation_metrics, task),
             **kwargs,
         )
+        self._kind = kind_of(task)
         self.work, self._draft = work, work
         device = self.args.device
         self.loss = None if loss is None else loss.to(device)
@@ -87,6 +88,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         # The model is wrapped for mixed precision; the teacher has to run in the same precision.
         with self.accelerator.autocast():
             return self.loss(model, inputs, num_items_in_batch)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        """Return the number of examples; the Trainer would count labels, and leave those that are -100 out."""
+        return torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Replace the Trainer's loss by the meter's mean, as the Trainer's sum would not survive an interruption."""
@@ -145,6 +150,15 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Load the weights of the best evaluation into the model."""
         weights = resume.best_folder(self.work, self.selection.best_step) / _WEIGHTS
         safetensors.torch.load_model(self.model, str(weights))
+
+    def tuned_thresholds(self) -> list[float] | None:
+        """Return the thresholds of the labels, tuned on the validation split; None for kinds without thresholds."""
+        if self._kind.tune is None:
+            return None
+        # A request to end may have come too late to interrupt the training; this takes less time than is left then.
+        self.remove_callback(resume.PeriodicSave)
+        found = self.predict(self.eval_dataset)
+        return self._kind.tune(found.label_ids, found.predictions)
 
     @property
     def done(self) -> bool:
