@@ -69,6 +69,13 @@ ZIP = zipped({"x/train.csv": CSV.encode()})
         ({"train.csv": CSV.replace("\n", ",x\n").replace(",x", ",label", 1)}, {}, "two columns are named 'label'"),
         ({"train.csv": CSV}, {"text": ["text", "more"]}, "train.csv: no column 'more', known: label, text"),
         ({"train.jsonl": JSON % '"spam"'}, {"text": ["text", "more"]}, "train.jsonl: no column 'more'"),
+        ({"train.csv": f"{'x' * 10**6}\n1\n"}, {}, f"train.csv: no column 'text', known: '{'x' * 60}...'; if the file"),
+        ({"train.csv": '"a\nb",c\n1,2\n'}, {}, r"train.csv: no column 'text', known: 'a\nb', c; if the file has"),
+        (
+            {"train.csv": ",".join(map(str, range(100, 1100))) + "\n"},
+            {},
+            "1034, 1035 and 960 more; if the file has",
+        ),
         # Texts and labels.
         ({"train.csv": CSV.replace("a text with number 7,", ",")}, {}, "train.csv, line 9: no text in column 'text'"),
         ({"train.csv": CSV.replace("number 7", "für").encode("latin-1")}, {}, "train.csv, line 9: not UTF-8; convert"),
@@ -129,7 +136,9 @@ def test_data(tmp_path: Path, files: dict[str, Any], options: dict[str, Any], me
         path = options.pop("path", "x/train.csv")
         entry = {"kind": "package", "requirement": "x==1", "sha256": "0" * 64, "path": path}
     task = Task.model_validate({"source": entry, **COLUMNS, **options})
-    assert message in refused(prepare_data, task, source, tmp_path / "out")
+    said = refused(prepare_data, task, source, tmp_path / "out")
+    assert message in said
+    assert len(said) < len(str(tmp_path)) + 400
     assert {path.name for path in tmp_path.iterdir()} <= {"own", "source"}
 
 

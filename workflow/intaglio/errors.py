@@ -6,6 +6,10 @@ import difflib
 import errno
 import os
 from collections.abc import Iterable
+from typing import Any
+
+# Characters of a value, and values of a list, that a message shows.
+_SHOWN, _LISTED = 60, 40
 
 
 class UserError(Exception):
@@ -15,10 +19,20 @@ class UserError(Exception):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the closest of the known names, as the end of an error message."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:_SHOWN], names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    return "known: " + ", ".join(names) if names else "none is known"
+    listed = [each if each.isprintable() and len(each) <= _SHOWN else shown(each) for each in names[:_LISTED]]
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"known: {', '.join(listed)}{more}" if names else "none is known"
+
+
+def shown(value: Any) -> str:
+    """Return a value as messages show it: on one line, and cut if it is long."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}...")
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from intaglio.errors import UserError
+from intaglio.errors import UserError, shown
 from intaglio.reading.raw_table import NumberedRow, RawTable
 from intaglio.reading.text import open_text
 
@@ -93,7 +93,7 @@ def _why(columns: list[str], span: int, quotes: bool) -> str:
     if span > 1:
         return f"(a field spans {span} lines: a stray quote?)"
     if len(columns) == 1 and other_delimiter(columns) is None:
-        return f"(line 1 names one column, {columns[0]!r}; it should be the header line)"
+        return f"(line 1 names one column, {shown(columns[0])}; it should be the header line)"
     hint = "; if fields are in double quotes, set `quotes: true`" if not quotes else ""
     return f"(a stray delimiter?){_of_delimiter(columns) or hint}"
 

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from intaglio.errors import UserError, nearest
+from intaglio.errors import UserError, nearest, shown
 from intaglio.reading.delimited import other_delimiter
 from intaglio.reading.raw_table import CHUNK, Chunk, RawTable, missing
 from intaglio.schemas import as_array
 from intaglio.study.task import Task
 from intaglio.tasks.keys import KeyReader, hashed, unique
 from intaglio.tasks.preprocess import Preprocessor
-from intaglio.tasks.targets import shown, spelled, target_reader
+from intaglio.tasks.targets import spelled, target_reader
 
 ID_COLUMNS = ("id", "idx")
 
@@ -178,7 +178,7 @@ def _absent(column: str, table: RawTable) -> str:
     if table.delimiter is not None:
         other = other_delimiter(names)
         if other is not None:
-            return f"{what}, its only column is {names[0]!r}; if {other!r} delimits, set `delimiter: {other!r}`"
+            return f"{what}, its only column is {shown(names[0])}; if {other!r} delimits, set `delimiter: {other!r}`"
         if f'"{column}"' in names:
             return f"{what}, but one in quotes; set `quotes: true`"
     close = f"{what}, {nearest(column, names)}"

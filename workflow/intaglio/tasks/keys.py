@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from intaglio.errors import UserError
+from intaglio.errors import UserError, shown
 from intaglio.reading.raw_table import Chunk, missing
 from intaglio.study.task import Task
-from intaglio.tasks.targets import shown, spelled
+from intaglio.tasks.targets import spelled
 
 
 def hashed(*columns: Sequence[str]) -> NDArray[np.uint64]:

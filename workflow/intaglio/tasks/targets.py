@@ -11,21 +11,12 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from intaglio.errors import UserError, nearest
+from intaglio.errors import UserError, nearest, shown
 from intaglio.reading.raw_table import Chunk, missing
 from intaglio.study.task import Bins, Task
 
-# Characters of a value that a message shows.
-_SHOWN = 60
 # Whether a row has the label of a column.
 _YES_OR_NO = {"1": 1, "true": 1, "0": 0, "false": 0}
-
-
-def shown(value: Any) -> str:
-    """Return a value as messages show it."""
-    text = value if isinstance(value, str) else repr(value)
-    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-    return repr(text) if isinstance(value, str) else text
 
 
 class TargetReader(Protocol):
@@ -99,9 +90,7 @@ class _Declared:
         where, found = self._first
         more = f" (and {self._count - 1} rows more)" if self._count > 1 else ""
         what = f"label {shown(found)} is not declared" if found else f"no label in column {self._column!r}"
-        raise UserError(
-            f"{where}: {what}{more}; {nearest(found[:_SHOWN], self._values)} (`{self._key}` in the study file)"
-        )
+        raise UserError(f"{where}: {what}{more}; {nearest(found, self._values)} (`{self._key}` in the study file)")
 
 
 def _label(value: Any) -> str:
