@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import (
@@ -283,6 +284,43 @@ def test_a_sentencepiece_file_alone(config, own):
     (own / name).write_bytes(b"no vocabulary")
     shutil.rmtree(own.parent / "model")
     assert "tokenizer cannot be built" in refusal(own)
+
+
+def test_deberta_v3_as_it_is_on_the_hub(tmp_path):
+    """Pickled weights of a masked language model with position embeddings that are not used, and spm.model alone."""
+    described = {
+        **WIDTHS,
+        "model_type": "deberta-v2",
+        "vocab_size": 100,
+        "max_position_embeddings": MAX_LENGTH,
+        "relative_attention": True,
+        "position_buckets": 16,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": "p2c|c2p",
+        "position_biased_input": False,
+        "max_relative_positions": -1,
+        "type_vocab_size": 0,
+        "pad_token_id": 0,
+    }
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "config.json").write_text(json.dumps(described))
+    (own / "spm.model").write_bytes(vocabulary(PIECES["deberta-v2"][1]))
+    (own / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
+    weights = {
+        f"deberta.{name}": tensor
+        for name, tensor in AutoModel.from_config(AutoConfig.from_pretrained(own)).state_dict().items()
+    }
+    unused = {"embeddings.position_embeddings.weight": torch.ones(MAX_LENGTH, 32)}
+    heads = {"lm_predictions.lm_head.bias": torch.ones(100), "mask_predictions.dense.weight": torch.ones(32, 32)}
+    torch.save(
+        weights | {f"deberta.{name}": value for name, value in unused.items()} | heads, own / "pytorch_model.bin"
+    )
+    output = step(own, PRUNED, DISTILLED)
+    assert "did you mean" not in refused(check_models, [{"model": output, "demands": {**LENGTHS, "stages": [INT]}}])
+    found = load_file(output / "model.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
 
 
 def test_a_cased_vocabulary_that_is_lowercased(own, caplog):

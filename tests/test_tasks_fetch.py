@@ -241,7 +241,6 @@ def load_rows(arguments: tuple[Any, ...], home: Path, endpoint: str) -> list[tup
         (REVISION, (401, "GatedRepo"), "then log in here with `hf auth login`"),
         (REVISION, (401, "RepoNotFound"), "hub: there is no dataset me/mine, or it is private; correct `repo`"),
         (REVISION, (404, "RepoNotFound"), "hub: there is no dataset me/mine, or it is private; correct `repo`"),
-        (REVISION, (500, ""), f"hub: cannot fetch dataset me/mine at revision {REVISION} (Server error '500"),
     ],
 )
 def test_repositories_that_a_hub_does_not_give(hub, tmp_path, monkeypatch, revision, refuses, message):
