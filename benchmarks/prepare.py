@@ -39,6 +39,7 @@ class Row:
         lines: lines of the file, without the header.
         bytes: size of the file.
         seconds: of the whole process.
+        processor: seconds of processor time, which other processes disturb less.
         peak: largest resident memory of the process, in bytes.
     """
 
@@ -46,6 +47,7 @@ class Row:
     bytes: int
     program: str
     seconds: float
+    processor: float
     peak: int
 
 
@@ -105,7 +107,8 @@ def measure(program: str, path: Path, lines: int) -> Row:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Row(lines, path.stat().st_size, program, seconds, usage.ru_maxrss * 1024)
+    processor = usage.ru_utime + usage.ru_stime
+    return Row(lines, path.stat().st_size, program, seconds, processor, usage.ru_maxrss * 1024)
 
 
 def missed(rows: Sequence[Row]) -> list[str]:
@@ -131,7 +134,7 @@ def main() -> int:
         PROGRAMS[program](Path(path), Path(folder))
         return 0
     rows = []
-    print(f"{'lines':>12}{'file':>12}  {'program':12}{'time':>10}{'memory':>12}")
+    print(f"{'lines':>12}{'file':>12}  {'program':12}{'time':>10}{'processor':>12}{'memory':>12}")
     with tempfile.TemporaryDirectory() as folder:
         for lines in arguments.lines or LINES:
             path = Path(folder) / "lines.csv"
@@ -140,7 +143,10 @@ def main() -> int:
                 row = measure(program, path, lines)
                 rows.append(row)
                 size, memory = f"{row.bytes / 1e6:.1f} MB", f"{row.peak / 1e6:,.0f} MB"
-                print(f"{lines:>12,}{size:>12}  {program:12}{row.seconds:>8.1f} s{memory:>12}", flush=True)
+                print(
+                    f"{lines:>12,}{size:>12}  {program:12}{row.seconds:>8.1f} s{row.processor:>10.1f} s{memory:>12}",
+                    flush=True,
+                )
     if arguments.json:
         write_record(arguments.json, "prepare", "cpu", {"rows": [asdict(row) for row in rows]})
     sentences = missed(rows) if arguments.check else []

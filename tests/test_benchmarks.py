@@ -233,7 +233,7 @@ def test_preparing_is_measured_beside_datasets(tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from prepare import Row, missed
 
-    assert missed([Row(10**7, 1, "intaglio", 1.0, 3 * 10**9), Row(10**7, 1, "datasets", 1.0, 3 * 10**9)]) == [
+    assert missed([Row(10**7, 1, "intaglio", 1.0, 1.0, 3 * 10**9), Row(10**7, 1, "datasets", 1.0, 1.0, 3 * 10**9)]) == [
         "10,000,000 lines need 3.00 GB, the goal is 2 GB"
     ]
 
