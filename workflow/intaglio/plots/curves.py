@@ -19,10 +19,10 @@ from intaglio.summary.read import Panel, Summary
 _LOSSES = {"loss": "training loss", "validation_loss": "validation loss"}
 # Counts of a label, in the order in which they are drawn, and what they are called.
 _CELLS = {
-    "true_positives": "predicted",
-    "false_negatives": "missed",
-    "false_positives": "predicted ",
-    "true_negatives": "not predicted",
+    "true_positives": "has it: predicted",
+    "false_negatives": "has it: missed",
+    "false_positives": "lacks it: predicted",
+    "true_negatives": "lacks it: not predicted",
 }
 # More classes than this leave no room for numbers in a confusion matrix.
 _MOST_NUMBERS = 6
@@ -122,9 +122,11 @@ def _heat(ax: Axes, matrix: _Matrix) -> None:
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto" if of_labels else "equal")
     if len(names) <= _MOST_NUMBERS or of_labels:
         for (true, predicted), share in np.ndenumerate(shares):
+            count = counts[true, predicted]
+            text = f"{share:.0f} % ({count:.0f})" if of_labels else f"{share:.1f} %\n({count:.0f})"
             ax.text(
-                predicted, true, f"{share:.1f} %\n({counts[true, predicted]:.0f})", ha="center", va="center",
-                fontsize=8 if len(names) < 4 else 6.5, color="white" if share > 55 else "#1f2328",
+                predicted, true, text, ha="center", va="center",
+                fontsize=5 if of_labels else 8 if len(names) < 4 else 6.5, color="white" if share > 55 else "#1f2328",
             )  # fmt: skip
     few = len(names) < 3 and max(map(len, names)) <= 14 and not of_labels
     rows, columns = (
@@ -133,7 +135,7 @@ def _heat(ax: Axes, matrix: _Matrix) -> None:
     )
     ax.set_xticks(range(len(columns)), columns, rotation=0 if few else 90)
     ax.set_yticks(range(len(rows)), rows, rotation=90 if few else 0, va="center")
-    ax.set(xlabel="has the label; has it not" if of_labels else "predicted", ylabel="label" if of_labels else "true")
+    ax.set(xlabel="" if of_labels else "predicted", ylabel="label" if of_labels else "true")
     ax.tick_params(labelsize=8 if len(names) < 3 else 7)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
