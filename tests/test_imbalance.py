@@ -14,11 +14,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from intaglio.checkpoint import Checkpoint
 from intaglio.imbalance import ClassLoss, inverse_frequencies, oversampled
+from intaglio.measure.evaluate import evaluate
+from intaglio.metrics import Classes, Judged, named
 from intaglio.planning.plan import make_plan
 from intaglio.schemas import TRAINING_HISTORY, read_table
 from intaglio.store import new_artifact
 from intaglio.study.load import load
 from intaglio.study.options import STAGES
+from intaglio.summary import bootstrap
 from intaglio.tasks.tokenize import tokenize
 from refusals import refused
 from stage_runs import finetune
@@ -188,3 +191,23 @@ def test_a_task_like_another_differs_in_what_it_names() -> None:
     assert "emotoin" in refused(load, study(like="emotoin")) and "emotion" in refused(load, study(like="emotoin"))
     assert "twice" in refused(load, study(preprocess=["lemmatize", "lemmatize"]))
     assert "stop_words" in refused(load, study(preprocess=["stop-words"]))
+
+
+def test_a_rare_class_is_found_with_them_and_not_without(tmp_path: Path) -> None:
+    """Macro F1 on a skewed set, and the interval of its difference, paired over the test examples."""
+    options = STAGES["finetune"].model_validate(
+        {**ONE_STEP, "max_steps": 48, "evaluations": 1, "batch_size": 16, "learning_rate": 1e-3}
+    )
+    predicted = {}
+    for setting in ("none", "weights", "oversample"):
+        data = skewed(tmp_path / f"data-{setting}", **SETTINGS[setting])
+        output = tmp_path / setting
+        finetune(tiny_model(tmp_path / f"model-{setting}"), data, options, 1, 32, tmp_path / "work", output)
+        evaluate(output, data, 32, tmp_path / f"evaluation-{setting}")
+        table = pd.read_parquet(tmp_path / f"evaluation-{setting}/predictions.parquet")
+        predicted[setting] = Judged(table["label"].to_numpy(), table["prediction"].to_numpy())
+    assert not predicted["none"].predictions.any()
+    values = bootstrap.resampled(named("f1_macro"), Classes(2), list(predicted.values()), 1000)
+    for better in values[1:]:
+        low, high = bootstrap.interval(better[None], values[:1])
+        assert 0 < low < high
