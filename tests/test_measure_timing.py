@@ -97,12 +97,12 @@ class TestRounds:
             perf_counter=lambda: clock.now, perf_counter_ns=lambda: round(1e9 * clock.now), sleep=sleep
         )
         monkeypatch.setattr(rounds, "time", fake)
-        calls = [call("a", 0.02), call("b", 0.004), call("c", 0.3)]
+        calls = [call("a", 0.03), call("b", 0.008), call("c", 0.3)]
         watch = SimpleNamespace(timing=Watch().timing)
         times = rounds.in_rounds(calls, "cpu", 2, 20, watch)
-        assert [np.mean(of_it) for of_it in times] == pytest.approx([20, 4, 300])
+        assert [np.mean(of_it) for of_it in times] == pytest.approx([30, 8, 300])
         assert [len(of_it) for of_it in times] == [20] * 3
-        # Short ones are called for ten milliseconds before, long ones wait.
+        # Short ones are called for twenty milliseconds before, long ones wait.
         turns = "".join(name[0] for name in made[6:]).replace("aa", "A").replace("bbbb", "B").replace("sc", "C")
         assert sorted(turns) == sorted("ABC" * 20)
         assert all(sorted(turns[place : place + 3]) == ["A", "B", "C"] for place in range(0, 60, 3))
