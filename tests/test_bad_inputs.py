@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from archives import tarred
 from intaglio.store import new_artifact
 from intaglio.study.load import load
 from intaglio.study.task import Task
@@ -36,21 +36,6 @@ def zipped(members: dict[str, bytes]) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in members.items():
             file.writestr(name, content)
-    return buffer.getvalue()
-
-
-def tarred(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            file.addfile(info, io.BytesIO(content))
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
-            for name, goal in (links or {}).items():
-                info = tarfile.TarInfo(name)
-                info.type, info.linkname = kind, goal
-                file.addfile(info)
     return buffer.getvalue()
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_files import csv_task
 from intaglio.store import open_artifact
-from intaglio.study.task import Task
 from intaglio.tasks.prepare import prepare_data
 from refusals import refused
 
-COLUMNS = {"text": ["text"], "label": "label", "labels": ["neg", "pos"]}
 ROWS = 600
 
 
@@ -23,18 +22,9 @@ def frame(**columns: Any) -> pd.DataFrame:
     return pd.DataFrame({"text": [f"text {row}" for row in range(ROWS)], "label": labels, **columns})
 
 
-def task(folder: Path, data: pd.DataFrame, test: pd.DataFrame | None = None, **options: Any) -> Task:
-    source = {"kind": "files", "train": str(folder / "train.csv")}
-    data.to_csv(folder / "train.csv", index=False)
-    if test is not None:
-        test.to_csv(folder / "test.csv", index=False)
-        source["test"] = str(folder / "test.csv")
-    return Task.model_validate({"source": source, **COLUMNS, **options})
-
-
 def splits(folder: Path, data: pd.DataFrame, test: pd.DataFrame | None = None, **options: Any) -> dict[str, list[int]]:
     """Return the rows of every split."""
-    prepare_data(task(folder, data, test, **options), None, folder / "out")
+    prepare_data(csv_task(folder, data, test, **options), None, folder / "out")
     names = ("train", "validation", "test")
     texts = {name: pd.read_parquet(folder / f"out/{name}.parquet")["text_a"] for name in names}
     return {name: [int(text.split()[1]) for text in column] for name, column in texts.items()}
@@ -94,4 +84,4 @@ def test_training_examples_whose_text_is_tested_are_dropped(tmp_path: Path) -> N
     ],
 )
 def test_refusals(tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], message: str) -> None:
-    assert message in refused(prepare_data, task(tmp_path, frame(**columns), **options), None, tmp_path / "out")
+    assert message in refused(prepare_data, csv_task(tmp_path, frame(**columns), **options), None, tmp_path / "out")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from archives import tarred
+from data_files import COLUMNS, csv_task
 from intaglio import catalogue
 from intaglio.errors import UserError
 from intaglio.store import new_artifact, open_artifact
@@ -20,21 +20,10 @@ from intaglio.study.task import Task
 from intaglio.tasks.prepare import prepare_data
 from refusals import refused
 
-COLUMNS = {"text": ["text"], "label": "label", "labels": ["neg", "pos"]}
-
 
 def frame(size: int = 100, labels: tuple[Any, ...] = ("neg", "pos", "pos", "pos")) -> pd.DataFrame:
     """Return distinct texts with a fixed mixture of labels."""
     return pd.DataFrame({"text": [f"text {row}" for row in range(size)], "label": [*labels] * (size // len(labels))})
-
-
-def files(tmp_path: Path, train: pd.DataFrame, test: pd.DataFrame | None = None, **options: Any) -> Task:
-    source = {"kind": "files", "train": str(tmp_path / "train.csv")}
-    train.to_csv(tmp_path / "train.csv", index=False)
-    if test is not None:
-        test.to_csv(tmp_path / "test.csv", index=False)
-        source["test"] = str(tmp_path / "test.csv")
-    return Task.model_validate({"source": source, **COLUMNS, **options})
 
 
 def prepared(task: Task, source: Path | None, output: Path) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
@@ -52,7 +41,7 @@ def refusal(task: Task, source: Path | None, output: Path) -> str:
 
 def test_cut_splits_are_disjoint_complete_and_stratified(tmp_path):
     data = frame(400)
-    splits, about = prepared(files(tmp_path, data), None, tmp_path / "out")
+    splits, about = prepared(csv_task(tmp_path, data), None, tmp_path / "out")
     assert {name: len(part) for name, part in splits.items()} == {"train": 288, "validation": 32, "test": 80}
     together = pd.concat(splits.values())
     assert sorted(together.text_a) == sorted(data.text)
@@ -75,7 +64,7 @@ def test_cut_splits_are_disjoint_complete_and_stratified(tmp_path):
 
 
 def test_the_same_again_and_another_seed(tmp_path):
-    task = files(tmp_path, frame())
+    task = csv_task(tmp_path, frame())
     prepare_data(task, None, tmp_path / "a")
     prepare_data(task, None, tmp_path / "b")
     prepare_data(task.model_copy(update={"split_seed": 1}), None, tmp_path / "c")
@@ -85,38 +74,38 @@ def test_the_same_again_and_another_seed(tmp_path):
 
 
 def test_max_train_leaves_the_test_set_alone(tmp_path):
-    whole, _ = prepared(files(tmp_path, frame(400)), None, tmp_path / "whole")
-    few, about = prepared(files(tmp_path, frame(400), max_train=40), None, tmp_path / "few")
+    whole, _ = prepared(csv_task(tmp_path, frame(400)), None, tmp_path / "whole")
+    few, about = prepared(csv_task(tmp_path, frame(400), max_train=40), None, tmp_path / "few")
     assert {name: len(part) for name, part in few.items()} == {"train": 36, "validation": 4, "test": 80}
     pd.testing.assert_frame_equal(few["test"], whole["test"])
     assert few["train"].label.mean() == 0.75
     assert about["unused"] == {"train": 280, "test": 0}
-    tested, about = prepared(files(tmp_path, frame(400), max_test=8), None, tmp_path / "tested")
+    tested, about = prepared(csv_task(tmp_path, frame(400), max_test=8), None, tmp_path / "tested")
     assert tested["test"].label.tolist().count(0) == 2
     assert about["unused"] == {"train": 0, "test": 72}
     pd.testing.assert_frame_equal(tested["train"], whole["train"])
-    near, _ = prepared(files(tmp_path, frame(400), max_test=79), None, tmp_path / "near")
+    near, _ = prepared(csv_task(tmp_path, frame(400), max_test=79), None, tmp_path / "near")
     assert len(near["test"]) == 79
 
 
 def test_own_test_file_and_ids(tmp_path, capsys):
     train, test = frame(40).assign(id=range(40)), frame(20).assign(id=range(20))
-    splits, about = prepared(files(tmp_path, train, test), None, tmp_path / "out")
+    splits, about = prepared(csv_task(tmp_path, train, test), None, tmp_path / "out")
     assert splits["test"].id.tolist() == [f"test-{row}" for row in range(20)]
     assert set(splits["train"].id) | set(splits["validation"].id) == {f"train-{row}" for row in range(40)}
     assert about["test_texts_in_training"] == {"test": 20}
     assert "warning: test: 20 of 20 texts are also in the training data" in capsys.readouterr().err
-    own = files(tmp_path, train, test.assign(id=range(100, 120), text=test.text + "!"))
+    own = csv_task(tmp_path, train, test.assign(id=range(100, 120), text=test.text + "!"))
     splits, about = prepared(own, None, tmp_path / "own")
     assert splits["test"].id.tolist() == [str(row) for row in range(100, 120)]
     assert about["test_texts_in_training"] == {"test": 0}
     assert capsys.readouterr().err == ""
-    twice, _ = prepared(files(tmp_path, train.assign(id=7)), None, tmp_path / "twice")
+    twice, _ = prepared(csv_task(tmp_path, train.assign(id=7)), None, tmp_path / "twice")
     assert pd.concat(twice.values()).id.is_unique
 
 
 def test_several_test_files(tmp_path):
-    task = files(tmp_path, frame())
+    task = csv_task(tmp_path, frame())
     frame(8).to_json(tmp_path / "easy.jsonl", orient="records", lines=True)
     frame(12).to_parquet(tmp_path / "hard.parquet")
     tests = {"hard": str(tmp_path / "hard.parquet"), "easy": str(tmp_path / "easy.jsonl")}
@@ -152,14 +141,14 @@ def test_bins_against_numpy(tmp_path):
     rating = rng.choice(np.round(np.linspace(-1, 1, 21), 1), 400)
     data = pd.DataFrame({"text": [f"text {row}" for row in range(400)], "label": rating})
     bins = {"edges": [-0.3, 0.3], "labels": ["neg", None, "pos"]}
-    splits, about = prepared(files(tmp_path, data, bins=bins), None, tmp_path / "out")
+    splits, about = prepared(csv_task(tmp_path, data, bins=bins), None, tmp_path / "out")
     kept = data[np.abs(rating) > 0.3 + 1e-9]
     together = pd.concat(splits.values()).set_index("text_a").label
     assert together.sort_index().to_dict() == (kept.set_index("text").label > 0).astype(int).sort_index().to_dict()
     assert about["dropped"]["train"] == {"blank": 0, "bin_without_label": 400 - len(kept)}
     # Without a null bin an edge belongs to the interval above, as in numpy.digitize.
     bins = {"edges": [0.0], "labels": ["neg", "pos"]}
-    splits, _ = prepared(files(tmp_path, data, bins=bins), None, tmp_path / "out")
+    splits, _ = prepared(csv_task(tmp_path, data, bins=bins), None, tmp_path / "out")
     together = pd.concat(splits.values()).set_index("text_a").label
     assert together[data.text].tolist() == np.digitize(rating, [0.0]).tolist()
 
@@ -245,18 +234,8 @@ def archive(folder: Path, name: str, members: dict[str, bytes]) -> Path:
                 for member, content in members.items():
                     wheel.writestr(member, content)
         else:
-            (draft / name).write_bytes(tar(members))
+            (draft / name).write_bytes(tarred(members))
     return folder
-
-
-def tar(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
-        for member, content in members.items():
-            info = tarfile.TarInfo(member)
-            info.size = len(content)
-            file.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def package(path: str, **options: Any) -> Task:
@@ -267,7 +246,7 @@ def package(path: str, **options: Any) -> Task:
 @pytest.mark.parametrize("name", ["x-1-py3-none-any.whl", "x-1.tar.gz"])
 def test_members_of_archives(tmp_path, name):
     content = frame().to_csv(index=False).encode()
-    members = {"x/data/a.csv": content, "x/b.tar.gz": tar({"./in/c.tar.gz": tar({"d.csv": content})})}
+    members = {"x/data/a.csv": content, "x/b.tar.gz": tarred({"./in/c.tar.gz": tarred({"d.csv": content})})}
     source = archive(tmp_path / "source", name, members)
     expected, _ = prepared(package("x/data/a.csv"), source, tmp_path / "flat")
     nested, _ = prepared(package("x/b.tar.gz::in/c.tar.gz::d.csv"), source, tmp_path / "nested")
@@ -311,17 +290,19 @@ def test_members_cannot_leave_the_folder(tmp_path):
     ],
 )
 def test_refusals(tmp_path, change, options, message):
-    assert message in refusal(files(tmp_path, change(frame()), **options), None, tmp_path / "out")
+    assert message in refusal(csv_task(tmp_path, change(frame()), **options), None, tmp_path / "out")
 
 
 def test_refusals_of_test_files(tmp_path):
     train, test = frame(), frame(20)
-    assert "test: all 15 examples" in refusal(files(tmp_path, train, test[test.label == "pos"]), None, tmp_path / "out")
-    assert "test: no examples" in refusal(files(tmp_path, train, test.head(0)), None, tmp_path / "out")
+    assert "test: all 15 examples" in refusal(
+        csv_task(tmp_path, train, test[test.label == "pos"]), None, tmp_path / "out"
+    )
+    assert "test: no examples" in refusal(csv_task(tmp_path, train, test.head(0)), None, tmp_path / "out")
     strange = test.replace({"label": {"neg": "negative"}})
-    assert "test.csv, line 2: label 'negative'" in refusal(files(tmp_path, train, strange), None, tmp_path / "out")
+    assert "test.csv, line 2: label 'negative'" in refusal(csv_task(tmp_path, train, strange), None, tmp_path / "out")
     (tmp_path / "test.csv").unlink()
-    task = files(tmp_path, train).model_dump()
+    task = csv_task(tmp_path, train).model_dump()
     task["source"]["test"] = str(tmp_path / "test.csv")
     assert "test.csv: no such file" in refusal(Task.model_validate(task), None, tmp_path / "out")
 
@@ -333,7 +314,7 @@ def test_text_column_that_holds_numbers(tmp_path):
 
 
 def test_declared_label_without_examples_is_warned_of(tmp_path, capsys):
-    _, about = prepared(files(tmp_path, frame(), labels=["neg", "pos", "odd"]), None, tmp_path / "out")
+    _, about = prepared(csv_task(tmp_path, frame(), labels=["neg", "pos", "odd"]), None, tmp_path / "out")
     assert capsys.readouterr().err == (
         "warning: label 'odd' has no example in train, validation, test (examples: train 0, validation 0, test 0)\n"
     )
@@ -341,10 +322,10 @@ def test_declared_label_without_examples_is_warned_of(tmp_path, capsys):
 
 
 def test_what_stood_there_is_replaced_only_by_a_whole_result(tmp_path):
-    prepare_data(files(tmp_path, frame()), None, tmp_path / "out")
+    prepare_data(csv_task(tmp_path, frame()), None, tmp_path / "out")
     before = (tmp_path / "out/manifest.json").read_bytes()
     with pytest.raises(UserError):
-        prepare_data(files(tmp_path, frame().head(0)), None, tmp_path / "out")
+        prepare_data(csv_task(tmp_path, frame().head(0)), None, tmp_path / "out")
     assert (tmp_path / "out/manifest.json").read_bytes() == before
 
 
@@ -352,7 +333,7 @@ def test_what_stood_there_is_replaced_only_by_a_whole_result(tmp_path):
 def test_a_class_of_few_examples_is_in_every_split_that_it_can_fill(tmp_path, capsys, rare):
     labels = np.array(["pos"] * 700 + ["neg"] * (800 - rare) + ["odd"] * rare)
     data = pd.DataFrame({"text": [f"text {row}" for row in range(1500)], "label": labels})
-    task = files(tmp_path, data.sample(frac=1, random_state=0), labels=["neg", "pos", "odd"])
+    task = csv_task(tmp_path, data.sample(frac=1, random_state=0), labels=["neg", "pos", "odd"])
     splits, about = prepared(task, None, tmp_path / "out")
     assert {name: len(part) for name, part in splits.items()} == {"train": 1080, "validation": 120, "test": 300}
     found = {name: int((part.label == 2).sum()) for name, part in splits.items()}
@@ -370,11 +351,11 @@ def test_a_class_of_few_examples_is_in_every_split_that_it_can_fill(tmp_path, ca
 
 def test_four_of_one_class_in_120_rows_and_a_test_file_without_a_class(tmp_path):
     data = pd.DataFrame({"text": [f"text {row}" for row in range(120)], "label": ["pos"] * 116 + ["neg"] * 4})
-    splits, _ = prepared(files(tmp_path, data), None, tmp_path / "out")
+    splits, _ = prepared(csv_task(tmp_path, data), None, tmp_path / "out")
     assert all(set(part.label) == {0, 1} for part in splits.values())
-    message = refusal(files(tmp_path, data.head(118)), None, tmp_path / "few")
+    message = refusal(csv_task(tmp_path, data.head(118)), None, tmp_path / "few")
     assert "validation: a single example of label 'neg' is left to split, where 2 are needed" in message
     three = frame(90, ("neg", "pos", "odd"))
     test = three[three.label != "odd"].assign(text=lambda table: table.text + "!")
-    _, about = prepared(files(tmp_path, three, test, labels=["neg", "pos", "odd"]), None, tmp_path / "lacks")
+    _, about = prepared(csv_task(tmp_path, three, test, labels=["neg", "pos", "odd"]), None, tmp_path / "lacks")
     assert about["warnings"] == ["label 'odd' has no example in test (examples: train 27, validation 3, test 0)"]

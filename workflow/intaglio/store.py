@@ -74,7 +74,7 @@ def new_artifact(path: Path, kind: str, about: dict[str, Any] | None = None) -> 
         manifest = {"kind": kind, "files": _sizes(draft), "about": about}
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         if path.exists():
-            # Aside first: whoever reads finds the one or the other, and at no time a part.
+            # Aside first: whoever reads finds the old one, none or the new one, and at no time a part.
             path.rename(draft.with_suffix(".old"))
         draft.rename(path)
     finally:
