@@ -14,6 +14,8 @@ from . import helpers
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
+GPU = "gres/gpu=1"
+
 # Long enough that a job is caught while it trains; a checkpoint at every step.
 LONG = {
     "finetune": {"epochs": 40, "learning_rate": 1e-3, "evaluations": 4, "checkpoint_minutes": 0},
@@ -31,7 +33,9 @@ def training_job(folder: Path, seconds: float = 120) -> str:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if list(folder.glob("results/store/work/finetune-*/progress-*")):
-            (job,) = [row["JobID"] for row in helpers.jobs_in(folder, "JobID", "State") if row["State"] == "RUNNING"]
+            # What describes the data may run beside it; only training has a GPU so early.
+            rows = helpers.jobs_in(folder, "JobID", "State", "AllocTRES")
+            (job,) = [row["JobID"] for row in rows if row["State"] == "RUNNING" and GPU in row["AllocTRES"]]
             return job
         time.sleep(0.2)
     raise AssertionError((folder / "snakemake.txt").read_text())
@@ -51,8 +55,8 @@ def test_a_study_through_slurm_with_a_preempted_training(tmp_path: Path) -> None
 
     attempts = helpers.sacct(job, "State", "AllocTRES", every_attempt=True)
     assert [attempt["State"] for attempt in attempts] == ["PREEMPTED", "COMPLETED"]
-    ours = helpers.jobs_in(cluster, "JobName", "State", "AllocTRES", "Comment")
-    with_gpu = [row for row in ours if "gres/gpu=1" in row["AllocTRES"]]
+    ours = helpers.jobs_in(cluster, "JobName", "AllocTRES")
+    with_gpu = [row for row in ours if GPU in row["AllocTRES"]]
     # finetune, quantize, two evaluations, two profiles
     assert len(with_gpu) == 6
     runs = pd.read_parquet(cluster / "results/tiny/summary/runs.parquet")
