@@ -27,6 +27,7 @@ from transformers.utils import logging
 from intaglio.arithmetic.operations import OPERATIONS
 from intaglio.encoder.files import convert
 from intaglio.measure.disturbance import DISTURBED, Watch
+from intaglio.training.memory import keep_freed_memory
 
 BATCH, LENGTH = 16, 64
 # The goal, in float32: how many times as long as float's a step of `int` may take.
@@ -145,6 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not set(precisions) <= set(PRECISIONS[arguments.device]):
         parser.error(f"on {arguments.device} there are the precisions {', '.join(PRECISIONS[arguments.device])}")
     torch.set_num_threads(arguments.threads)
+    # as in every training
+    keep_freed_memory()
     logging.set_verbosity_error()
     rows: list[dict[str, Any]] = []
     print(f"batch {BATCH} x {LENGTH} tokens, {arguments.threads} threads, {arguments.steps} interleaved steps")

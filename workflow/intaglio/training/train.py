@@ -20,6 +20,7 @@ from intaglio.tasks.tokenize import collate, cut_warning, encode_split
 from intaglio.training import resume
 from intaglio.training.arguments import count_steps, training_arguments
 from intaglio.training.job import Learner, StageJob
+from intaglio.training.memory import keep_freed_memory
 from intaglio.training.order import GroupedByLength, padding_share
 from intaglio.training.progress import ProgressBar
 from intaglio.training.selection import TrainingFinished
@@ -75,6 +76,7 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
         UserError: the options do not fit together, the data is damaged, or the loss is not finite.
         Preempted: SIGTERM or SIGUSR1 arrived; the progress is saved and the process should exit with status 143.
     """
+    keep_freed_memory()
     options: TrainingOptions = job.options
     splits = {
         split: encode_split(job.data, split, learner.tokenizer, job.max_length) for split in ("train", "validation")

@@ -6,7 +6,7 @@ namespace {
 constexpr int LANES = 16, TILE_ROWS = 32, TILE_PANELS = 2, QUADS = 16;
 #include "simd.inl"
 #include "rows.inl"
-constexpr void (*order_quads)(const Weight &, int8_t *, int32_t *, uint16_t *, int32_t *) = nullptr;
+constexpr void (*order_panel)(const Weight &, int8_t *, int32_t *, uint16_t *, int32_t *) = nullptr;
 constexpr bool SATURATES = false;
 
 // Configure the thread's tiles.
@@ -53,7 +53,7 @@ __attribute__((noinline)) void tile(const Weight &w, int panel, const uint8_t *x
 }
 
 #include "product.inl"
-const Kernels kernels{"amx", order_quads, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
+const Kernels kernels{"amx", order_panel, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
 }  // namespace
 const Kernels *const AMX = &kernels;
 }  // namespace intaglio

@@ -100,7 +100,8 @@ EXPORTED Product *intaglio_product(const char *instructions, int threads, Parall
   return guarded(
       [&] {
         const Kernels &kernels = chosen(instructions);
-        return new Product{kernels, PackedWeight(kernels, weight, bias, in, out), shared_threads(threads, parallel)};
+        Threads &pool = shared_threads(threads, parallel);
+        return new Product{kernels, PackedWeight(kernels, pool, weight, bias, in, out), pool};
       },
       nullptr);
 }

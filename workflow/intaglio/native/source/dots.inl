@@ -1,6 +1,6 @@
 // The tile of instruction sets with an exact dot product of four bytes: their file defines dot(sum, a, b).
 
-constexpr void (*order_quads)(const Weight &, int8_t *, int32_t *, uint16_t *, int32_t *) = nullptr;
+constexpr void (*order_panel)(const Weight &, int8_t *, int32_t *, uint16_t *, int32_t *) = nullptr;
 constexpr bool SATURATES = false;
 
 inline void prepare(const Weight &, const uint8_t *, ptrdiff_t, int) {}

@@ -6,7 +6,7 @@ namespace {
 constexpr int LANES = 4, TILE_ROWS = 4, TILE_PANELS = 1, QUADS = 1;
 #include "simd.inl"
 #include "rows.inl"
-constexpr void (*order_quads)(const Weight &, int8_t *, int32_t *, uint16_t *, int32_t *) = nullptr;
+constexpr void (*order_panel)(const Weight &, int8_t *, int32_t *, uint16_t *, int32_t *) = nullptr;
 constexpr bool SATURATES = false;
 
 inline void prepare(const Weight &, const uint8_t *, ptrdiff_t, int) {}
@@ -27,7 +27,7 @@ __attribute__((noinline)) void tile(const Weight &w, int panel, const uint8_t *x
 }
 
 #include "product.inl"
-const Kernels kernels{"generic", order_quads, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
+const Kernels kernels{"generic", order_panel, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
 }  // namespace
 const Kernels *const GENERIC = &kernels;
 }  // namespace intaglio

@@ -85,8 +85,8 @@ struct Scratch {
 
 struct Kernels {
   const char *name;
-  // Orders the quads of a weight in place where sums of pairs may saturate; null where they cannot.
-  void (*order)(const Weight &, int8_t *values, int32_t *bias, uint16_t *order, int32_t *ends);
+  // Orders the quads of a panel in place where sums of pairs may saturate; null where they cannot.
+  void (*order)(const Weight &, int8_t *quads, int32_t *bias, uint16_t *order, int32_t *ends);
   int quads;        // the number of quads of a weight is a multiple of this
   int panels;       // the same of its panels
   void (*product)(const Weight &, const uint8_t *x, ptrdiff_t stride, int first_row, int last_row, int first_panel,

@@ -51,11 +51,13 @@ int integer_or(const Constants &all, const std::string &name, int otherwise) {
   return all.has(name) ? static_cast<int>(all.number(name)) : otherwise;
 }
 
-LinearLayer linear(const Constants &all, const std::string &name, const Kernels &kernels, int zero = ZERO) {
+LinearLayer linear(const Constants &all, const std::string &name, const Kernels &kernels, Threads &threads,
+                   int zero = ZERO) {
   const Tensor &weight = all.tensor(name + ".weight");
   const int out = size(weight, 0), in = size(weight, 1);
   LinearLayer found;
-  found.weight = PackedWeight(kernels, data<int8_t>(weight), data<int32_t>(all.tensor(name + ".bias")), in, out, zero);
+  const auto *bias = data<int32_t>(all.tensor(name + ".bias"));
+  found.weight = PackedWeight(kernels, threads, data<int8_t>(weight), bias, in, out, zero);
   found.scale = vector_of<float>(all, name + ".scale");
   found.multiplier = vector_of<int32_t>(all, name + ".multiplier");
   found.shift = integer_or(all, name + ".shift", 0);
@@ -95,11 +97,12 @@ Softmax softmax(const Constants &all, const std::string &name) {
   return found;
 }
 
-Layer layer_of(const Constants &all, const std::string &name, const Kernels &kernels, int head_width) {
+Layer layer_of(const Constants &all, const std::string &name, const Kernels &kernels, Threads &threads,
+               int head_width) {
   Layer found;
-  found.projections = linear(all, name + ".projections", kernels);
-  found.attention_output = linear(all, name + ".attention_output", kernels);
-  found.intermediate = linear(all, name + ".intermediate", kernels);
+  found.projections = linear(all, name + ".projections", kernels, threads);
+  found.attention_output = linear(all, name + ".attention_output", kernels, threads);
+  found.intermediate = linear(all, name + ".intermediate", kernels, threads);
   found.projections_multiplier = vector_of<float>(all, name + ".projections_multiplier");
   const std::vector<float> context(head_width, static_cast<float>(all.number(name + ".context_multiplier")));
   found.context_multiplier = padded_vector<float>(context.data(), head_width);
@@ -123,11 +126,11 @@ Layer layer_of(const Constants &all, const std::string &name, const Kernels &ker
     found.gelu_scale = vector_of<float>(all, name + ".gelu.scale");
     found.gelu_inverse = static_cast<float>(all.number(name + ".gelu.inverse"));
   }
-  found.output = linear(all, name + ".output", kernels, zero);
+  found.output = linear(all, name + ".output", kernels, threads, zero);
   return found;
 }
 
-Embeddings embeddings_of(const Constants &all, const Kernels &kernels) {
+Embeddings embeddings_of(const Constants &all, const Kernels &kernels, Threads &threads) {
   Embeddings found;
   for (int i = 0; all.has("embeddings.tables." + std::to_string(i)); i++) {
     const Tensor &table = all.tensor("embeddings.tables." + std::to_string(i));
@@ -141,7 +144,7 @@ Embeddings embeddings_of(const Constants &all, const Kernels &kernels) {
   found.scale = static_cast<float>(all.number("embeddings.scale"));
   found.norm = norm(all, "embeddings.norm");
   found.projected = all.has("embeddings.projection.weight");
-  if (found.projected) found.projection = linear(all, "embeddings.projection", kernels);
+  if (found.projected) found.projection = linear(all, "embeddings.projection", kernels, threads);
   found.projection_shift = integer_or(all, "embeddings.projection_short_shift", 0);
   found.projection_inverse = number_or(all, "embeddings.projection_inverse", 0);
   return found;
@@ -166,14 +169,14 @@ Model::Model(const Constants &all, const Kernels &kernels, int threads)
       width_(static_cast<int>(all.number("width"))),
       head_width_(static_cast<int>(all.number("head_width"))),
       scale_(static_cast<float>(all.number("scale"))),
-      embeddings_(embeddings_of(all, kernels)),
+      embeddings_(embeddings_of(all, kernels, threads_)),
       head_(head_of(all)),
       memory_(threads_.count()) {
   short_stride_ = padded(std::max(width_, embeddings_.width), 64);
   attention_stride_ = middle_stride_ = 0;
   const int count = static_cast<int>(all.number("layers"));
   for (int i = 0; i < count; i++) {
-    layers_.push_back(layer_of(all, "layers." + std::to_string(i), kernels, head_width_));
+    layers_.push_back(layer_of(all, "layers." + std::to_string(i), kernels, threads_, head_width_));
     attention_stride_ = std::max(attention_stride_, padded(layers_[i].heads * head_width_, 64));
     middle_stride_ = std::max(middle_stride_, padded(layers_[i].intermediate.weight->out, 64));
   }

@@ -23,29 +23,25 @@ static int kind_of(const int8_t *quad, int largest) {
   return kind;
 }
 
-// Order the quads of a weight in place. What is multiplied by x without its zero point changes the bias.
-static void order_quads(const Weight &w, int8_t *values, int32_t *bias, uint16_t *order, int32_t *ends) {
+// Order the quads of one panel in place. What is multiplied by x without its zero point changes the bias.
+static void order_panel(const Weight &w, int8_t *quads, int32_t *bias, uint16_t *order, int32_t *ends) {
   constexpr int SIZE = PANEL * QUAD;
-  std::vector<int8_t> moved[KINDS];
-  std::vector<uint16_t> places[KINDS];
-  for (int panel = 0; panel < w.panels; panel++, order += w.quads, ends += ENDS, bias += PANEL) {
-    int8_t *quads = values + static_cast<ptrdiff_t>(panel) * w.quads * SIZE;
-    for (int kind = 0; kind < KINDS; kind++) moved[kind].clear(), places[kind].clear();
-    for (int quad = 0; quad < w.quads; quad++) {
-      const int8_t *from = quads + quad * SIZE;
-      const int kind = kind_of(from, w.largest);
-      moved[kind].insert(moved[kind].end(), from, from + SIZE);
-      places[kind].push_back(static_cast<uint16_t>(quad));
-      for (int i = 0; kind < KINDS - 1 && i < SIZE; i++)
-        if (kind >> (i / (SIZE / 2)) & 1) bias[i / QUAD] += w.zero * from[i];
-    }
-    uint16_t *place = order;
-    int32_t end = 0;
-    for (int kind = 0; kind < KINDS; kind++) {
-      quads = std::copy(moved[kind].begin(), moved[kind].end(), quads);
-      place = std::copy(places[kind].begin(), places[kind].end(), place);
-      end += static_cast<int32_t>(places[kind].size());
-      if (kind < ENDS) ends[kind] = end;
-    }
+  thread_local std::vector<int8_t> moved[KINDS];
+  thread_local std::vector<uint16_t> places[KINDS];
+  for (int kind = 0; kind < KINDS; kind++) moved[kind].clear(), places[kind].clear();
+  for (int quad = 0; quad < w.quads; quad++) {
+    const int8_t *from = quads + quad * SIZE;
+    const int kind = kind_of(from, w.largest);
+    moved[kind].insert(moved[kind].end(), from, from + SIZE);
+    places[kind].push_back(static_cast<uint16_t>(quad));
+    for (int i = 0; kind < KINDS - 1 && i < SIZE; i++)
+      if (kind >> (i / (SIZE / 2)) & 1) bias[i / QUAD] += w.zero * from[i];
+  }
+  int32_t end = 0;
+  for (int kind = 0; kind < KINDS; kind++) {
+    quads = std::copy(moved[kind].begin(), moved[kind].end(), quads);
+    order = std::copy(places[kind].begin(), places[kind].end(), order);
+    end += static_cast<int32_t>(places[kind].size());
+    if (kind < ENDS) ends[kind] = end;
   }
 }

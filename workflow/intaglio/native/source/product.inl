@@ -67,7 +67,10 @@ static Weight pack_keys(const Attention &a, const Scratch &s) {
       to[i / QUAD * PANEL * QUAD + i % QUAD] = static_cast<int8_t>(row[i] - ZERO);
     s.bias[key] = -ZERO * total;
   }
-  if constexpr (SATURATES) order_quads(w, s.packed, s.bias, s.order, s.ends);
+  if constexpr (SATURATES)
+    for (int panel = 0; panel < w.panels; panel++)
+      order_panel(w, s.packed + static_cast<ptrdiff_t>(panel) * w.quads * PANEL * QUAD, s.bias + panel * PANEL,
+                  s.order + panel * w.quads, s.ends + panel * ENDS);
   w.order = s.order;
   w.ends = s.ends;
   return w;

@@ -1,5 +1,6 @@
 #include "weight.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -33,31 +34,36 @@ template class Buffer<int32_t>;
 template class Buffer<int64_t>;
 template class Buffer<float>;
 
-PackedWeight::PackedWeight(const Kernels &kernels, const int8_t *values, const int32_t *bias, int in, int out,
-                           int zero) {
+PackedWeight::PackedWeight(const Kernels &kernels, Threads &threads, const int8_t *values, const int32_t *bias, int in,
+                           int out, int zero) {
   Weight &w = weight_;
   w.in = in, w.out = out;
   w.zero = zero, w.largest = INT8_MAX + zero;
   w.quads = padded((in + QUAD - 1) / QUAD, kernels.quads);
   w.panels = padded((out + PANEL - 1) / PANEL, kernels.panels);
-  int8_t *to = values_.reserve(static_cast<size_t>(w.quads) * w.panels * QUAD * PANEL);
+  const ptrdiff_t size = static_cast<ptrdiff_t>(w.quads) * QUAD * PANEL;
+  int8_t *to = values_.reserve(static_cast<size_t>(w.panels) * size);
   int32_t *biases = bias_.reserve(static_cast<size_t>(w.panels) * PANEL);
-  for (int column = 0; column < out; column++) {
-    const int8_t *from = values + static_cast<ptrdiff_t>(column) * in;
-    int8_t *place = to + (static_cast<ptrdiff_t>(column / PANEL) * w.quads * PANEL + column % PANEL) * QUAD;
-    int32_t total = 0;
-    for (int i = 0; i < in; i++) total += from[i];
-    for (int quad = 0; quad < in / QUAD; quad++) std::memcpy(place + quad * PANEL * QUAD, from + quad * QUAD, QUAD);
-    for (int i = in / QUAD * QUAD; i < in; i++) place[i / QUAD * PANEL * QUAD + i % QUAD] = from[i];
-    biases[column] = (bias ? bias[column] : 0) - zero * total;
-  }
   w.values = to;
   w.bias = biases;
   if (kernels.order) {
     w.order = order_.reserve(static_cast<size_t>(w.panels) * w.quads);
-    w.ends = ends_.reserve(ENDS * w.panels);
-    kernels.order(w, to, biases, order_.data(), ends_.data());
+    w.ends = ends_.reserve(static_cast<size_t>(w.panels) * ENDS);
   }
+  threads.run(w.panels, [&](int panel, int) {
+    int8_t *quads = to + panel * size;
+    for (int column = panel * PANEL; column < std::min(out, (panel + 1) * PANEL); column++) {
+      const int8_t *from = values + static_cast<ptrdiff_t>(column) * in;
+      int8_t *place = quads + column % PANEL * QUAD;
+      int32_t total = 0;
+      for (int i = 0; i < in; i++) total += from[i];
+      for (int quad = 0; quad < in / QUAD; quad++) std::memcpy(place + quad * PANEL * QUAD, from + quad * QUAD, QUAD);
+      for (int i = in / QUAD * QUAD; i < in; i++) place[i / QUAD * PANEL * QUAD + i % QUAD] = from[i];
+      biases[column] = (bias ? bias[column] : 0) - zero * total;
+    }
+    if (kernels.order)
+      kernels.order(w, quads, biases + panel * PANEL, order_.data() + panel * w.quads, ends_.data() + panel * ENDS);
+  });
 }
 
 template <class To, class From> Buffer<To> padded_vector(const From *values, int count) {

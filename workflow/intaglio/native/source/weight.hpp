@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "threads.hpp"
 
 namespace intaglio {
 
@@ -31,7 +32,8 @@ class PackedWeight {
  public:
   PackedWeight() = default;
   // values: int8 [out][in]; bias: int32 [out]; zero: the zero point of x.
-  PackedWeight(const Kernels &, const int8_t *values, const int32_t *bias, int in, int out, int zero = ZERO);
+  PackedWeight(const Kernels &, Threads &, const int8_t *values, const int32_t *bias, int in, int out,
+               int zero = ZERO);
 
   operator const Weight &() const { return weight_; }
   const Weight *operator->() const { return &weight_; }
