@@ -1,8 +1,12 @@
 import json
 import math
+import platform
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -434,3 +438,21 @@ def test_batches_of_similar_lengths_take_every_example_and_pad_less(run):
     plain, grouped = run("plain"), run("grouped", group_by_length=True)
     assert 0 < grouped.padding < plain.padding < 1
     assert grouped.steps == plain.steps
+
+
+def test_freed_memory_is_used_again() -> None:
+    """Where the C library is glibc's; in a process of its own, since all of a process's memory is concerned."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("needs glibc")
+    program = (
+        "import resource, numpy as np; from intaglio.training.memory import keep_freed_memory\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for megabytes in (8, 40) * 3: np.ones(megabytes * 2**20, np.uint8)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "print(faults()); keep_freed_memory(); faults(); print(faults())"
+    )
+    workflow = Path(__file__).parents[1] / "workflow"
+    done = subprocess.run([sys.executable, "-c", program], cwd=workflow, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < before / 10
