@@ -113,14 +113,19 @@ EXPORTED int intaglio_multiply(Product *product, const int8_t *x, int rows, floa
   return guarded(
       [&] {
         const Weight &weight = product->weight;
-        const ptrdiff_t stride = padded(weight.in, 64);
+        const int width = weight.in;
+        const ptrdiff_t stride = padded(width, 64);
         thread_local Buffer<uint8_t> memory;
         uint8_t *shifted = memory.reserve(static_cast<size_t>(rows + ROWS) * stride);
         constexpr int BLOCK = 16;
         product->threads.run(divided(rows, BLOCK), [&](int task, int) {
-          for (ptrdiff_t row = task * BLOCK; row < std::min(rows, (task + 1) * BLOCK); row++)
-            for (int i = 0; i < weight.in; i++)
-              shifted[row * stride + i] = static_cast<uint8_t>(x[row * weight.in + i]) ^ 0x80;
+          // Of its own: a byte that is written could be part of what is reached through a reference.
+          const int in = width;
+          for (ptrdiff_t row = task * BLOCK; row < std::min(rows, (task + 1) * BLOCK); row++) {
+            const int8_t *from = x + row * in;
+            uint8_t *to = shifted + row * stride;
+            for (int i = 0; i < in; i++) to[i] = static_cast<uint8_t>(from[i]) ^ 0x80;
+          }
         });
         Epilogue e{Epilogue::REAL, y, weight.out};
         multiply(product->kernels, product->threads, weight, shifted, stride, rows, e);
