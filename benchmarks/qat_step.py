@@ -26,8 +26,8 @@ from transformers.utils import logging
 
 from intaglio.arithmetic.operations import OPERATIONS
 from intaglio.encoder.files import convert
+from intaglio.heap import keep_freed_memory
 from intaglio.measure.disturbance import DISTURBED, Watch
-from intaglio.training.memory import keep_freed_memory
 
 BATCH, LENGTH = 16, 64
 # The goal, in float32: how many times as long as float's a step of `int` may take.

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "workflow" / "intaglio"
 # Ground floor first.
 ROOMS = [
-    {"errors", "quota"},
+    {"errors", "heap", "quota"},
     {"ownership"},
     {"store", "machine", "logged"},
     {"schemas"},

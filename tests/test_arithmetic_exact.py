@@ -492,10 +492,12 @@ def test_layer_norm(device, seed, kind, width, bound, epsilon, size):
     guards = [int(g) for g in guard]
     for mine, theirs in zip(guards, reference.guards(10.0**epsilon, width, float(scale)), strict=True):
         assert mine == pytest.approx(theirs, rel=1e-12, abs=1.01 if mine != theirs else 0)
-    result, *_ = layernorm._forward(tensor(x, device), guard, affine)
-    equal(result, reference.layer_norm(x, gamma, beta, guards))
-    if kind in ("constant", "zero", "one sign"):
-        equal(result, np.broadcast_to(beta, x.shape))
+    # the library's form, where there is one, and torch's
+    for form in (layernorm._forward, layernorm._on_torch):
+        result, *_ = form(tensor(x, device), guard, affine)
+        equal(result, reference.layer_norm(x, gamma, beta, guards))
+        if kind in ("constant", "zero", "one sign"):
+            equal(result, np.broadcast_to(beta, x.shape))
 
 
 def test_layer_norm_of_rows_of_every_size():
@@ -507,8 +509,9 @@ def test_layer_norm_of_rows_of_every_size():
     x, width = np.stack(rows), 384
     affine = layernorm.Affine(torch.full((width,), 511.0), torch.zeros(width), torch.ones(()), torch.ones(()))
     guard = layernorm.guards(1e-12, torch.tensor(1.0), width)
-    result, *_ = layernorm._forward(tensor(x), guard, affine)
-    equal(result, reference.layer_norm(x, np.full(width, 511), np.zeros(width, np.int64), [int(g) for g in guard]))
+    for form in (layernorm._forward, layernorm._on_torch):
+        result, *_ = form(tensor(x), guard, affine)
+        equal(result, reference.layer_norm(x, np.full(width, 511), np.zeros(width, np.int64), [int(g) for g in guard]))
 
 
 def test_dividends():

@@ -20,7 +20,7 @@ from intaglio.arithmetic import layernorm
 from intaglio.errors import UserError
 from intaglio.execution.constants import constants_of
 from intaglio.execution.native import write_constants
-from intaglio.native import build, runner
+from intaglio.native import build, operators, runner
 from streams import simulated
 from test_execution import TYPED, trained
 
@@ -141,7 +141,7 @@ def test_products_are_exact(
     x = (random.choice([-1, 1], (rows, inner)) * random.integers(low, 129, (rows, inner))).clip(-128, 127)
     weight = random.choice([-1, 1], (outer, inner)) * random.integers(low, 128, (outer, inner))
     bias = random.integers(-(2**21), 2**21, outer)
-    product = runner.PackedProduct(
+    product = operators.PackedProduct(
         weight.astype(np.int8), bias.astype(np.int32), 2, instructions, library_with(libraries, instructions)
     )
     np.testing.assert_array_equal(product(x.astype(np.int8)), x.astype(np.int64) @ weight.T.astype(np.int64) + bias)
@@ -156,7 +156,7 @@ def test_softmax_is_the_specification(
     random = np.random.default_rng(seed)
     scores = random.integers(-spread, spread + 1, (rows, keys))
     for constants in ((0, 4096, 1, 0), (3, 5000, 900, 10), (17, 40, 1500, 8)):
-        found = runner.native_softmax(
+        found = operators.native_softmax(
             scores.astype(np.int32), constants, instructions, library_with(libraries, instructions)
         )
         np.testing.assert_array_equal(found, reference.softmax(scores, constants, None))
@@ -175,12 +175,36 @@ def test_layer_norm_is_the_specification(
     gamma = random.integers(-layernorm.GAMMA_BOUND, layernorm.GAMMA_BOUND + 1, width)
     beta = random.integers(-layernorm.BETA_BOUND, layernorm.BETA_BOUND + 1, width)
     guards = layernorm.guards(1e-5, torch.tensor(1e-4), width).long().numpy()
-    wide, short = runner.native_layer_norm(
+    wide, short = operators.native_layer_norm(
         x.astype(np.int32), gamma, beta, guards, 9, instructions, library_with(libraries, instructions)
     )
     expected = reference.layer_norm(x, gamma, beta, [int(guard) for guard in guards])
     np.testing.assert_array_equal(wide, expected)
     np.testing.assert_array_equal(short, reference.shorten(expected, 9))
+
+
+@pytest.mark.parametrize("instructions", SETS)
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(1, 40), width=st.integers(2, 130), spread=st.integers(0, 2**21 - 1), seed=st.integers(0, 2**32 - 1)
+)
+def test_layer_norm_for_training_is_that_of_torch(
+    libraries: list[Path], instructions: str, rows: int, width: int, spread: int, seed: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randint(-spread, spread + 1, (rows, width), generator=random).float()
+    affine = layernorm.quantize_affine(
+        torch.randn(width, generator=random), torch.randn(width, generator=random), torch.tensor(0.03)
+    )
+    guard = layernorm.guards(1e-5, torch.tensor(1e-4), width)
+    constants = affine.gamma.int().numpy(), affine.beta.int().numpy(), guard.long().numpy()
+    library = library_with(libraries, instructions)
+    found = operators.norm_for_training(x.numpy(), *constants, 2, instructions, library)
+    for ours, theirs in zip(found, layernorm._on_torch(x, guard, affine), strict=True):
+        np.testing.assert_array_equal(ours, theirs.numpy())
+    x[-1, 0] = torch.nan
+    result, *_ = operators.norm_for_training(x.numpy(), *constants, 2, instructions, library)
+    assert np.isnan(result[-1]).all() and np.isfinite(result[:-1]).all()
 
 
 def test_the_form_runs_alone(libraries: list[Path], tmp_path: Path) -> None:

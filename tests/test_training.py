@@ -445,7 +445,7 @@ def test_freed_memory_is_used_again() -> None:
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("needs glibc")
     program = (
-        "import resource, numpy as np; from intaglio.training.memory import keep_freed_memory\n"
+        "import resource, numpy as np; from intaglio.heap import keep_freed_memory\n"
         "def faults():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    for megabytes in (8, 40) * 3: np.ones(megabytes * 2**20, np.uint8)\n"

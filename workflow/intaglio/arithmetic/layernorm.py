@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, half, largest, magnitude
 from intaglio.arithmetic.pieces import fill_rows, like
 from intaglio.arithmetic.sqrt import isqrt, normalize, power_of_two
+from intaglio.products.norm import native_norm
 
 # Normalized values are on a grid of 2^-9 and gamma has 10 bits: their product plus beta stays below 2^24.
 GRID_BITS = 9
@@ -108,7 +109,12 @@ def _shorten(short: Tensor, shift: Tensor, squares: Tensor, x: Tensor) -> None:
     torch.sum(short.square(), -1, keepdim=True, dtype=torch.float64, out=squares)
 
 
-def _forward(x: Tensor, guard: Tensor, affine: Affine) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _forward(x: Tensor, guard: Tensor, affine: Affine) -> tuple[Tensor, ...]:
+    """Return the results, the shortened deviations, their multipliers and the powers of two of the shortening."""
+    return native_norm(x, affine.gamma, affine.beta, guard) or _on_torch(x, guard, affine)
+
+
+def _on_torch(x: Tensor, guard: Tensor, affine: Affine) -> tuple[Tensor, ...]:
     short, shift, z = like(x), x.new_empty((*x.shape[:-1], 1)), like(x)
     squares = torch.empty_like(shift, dtype=torch.float64)
     fill_rows(_shorten, short, shift, squares, x)

@@ -48,6 +48,15 @@ def built() -> Path:
 
 
 @cache
+def library_if_any() -> Path | None:
+    """Return what `built` returns; None where there is no library."""
+    try:
+        return built()
+    except UserError:
+        return None
+
+
+@cache
 def identity() -> str:
     """Return what names the library of these sources on this kind of machine."""
     digest = hashlib.sha256(platform.machine().encode())

@@ -46,6 +46,16 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "product_free": (None, [ctypes.c_void_p]),
     "multiply": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]),
     "softmax": (ctypes.c_int, [ctypes.c_char_p, *[ctypes.c_void_p] * 2, ctypes.c_int, ctypes.c_int, ctypes.c_void_p]),
+    "norm_for_training": (
+        ctypes.c_int,
+        [
+            ctypes.c_char_p,
+            ctypes.c_int,
+            *[ctypes.c_void_p] * 5,
+            *[ctypes.c_int] * 2,
+            *[ctypes.c_void_p] * 4,
+        ],
+    ),
     "norm": (
         ctypes.c_int,
         [
@@ -174,88 +184,6 @@ class NativeModel:
         while name := self._library.operator(self._model, len(found), *places):
             found[name.decode()] = calls.value, milliseconds.value
         return found
-
-
-class PackedProduct:
-    """A product with an int8 weight.
-
-    Args:
-        weight: int8 [out, in], magnitude at most 127.
-        bias: int32 [out].
-        threads: number of threads; those of OpenMP if the process uses GCC's, as torch does.
-        instructions: as in `NativeModel`.
-        library_file: the library.
-
-    Raises:
-        ValueError: the processor lacks the instruction set.
-    """
-
-    def __init__(
-        self, weight: NDArray[np.int8], bias: NDArray[np.int32], threads: int, instructions: str, library_file: Path
-    ) -> None:
-        self._library = library(library_file)
-        weight, bias = np.ascontiguousarray(weight, np.int8), np.ascontiguousarray(bias, np.int32)
-        self.outputs, self.inputs = weight.shape
-        places = weight.ctypes.data, bias.ctypes.data, self.inputs, self.outputs
-        self._product = self._library.product(instructions.encode(), threads, _openmp(), *places)
-        if not self._product:
-            raise ValueError(self._library.said())
-        weakref.finalize(self, self._library.product_free, self._product)
-
-    def __call__(self, x: NDArray[np.int8]) -> NDArray[np.float32]:
-        """Return `x @ weight.T + bias`, integers carried by float32 [rows, out], of int8 [rows, in]."""
-        x = np.ascontiguousarray(x, np.int8)
-        result = np.empty((len(x), self.outputs), np.float32)
-        self.into(x.ctypes.data, len(x), result.ctypes.data)
-        return result
-
-    def into(self, x: int, rows: int, result: int) -> None:
-        """Do the same for contiguous memory, given by addresses."""
-        if self._library.multiply(self._product, x, rows, result):
-            raise ValueError(self._library.said())
-
-
-@cache
-def _openmp() -> int | None:
-    """Return the address of GOMP_parallel in the OpenMP library that this process has loaded; None if there is none."""
-    maps = Path("/proc/self/maps")
-    loaded = [line.split()[-1] for line in maps.read_text().splitlines() if "libgomp" in line] if maps.exists() else []
-    return ctypes.cast(ctypes.CDLL(loaded[0]).GOMP_parallel, ctypes.c_void_p).value if loaded else None
-
-
-def native_softmax(
-    scores: NDArray[np.int32], constants: tuple[int, int, int, int], instructions: str, library_file: Path
-) -> NDArray[np.uint8]:
-    """Return integer softmax over the last dimension, uint8 of the shape of `scores` [rows, keys].
-
-    `constants` are down, top, multiplier and shift of `intaglio.arithmetic.softmax.DistanceScale`.
-    """
-    result = np.empty(scores.shape, np.uint8)
-    given = np.array(constants, np.int32)
-    found = library(library_file)
-    if found.softmax(instructions.encode(), given.ctypes.data, scores.ctypes.data, *scores.shape, result.ctypes.data):
-        raise ValueError(found.said())
-    return result
-
-
-def native_layer_norm(
-    x: NDArray[np.int32],
-    gamma: NDArray[Any],
-    beta: NDArray[Any],
-    guards: NDArray[np.int64],
-    short_shift: int,
-    instructions: str,
-    library_file: Path,
-) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
-    """Return integer LayerNorm of rows, int32 [rows, width], and its 8 bits; arguments as in `NormConstants`."""
-    wide, narrow = np.empty(x.shape, np.int32), np.empty(x.shape, np.int8)
-    gamma, beta = gamma.astype(np.int32), beta.astype(np.int32)
-    found = library(library_file)
-    affine = gamma.ctypes.data, beta.ctypes.data, guards.ctypes.data, short_shift
-    places = x.ctypes.data, *x.shape, wide.ctypes.data, narrow.ctypes.data
-    if found.norm(instructions.encode(), *affine, *places):
-        raise ValueError(found.said())
-    return wide, narrow
 
 
 def read_constants(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from intaglio.errors import UserError
-from intaglio.native.build import built
-from intaglio.native.runner import PackedProduct
+from intaglio.native.build import library_if_any
+from intaglio.native.operators import PackedProduct
 
 # _int_mm on CUDA needs at least this number of rows.
 _FEWEST_ROWS = 17
@@ -109,7 +106,7 @@ class NativeProduct(IntegerProduct):
     name = "int8 native"
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        library = _library()
+        library = library_if_any()
         if library is None or weight.is_cuda:
             raise NotImplementedError("no native library")
         threads = torch.get_num_threads()
@@ -121,14 +118,6 @@ class NativeProduct(IntegerProduct):
         result = torch.empty(len(x), self.packed.outputs)
         self.packed.into(x.data_ptr(), len(x), result.data_ptr())
         return result
-
-
-@cache
-def _library() -> Path | None:
-    try:
-        return built()
-    except UserError:
-        return None
 
 
 # The first is exact and available everywhere.

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from intaglio import machine
+from intaglio.heap import keep_freed_memory
 from intaglio.imbalance import oversampled, training_loss
 from intaglio.study.options import TrainingOptions
 from intaglio.tasks.tokenize import collate, cut_warning, encode_split
 from intaglio.training import resume
 from intaglio.training.arguments import count_steps, training_arguments
 from intaglio.training.job import Learner, StageJob
-from intaglio.training.memory import keep_freed_memory
 from intaglio.training.order import GroupedByLength, padding_share
 from intaglio.training.progress import ProgressBar
 from intaglio.training.selection import TrainingFinished

@@ -162,3 +162,23 @@ EXPORTED int intaglio_norm(const char *instructions, const int32_t *gamma, const
       },
       -1);
 }
+
+// LayerNorm of integers carried by float32, [rows][width].
+EXPORTED int intaglio_norm_for_training(const char *instructions, int threads, Parallel parallel, const int32_t *gamma,
+                                        const int32_t *beta, const int64_t *guards, const float *x, int rows, int width,
+                                        float *result, float *deviations, float *multiplier, float *down) {
+  return guarded(
+      [&] {
+        const Kernels &kernels = chosen(instructions);
+        Norm norm;
+        norm.width = width, norm.gamma = gamma, norm.beta = beta, norm.guards = guards;
+        constexpr int BLOCK = 16;
+        shared_threads(threads, parallel).run(divided(rows, BLOCK), [&](int task, int) {
+          const ptrdiff_t first = task * BLOCK, place = first * width;
+          kernels.norm_for_training(norm, x + place, std::min(BLOCK, rows - task * BLOCK),
+                                    {result + place, deviations + place, multiplier + first, down + first});
+        });
+        return 0;
+      },
+      -1);
+}

@@ -127,7 +127,7 @@ __attribute__((noinline)) void tile(const Weight &w, int panel, const uint8_t *x
 }
 
 #include "product.inl"
-const Kernels kernels{"avx2", order_panel, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
+const Kernels kernels{"avx2", order_panel, QUADS, TILE_PANELS, product, attend, norm, norm_for_training, softmax, dense};
 }  // namespace
 const Kernels *const AVX2 = &kernels;
 }  // namespace intaglio

@@ -17,7 +17,7 @@ inline Ints dot(Ints sum, Ints a, Ints b) {
 
 #include "dots.inl"
 #include "product.inl"
-const Kernels kernels{"avx-vnni", order_panel, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
+const Kernels kernels{"avx-vnni", order_panel, QUADS, TILE_PANELS, product, attend, norm, norm_for_training, softmax, dense};
 }  // namespace
 const Kernels *const AVX_VNNI = &kernels;
 }  // namespace intaglio

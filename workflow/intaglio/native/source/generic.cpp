@@ -27,7 +27,7 @@ __attribute__((noinline)) void tile(const Weight &w, int panel, const uint8_t *x
 }
 
 #include "product.inl"
-const Kernels kernels{"generic", order_panel, QUADS, TILE_PANELS, product, attend, norm, softmax, dense};
+const Kernels kernels{"generic", order_panel, QUADS, TILE_PANELS, product, attend, norm, norm_for_training, softmax, dense};
 }  // namespace
 const Kernels *const GENERIC = &kernels;
 }  // namespace intaglio

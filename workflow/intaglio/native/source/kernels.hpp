@@ -55,6 +55,14 @@ struct Norm {
   float inverse = 0;
 };
 
+// LayerNorm's results for training, as float32.
+struct TrainedNorm {
+  float *result;       // [rows][width], NaN where a row has one
+  float *deviations;   // [rows][width], shortened
+  float *multiplier;   // [rows], from shortened deviations to normalized values
+  float *down;         // [rows], the power of two by which deviations are shortened
+};
+
 struct Softmax {
   bool integer = true;
   int down = 0, top = 0, multiplier = 0, shift = 0;
@@ -94,6 +102,7 @@ struct Kernels {
   void (*attend)(const Attention &, const Scratch &);
   void (*norm)(const Norm &, const void *x, ptrdiff_t stride, void *wide, ptrdiff_t wide_stride, uint8_t *narrow,
                ptrdiff_t narrow_stride, int rows);
+  void (*norm_for_training)(const Norm &, const float *x, int rows, const TrainedNorm &);
   void (*softmax)(const Softmax &, const int32_t *scores, ptrdiff_t stride, int rows, int keys, uint8_t *shares,
                   ptrdiff_t shares_stride);
   // y[row][column] = weight[column] . x[row] + bias[column] in floating point, for some columns.

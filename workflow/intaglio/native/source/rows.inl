@@ -79,7 +79,13 @@ static inline Ints shifted(Ints x, int shift) {
   return x << -shift;
 }
 
-static void norm_row(const Norm &norm, const int32_t *x, int32_t *wide, uint8_t *narrow) {
+struct Normalized {
+  int shift;   // of deviations
+  RowScale scale;
+};
+
+// Deviations are shortened, and written to memory that may be that of the result.
+static Normalized norm_row(const Norm &norm, const int32_t *x, int32_t *deviations, int32_t *wide, uint8_t *narrow) {
   const int whole = norm.width / LANES * LANES;
   Ints partial{};
   for (int i = 0; i < whole; i += LANES) partial += load<Ints>(x + i);
@@ -98,32 +104,55 @@ static void norm_row(const Norm &norm, const int32_t *x, int32_t *wide, uint8_t 
   Naturals squares{};
   for (int i = 0; i < whole; i += LANES) {
     Ints u = shifted(load<Ints>(x + i) - mean, shift);
-    store(wide + i, u);
+    store(deviations + i, u);
     squares += (Naturals)(u * u);
   }
   int64_t all_squares = norm.guards[shift];
   for (int i = 0; i < LANES; i++) all_squares += squares[i];
   const int32_t half = shift ? 1 << (shift - 1) : 0;
   for (int i = whole; i < norm.width; i++) {
-    wide[i] = (x[i] - mean + half) >> shift;
-    all_squares += static_cast<int64_t>(wide[i]) * wide[i];
+    deviations[i] = (x[i] - mean + half) >> shift;
+    all_squares += static_cast<int64_t>(deviations[i]) * deviations[i];
   }
   const RowScale scale = row_scale(all_squares, norm.width);
   const int e = scale.shift;
   for (int i = 0; i < whole; i += LANES) {
-    Ints normalized = shifted(load<Ints>(wide + i) * scale.reciprocal, e);
+    Ints normalized = shifted(load<Ints>(deviations + i) * scale.reciprocal, e);
     Ints z = normalized * load<Ints>(norm.gamma + i) + load<Ints>(norm.beta + i);
     store(wide + i, z);
     if (norm.shortens) store(narrow + i, bytes(clip(shifted(z, norm.short_shift), -128, 127) + ZERO));
   }
   for (int i = whole; i < norm.width; i++) {
-    int32_t normalized = wide[i] * scale.reciprocal;
+    int32_t normalized = deviations[i] * scale.reciprocal;
     normalized = e > 0 ? (normalized + (1 << (e - 1))) >> e : normalized << -e;
     wide[i] = normalized * norm.gamma[i] + norm.beta[i];
     if (!norm.shortens) continue;
     const int s = norm.short_shift;
     const int32_t shortened = s ? (wide[i] + (1 << (s - 1))) >> s : wide[i];
     narrow[i] = static_cast<uint8_t>(std::clamp(shortened, -128, 127) + ZERO);
+  }
+  return {shift, scale};
+}
+
+static void norm_for_training(const Norm &norm, const float *x, int rows, const TrainedNorm &to) {
+  const int width = norm.width;
+  std::vector<int32_t> integers(width), deviations(width), wide(width);
+  for (ptrdiff_t row = 0; row < rows; row++) {
+    const float *from = x + row * width;
+    bool defined = true;
+    for (int i = 0; i < width; i++) {
+      defined &= from[i] == from[i];
+      integers[i] = static_cast<int32_t>(from[i]);
+    }
+    const Normalized found = norm_row(norm, integers.data(), deviations.data(), wide.data(), nullptr);
+    to.multiplier[row] = std::ldexp(static_cast<float>(found.scale.reciprocal), -found.scale.shift);
+    to.down[row] = std::ldexp(1.0f, -found.shift);
+    float *result = to.result + row * width, *short_deviations = to.deviations + row * width;
+    for (int i = 0; i < width; i++) {
+      result[i] = static_cast<float>(wide[i]);
+      short_deviations[i] = static_cast<float>(deviations[i]);
+    }
+    if (!defined) std::fill_n(result, width, NAN);
   }
 }
 
@@ -147,7 +176,7 @@ static void norm(const Norm &norm, const void *x, ptrdiff_t stride, void *wide, 
     uint8_t *bytes_of_row = narrow + row * narrow_stride;
     if (norm.integer)
       norm_row(norm, static_cast<const int32_t *>(x) + row * stride, static_cast<int32_t *>(wide) + row * wide_stride,
-               bytes_of_row);
+               static_cast<int32_t *>(wide) + row * wide_stride, bytes_of_row);
     else
       norm_row_real(norm, static_cast<const float *>(x) + row * stride, static_cast<float *>(wide) + row * wide_stride,
                     bytes_of_row);
