@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+from commands import Commands
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -27,3 +30,9 @@ def one_thread() -> Iterator[None]:
 def seeded() -> None:
     """Seed torch's random numbers."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """Fake commands of a scheduler."""
+    return Commands(tmp_path / "bin", monkeypatch)

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "workflow" / "intaglio"
 # Ground floor first.
 ROOMS = [
     {"errors", "heap", "quota"},
+    {"allocation"},
     {"ownership"},
     {"store", "machine", "logged"},
     {"schemas"},

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from encoders import ARCHITECTURES, INT, batch, random_model
+from intaglio.allocation import Preempted
 from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.config import from_transformers
 from intaglio.encoder.cutting import Kept, cut_out, multiply_adds
@@ -31,7 +32,6 @@ from intaglio.stages.cut import _KEPT, check_against_masked
 from intaglio.stages.importance import Units, choose, gated, importance
 from intaglio.store import new_artifact
 from intaglio.study.options import CutOptions, FinetuneOptions, QuantizeOptions
-from intaglio.training.resume import Preempted
 from plain_program import plain
 from stage_runs import cut, finetune, quantize
 from streams import Graph, differing, executed, simulated

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from intaglio import ownership
-from intaglio.errors import UserError
-from intaglio.ownership import OWNER, assert_owned, sole_owner
-from intaglio.store import new_artifact
+from intaglio.ownership import OWNER, TakenOver, assert_owned, sole_owner
+from intaglio.store import new_artifact, sole_maker
 from intaglio.training.resume import durable
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
@@ -37,7 +36,7 @@ def holder(folder: Path, seconds: float) -> subprocess.Popen[str]:
 def other_node(folder: Path, **differing: object) -> Path:
     """Write the file of an owner on another node."""
     folder.mkdir(exist_ok=True)
-    me = ownership._myself()
+    me = ownership.myself()
     owner = replace(me, node="n2 boot pid", host="n2", token="theirs", **differing)
     (folder / OWNER).write_text(json.dumps(asdict(owner)))
     return folder / OWNER
@@ -60,7 +59,7 @@ def test_a_killed_process_is_no_owner(tmp_path):
 
 
 def test_a_number_that_another_process_has_now_is_no_owner(tmp_path):
-    owner = replace(ownership._myself(), started=0.0)
+    owner = replace(ownership.myself(), started=0.0)
     (tmp_path / OWNER).write_text(json.dumps(asdict(owner)))
     with sole_owner(tmp_path) as waited:
         assert not waited
@@ -87,22 +86,41 @@ def test_half_a_file_is_waited_for_as_long(tmp_path, monkeypatch, content):
         assert time.monotonic() - start >= 1
 
 
-def test_a_requeued_job_goes_on_at_once(tmp_path, monkeypatch):
+# Snakemake's plugin hides SLURM's variable from the job itself.
+@pytest.mark.parametrize("variable", ["SLURM_RESTART_COUNT", "INTAGLIO_RESTARTS"])
+def test_a_requeued_job_goes_on_at_once(tmp_path, monkeypatch, variable):
     other_node(tmp_path, job="7", restart=0)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setenv(variable, "1")
     with sole_owner(tmp_path) as waited:
         assert not waited
 
 
-def test_who_was_taken_for_dead_writes_nothing_more(tmp_path):
-    with pytest.raises(UserError, match="another process goes on with this job"), sole_owner(tmp_path):
+def test_who_was_taken_for_dead_writes_nothing_more(tmp_path, caplog):
+    with pytest.raises(TakenOver), sole_owner(tmp_path):
         other_node(tmp_path)
         with durable(tmp_path / "progress-1", "progress"):
             pass
     assert not (tmp_path / "progress-1").exists()
+    assert "another process goes on with this job" in caplog.text
     assert json.loads((tmp_path / OWNER).read_text())["token"] == "theirs"
     assert_owned(tmp_path)
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_what_another_process_has_made_is_not_made_again(tmp_path, made):
+    work, output = tmp_path / "work", tmp_path / "output"
+    with holder(work, 1.0):
+        if made:
+            with new_artifact(output, "evaluation"):
+                pass
+        with sole_maker(output, "evaluation", work) as wanted:
+            assert wanted is not made
+    assert not work.exists()
+    # One that was there before is made anew, as it was asked for; and without a folder of work, nobody is waited for.
+    for folder in (work, None):
+        with sole_maker(output, "evaluation", folder) as wanted:
+            assert wanted
 
 
 def test_of_many_processes_one_at_a_time_works(tmp_path):

@@ -11,7 +11,8 @@ from functools import partial
 import pytest
 import torch
 
-from intaglio import store
+from intaglio import allocation, store
+from intaglio.allocation import RETURNS, SIGNALS, stop_requests
 from intaglio.errors import UserError
 from intaglio.stages import run as stage_run
 from intaglio.study.options import FinetuneOptions
@@ -114,7 +115,8 @@ def test_asked_to_leave_saves_and_exits_with_143(server, inputs, undisturbed, tm
 
 
 def _interrupted(moment, job, learner):
-    return train(job, replace(learner, callbacks=[SigtermAt(moment)]))
+    callback = moment if isinstance(moment, SigtermAt) else SigtermAt(moment)
+    return train(job, replace(learner, callbacks=[callback]))
 
 
 def finetune_here(inputs, folder, monkeypatch, moment=None, **options):
@@ -141,6 +143,53 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(inputs, undisturbed, tmp_
         assert last_step(tmp_path / "work") == step
     assert finetune_here(inputs, tmp_path, monkeypatch) == 0
     assert_same_outcome(tmp_path / "output", undisturbed)
+
+
+class TimeUpAt(SigtermAt):
+    """As at a signal, but because the time is nearly up."""
+
+    reached = False
+
+    def __bool__(self):
+        return self.reached
+
+    def on_step_end(self, _args, state, _control, **_):
+        self.reached |= state.global_step == self.moment
+
+    def on_prediction_step(self, *_, **__):
+        self.reached |= self.moment == "evaluation"
+
+
+def finetune_until(inputs, folder, monkeypatch, moment=None):
+    """Fine-tune in this process, as a job of SLURM whose time is up at a moment."""
+    limit = TimeUpAt(moment)
+    with monkeypatch.context() as patch:
+        patch.setattr(allocation, "TimeLimit", lambda: limit)
+        return finetune_here(inputs, folder, monkeypatch, limit)
+
+
+def test_a_job_whose_time_is_up_returns_to_the_queue_as_long_as_it_makes_progress(
+    inputs, undisturbed, tmp_path, monkeypatch, commands
+):
+    commands.add("scontrol", show="JobState=RUNNING PreemptTime=None")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv(RETURNS, "1")
+    for number, step in enumerate((5, 21), 1):
+        assert finetune_until(inputs, tmp_path, monkeypatch, step) == 143
+        assert last_step(tmp_path / "work") == step
+        assert commands.calls("scontrol").count("requeue 7") == number
+    assert finetune_until(inputs, tmp_path, monkeypatch) == 0
+    assert_same_outcome(tmp_path / "output", undisturbed)
+    assert commands.calls("scontrol").count("requeue 7") == 2
+
+
+def test_a_job_that_makes_no_progress_in_its_time_says_so(inputs, tmp_path, monkeypatch):
+    # The time does not suffice for an evaluation: the first attempt did some steps, the second none.
+    assert finetune_until(inputs, tmp_path, monkeypatch, "evaluation") == 143
+    with pytest.raises(UserError, match="train_minutes"):
+        finetune_until(inputs, tmp_path, monkeypatch, "evaluation")
+    # With more time it goes on from there.
+    assert finetune_until(inputs, tmp_path, monkeypatch) == 0
 
 
 def test_the_loss_between_two_logs_survives(inputs, tmp_path, monkeypatch):
@@ -268,9 +317,9 @@ def test_a_failure_is_left_in_one_line_and_forgotten(tmp_path):
 
 
 def test_signal_handlers_are_given_back():
-    before = [signal.getsignal(number) for number in resume.SIGNALS]
-    with resume.stop_requests() as stop:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with stop_requests() as stop:
         assert not stop
         signal.raise_signal(signal.SIGTERM)
         assert stop.signal == "SIGTERM"
-    assert [signal.getsignal(number) for number in resume.SIGNALS] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before

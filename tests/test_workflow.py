@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
-from intaglio.study.options import STAGES
 from study_on_files import OFFLINE, ROOT, planned, snakemake, write_study
 
 pytestmark = pytest.mark.slow
@@ -287,27 +285,6 @@ def test_another_machine_measures_anew(study: Path, monkeypatch: pytest.MonkeyPa
 def test_a_target_that_is_not_of_the_study_is_named(study: Path) -> None:
     printed = snakemake(study, "-n", "results/store/finetune/unknown.s1.0", check=False)
     assert "results/store/finetune/unknown.s1.0" in printed and "study 'tiny'" in printed
-
-
-def gpu_rules(folder: Path) -> set[str]:
-    """Return the rules of which a job asks for a GPU."""
-    blocks = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", snakemake(folder, "-n"), re.MULTILINE)
-    return {rule for rule, block in blocks if re.search(r"resources:.*\bgpu=[1-9]", block)}
-
-
-def test_jobs_ask_for_a_gpu_where_they_use_one(tmp_path: Path) -> None:
-    # Every rule of the workflow: a stage more in STAGES is a variant more here.
-    every = {stage: [] if stage == "finetune" else [{"stage": stage}] for stage in STAGES}
-    study = write_study(tmp_path, variants=every)
-    blocks = snakemake(tmp_path, "-n")
-    assert all(f"rule {stage}:" in blocks for stage in STAGES)
-    using = {*STAGES, "evaluate", "profile"} - {"int8"}
-    assert gpu_rules(tmp_path) == using
-    asked = yaml.safe_load((ROOT / "profiles/slurm-gres/config.yaml").read_text())["set-resources"]
-    assert set(asked) == using
-    content = yaml.safe_load(study.read_text())
-    write_study(tmp_path, variants=every, profile={**content["profile"], "devices": ["cpu"]})
-    assert gpu_rules(tmp_path) == using - {"profile"}
 
 
 @pytest.mark.parametrize(

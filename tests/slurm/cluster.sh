@@ -122,6 +122,7 @@ SlurmdParameters=config_overrides
 NodeName=n[1-2] NodeHostname=$host NodeAddr=127.0.0.1 Port=[17001-17002] CPUs=4 RealMemory=$memory Gres=gpu:2
 PartitionName=low Nodes=n[1-2] Default=YES PriorityTier=1 MaxTime=1-0
 PartitionName=high Nodes=n[1-2] PriorityTier=10 MaxTime=1-0
+PartitionName=spot Nodes=n[1-2] PriorityTier=1 PreemptMode=CANCEL MaxTime=1
 CONF
     echo "NodeName=n[1-2] Name=gpu File=/dev/null,/dev/zero" >"$folder/etc/gres.conf"
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# What profiles/slurm leaves to the cluster, and shorter waits than a cluster wants.
-HERE = ["--default-resources", "slurm_partition=low", "slurm_account=intaglio"]
-HERE += [
+# Shorter waits than a cluster wants.
+HERE = [
     "--slurm-init-seconds-before-status-checks",
     "2",
     "--seconds-between-status-checks",
@@ -39,13 +38,16 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def snakemake(profile: str, *arguments: str | Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def snakemake(
+    profile: str, *arguments: str | Path, folder: Path, partition: str = "low"
+) -> Iterator[subprocess.Popen[str]]:
     """Run Snakemake with a profile (slurm, slurm-gres) adapted to this cluster, in a separate folder.
 
-    Its output goes to snakemake.txt there. It is terminated on leaving.
+    Its output goes to snakemake.txt there. It is killed on leaving.
     """
     profile_folder = REPOSITORY / "profiles" / profile
     command = [sys.executable, "-m", "snakemake", *map(str, arguments), "--profile", str(profile_folder), *HERE]
+    command += ["--default-resources", f"slurm_partition={partition}", "slurm_account=intaglio"]
     with (folder / "snakemake.txt").open("w") as log:
         run = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log, text=True)
     try:
@@ -69,6 +71,18 @@ def queued(folder: Path) -> list[str]:
     """Ids of the jobs from this folder that are in the queue; one that has ended is, until it is cleaned up."""
     lines = (line.split("|", 1) for line in call("squeue", "--noheader", "--format=%i|%Z").splitlines())
     return [jobid for jobid, where in lines if where == str(folder)]
+
+
+def job_of_rule(folder: Path, rule: str, seconds: float = 60) -> str:
+    """Wait until a job that Snakemake submitted from this folder for a rule is in the queue; return its id."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for line in call("squeue", "--noheader", "--format=%i|%k|%Z").splitlines():
+            jobid, comment, where = line.split("|", 2)
+            if where == str(folder) and comment.startswith(f"rule_{rule}"):
+                return jobid
+        time.sleep(0.3)
+    raise AssertionError(f"no job of {rule} from {folder} within {seconds} s")
 
 
 def wait_until_none_is_queued(folder: Path, seconds: float = 60) -> None:
@@ -128,14 +142,15 @@ def wait_for_file(path: Path, seconds: float = 60) -> None:
 def preempt(jobid: str) -> str:
     """Take the node of a job in `low`, with all that runs there, for one in `high`; return its id once it is decided.
 
-    The processes get SIGTERM, and SIGKILL 20 s later. It starts again about ten seconds after the last of them ended.
+    The processes get SIGTERM, and SIGKILL 20 s later. It starts again about ten seconds after the last of them ended,
+    in `spot`, where SLURM cancels what it preempts, after Snakemake has put it back into the queue.
     """
     wait_for(jobid, "RUNNING")
     before = restarts(jobid)
     node = call("squeue", "--noheader", "--format=%N", "--jobs", jobid)
     what = ["--partition=high", f"--nodelist={node}", "--exclusive", "--mem=1", "--output=/dev/null", "--chdir=/"]
     other = call("sbatch", "--parsable", *what, "--wrap", "sleep 1")
-    end = time.monotonic() + 60
+    end = time.monotonic() + 90
     while restarts(jobid) == before:
         assert time.monotonic() < end, f"job {jobid} was not requeued; it is {state(jobid)}"
         time.sleep(0.3)

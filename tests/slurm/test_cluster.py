@@ -13,19 +13,24 @@ import pytest
 import yaml
 
 from intaglio.cluster import submit as submission
+from intaglio.cluster.doctor import findings
 from intaglio.cluster.submit import submit
 from intaglio.errors import UserError
 
 from . import helpers
 
 # Counts to the end. On SIGTERM it takes its time to save and fails, as a training does; the next attempt goes on there.
-_TRAIN = """
+# When its time is up, it saves and returns to the queue.
+_TRAIN = f"""
 import pathlib, signal, sys, time
+sys.path.insert(0, {str(helpers.REPOSITORY / "workflow")!r})
+from intaglio.allocation import TimeLimit, return_to_queue
 out, steps = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 saved = pathlib.Path("saved") / out.name
 saved.parent.mkdir(exist_ok=True)
 step = int(saved.read_text()) if saved.exists() else 0
 started_at = step
+limit = TimeLimit()
 
 def leave(*_):
     time.sleep(2)
@@ -35,14 +40,39 @@ def leave(*_):
 signal.signal(signal.SIGTERM, leave)
 pathlib.Path("started-" + out.name).touch()
 while step < steps:
+    if limit:
+        saved.write_text(str(step))
+        return_to_queue(True)
+        sys.exit(143)
     time.sleep(0.1)
     step += 1
-out.write_text(f"from {started_at} to {step}")
+out.write_text(f"from {{started_at}} to {{step}}")
 """
 
 # Without exec, SIGTERM ends the shell at once and Snakemake after it, and SLURM kills a training that is still saving
 # with the cgroup of its step.
-_SNAKEFILE = """
+_SNAKEFILE = (
+    f"""
+import sys
+sys.path.insert(0, {str(helpers.REPOSITORY / "workflow")!r})
+import snakemake_executor_plugin_slurm as plugin
+from intaglio.cluster.leading import lead, release_lock
+from intaglio.planning.requests import requests
+from intaglio.study.schema import Resources as Wanted
+
+# The plugin asks less and less often, up to every three minutes.
+plugin.Executor.next_seconds_between_status_checks = property(lambda self: 2, lambda self, seconds: None)
+asked = requests(Wanted(**config.get("resources", {{}})), True, None)
+GPU = {{name: value for name, value in asked.items() if value is not None}}
+
+if workflow.is_main_process:
+    print(release_lock())
+
+onstart:
+    print(lead(workflow.execution_settings.lock, not workflow.local_exec))
+
+"""
+    + """
 localrules: data
 
 rule data:
@@ -53,18 +83,41 @@ rule finetune:
     input: "data"
     output: "{name}.long"
     log: "{name}.long.log"
-    resources: gpu=1, mem_mb=200, runtime=5, cpus_per_task=2
+    resources: **GPU, mem_mb=200, runtime=5, cpus_per_task=2
     shell: "exec python train.py {output} 80 2> {log}"
+
+rule distil:
+    output: "{name}.wide"
+    resources: mem_mb=200, runtime=5, cpus_per_task=4
+    shell: "exec python train.py {output} 80"
+
+rule cut:
+    output: "{name}.longer"
+    resources: mem_mb=200, runtime=5, cpus_per_task=1
+    shell: "exec python train.py {output} 140"
+
+# Longer than three quarters of a minute.
+rule prune:
+    output: "{name}.longest"
+    resources: mem_mb=200, runtime=5, cpus_per_task=1
+    shell: "exec python train.py {output} 460"
 
 rule evaluate:
     output: "{name}.short"
-    resources: gpu=1, mem_mb=200, runtime=5, cpus_per_task=1
+    resources: **GPU, mem_mb=200, runtime=5, cpus_per_task=1
     shell: "exec python train.py {output} 1"
+
+rule diverges:
+    output: "{name}.diverged"
+    log: "{name}.diverged.log"
+    resources: mem_mb=200, runtime=5
+    shell: "echo 'intaglio finetune: the loss became nan at step 3' > {log}; exit 2"
 
 rule fails:
     output: "failed"
     shell: "exit 3"
 """
+)
 
 
 @pytest.fixture
@@ -82,10 +135,8 @@ def _profile(name: str) -> dict[str, object]:
 
 def test_the_gres_profile_differs_only_in_how_gpus_are_asked_for() -> None:
     plain, gres = _profile("slurm"), _profile("slurm-gres")
-    rules = gres.pop("set-resources")
+    assert gres.pop("config") == ["resources={gpus: gres}"]
     assert gres == plain
-    assert isinstance(rules, dict)
-    assert all(needs == {"gpu": 0, "gres": "gpu:1"} for needs in rules.values())
 
 
 @pytest.mark.slurm
@@ -117,6 +168,59 @@ def test_a_preempted_rule_goes_on_where_it_was(toy: Path) -> None:
     assert helpers.sacct(other, "Partition", "State") == [{"Partition": "high", "State": "COMPLETED"}]
     started_at = int((toy / "a.long").read_text().split()[1])
     assert started_at > 0
+
+
+def _states(jobid: str) -> list[str]:
+    """The states of a job's attempts, in accounting."""
+    return [attempt["State"] for attempt in helpers.sacct(jobid, "State", every_attempt=True)]
+
+
+def _started_at(file: Path) -> int:
+    return int(file.read_text().split()[1])
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("slurm")
+def test_time_limit_preemption_and_scancel_cost_nothing_and_a_mistake_is_made_once(toy: Path) -> None:
+    """In a partition of one minute, less than is asked for, where SLURM cancels what it preempts."""
+    files = ["a.longest", "b.wide", "c.long", "d.diverged"]
+    with helpers.snakemake("slurm", *files, folder=toy, partition="spot") as run:
+        longest, preempted, cancelled = (helpers.job_of_rule(toy, rule) for rule in ("prune", "distil", "finetune"))
+        for name in ("b.wide", "c.long"):
+            helpers.wait_for_file(toy / f"started-{name}")
+        time.sleep(1)
+        helpers.call("scancel", cancelled)
+        helpers.preempt(preempted)
+        assert run.wait(200) == 1, "one of them diverges"
+    assert all((toy / name).exists() for name in files[:3]), (toy / "snakemake.txt").read_text()
+
+    assert _states(longest) == ["REQUEUED", "COMPLETED"]
+    # By Snakemake; SLURM itself would have left PREEMPTED.
+    assert _states(preempted) == ["REQUEUED", "COMPLETED"]
+    assert _states(cancelled) == ["CANCELLED by 0"]
+    assert {row["Timelimit"] for row in helpers.jobs_in(toy, "Timelimit")} == {"00:01:00"}
+    others = {row["JobID"]: row["State"] for row in helpers.jobs_in(toy, "JobID", "State")}
+    for job in (longest, preempted, cancelled):
+        del others[job]
+    # The cancelled one again, and the diverged one, once.
+    assert sorted(others.values()) == ["COMPLETED", "FAILED"]
+    assert all(_started_at(toy / name) > 0 for name in files[:3]), "each went on where it was"
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("slurm")
+def test_a_killed_snakemake_is_just_started_again(toy: Path) -> None:
+    with helpers.snakemake("slurm", "a.longer", folder=toy):
+        old = helpers.job_of_rule(toy, "cut")
+        helpers.wait_for_file(toy / "started-a.longer")
+        time.sleep(1)
+    assert helpers.state(old) == "RUNNING"
+    with helpers.snakemake("slurm", "a.longer", folder=toy) as run:
+        assert run.wait(120) == 0, (toy / "snakemake.txt").read_text()
+    said = (toy / "snakemake.txt").read_text()
+    assert "its lock is removed" in said and f"cancelled: {old};" in said
+    assert sorted(row["State"] for row in helpers.jobs_in(toy, "State")) == ["CANCELLED by 0", "COMPLETED"]
+    assert _started_at(toy / "a.longer") > 0
 
 
 @pytest.mark.slurm
@@ -191,3 +295,25 @@ def test_rule_sbatch_side_by_side_and_preempted(toy: Path) -> None:
     assert [helpers.restarts(jobid) for jobid in jobs.values()] == [1, 0]
     assert int((toy / "a.long").read_text().split()[1]) > 0
     assert (toy / "b.long").read_text() == "from 0 to 80"
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("slurm")
+def test_the_doctor_on_this_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    said = list(findings(tmp_path))
+    assert any(line.startswith("accounts     ") and "intaglio" in line for line in said)
+    assert (
+        "partitions   low: 2 nodes, up to 2 GPUs on 2 of them, up to 1440 min, the default, preempted jobs: REQUEUE"
+        in said
+    )
+    assert "             spot: 2 nodes, up to 2 GPUs on 2 of them, up to 1 min, preempted jobs: CANCEL" in said
+    default = helpers.call("sacctmgr", "--noheader", "--parsable2", "show", "user", "root", "format=defaultaccount")
+    assert said[-6:] == [
+        "  default-resources:",
+        f"    slurm_account: {default}",
+        "    slurm_partition: low",
+        "  config:",
+        '    - "resources={gpus: gpus}"',
+        '    - "profile={machine: low}"',
+    ]

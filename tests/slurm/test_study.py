@@ -49,6 +49,8 @@ def test_a_study_through_slurm_with_a_preempted_training(tmp_path: Path) -> None
     arguments = ["--snakefile", ROOT / "Snakefile", "--configfile", cluster / "study.yaml"]
     with helpers.snakemake("slurm", *arguments, folder=cluster) as run:
         job = training_job(cluster)
+        # Jobs that are submitted later run the study that was started.
+        (cluster / "study.yaml").write_text("variants: {}")
         helpers.preempt(job)
         snakemake(quiet, "--cores", "1")
         assert run.wait(timeout=400) == 0, (cluster / "snakemake.txt").read_text()

@@ -14,8 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from intaglio.cluster.arguments import add_arguments
 from intaglio.errors import of_the_user
 from intaglio.logged import logged
+from intaglio.store import sole_maker
 
 Arguments = argparse.Namespace
 _STAGES = {
@@ -122,7 +124,9 @@ def _evaluate(arguments: Arguments) -> None:
     from intaglio.measure.evaluate import evaluate
 
     _quiet()
-    evaluate(arguments.checkpoint, arguments.data, arguments.max_length, arguments.output)
+    with sole_maker(arguments.output, "evaluation", arguments.work) as wanted:
+        if wanted:
+            evaluate(arguments.checkpoint, arguments.data, arguments.max_length, arguments.output)
 
 
 def _export(arguments: Arguments) -> None:
@@ -130,7 +134,9 @@ def _export(arguments: Arguments) -> None:
     from intaglio.export.export import export
 
     _quiet()
-    export(arguments.checkpoint, arguments.output)
+    with sole_maker(arguments.output, "export", arguments.work) as wanted:
+        if wanted:
+            export(arguments.checkpoint, arguments.output)
 
 
 def _profile(arguments: Arguments) -> None:
@@ -146,7 +152,9 @@ def _profile(arguments: Arguments) -> None:
     options = Profile.model_validate(arguments.options)
     baseline = (arguments.baseline, arguments.baseline_export) if arguments.baseline else None
     texts = (arguments.data, arguments.max_length) if arguments.data else None
-    profile(arguments.checkpoint, arguments.export, options, arguments.output, baseline, texts)
+    with sole_maker(arguments.output, "profile", arguments.work) as wanted:
+        if wanted:
+            profile(arguments.checkpoint, arguments.export, options, arguments.output, baseline, texts)
 
 
 def _plan(arguments: Arguments) -> None:
@@ -203,6 +211,14 @@ def _submit(arguments: Arguments) -> int:
     return submit(arguments.target, **options)
 
 
+def _doctor(arguments: Arguments) -> None:  # noqa: ARG001
+    """Look at this machine or cluster, and print what to set in the Snakemake profile."""
+    from intaglio.cluster.doctor import findings
+
+    for line in findings(Path()):
+        print(line, flush=True)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="intaglio", description=__doc__.splitlines()[0])
     parser.add_argument("--log", type=Path, help="also write the output to this file")
@@ -235,36 +251,23 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--teacher", type=Path, help="checkpoint of the teacher")
         if name == "distil":
             added.add_argument("--student", type=Path, help="pretrained model to train, not the parent's layers")
-    verb(_evaluate, "checkpoint", "data", "max-length", "output")
-    verb(_export, "checkpoint", "output")
+    evaluated = verb(_evaluate, "checkpoint", "data", "max-length", "output")
     profile = verb(_profile, "checkpoint", "export", "options", "output")
+    for added in (evaluated, profile, verb(_export, "checkpoint", "output")):
+        added.add_argument("--work", type=Path, help="folder of this job alone: of several processes, one works")
     profile.add_argument("--baseline", type=Path, help="float checkpoint that is timed beside it; not for float itself")
     profile.add_argument("--baseline-export", type=Path, help="export of that checkpoint")
     profile.add_argument("--data", type=Path, help="data of the task, on which bf16 is compared with float32")
-    profile.add_argument(
-        "--max-length", type=int, default=128, help="number of tokens at which its texts are truncated"
-    )
+    profile.add_argument("--max-length", type=int, default=128, help="tokens at which its texts are truncated")
     verb(_study).add_argument("file", type=Path, help="study file")
     verb(_plan, "options", "output")
     verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="accept missing results")
     for run in (_pages, _plot):
         verb(run, "summary", "output")
     verb(_schema, "schema", "reference")
-    _add_submit(verb(_submit))
+    add_arguments(verb(_submit))
+    verb(_doctor)
     return parser
-
-
-def _add_submit(added: argparse.ArgumentParser) -> None:
-    added.add_argument("target", help="file, folder or rule for Snakemake to make")
-    added.add_argument("--configfile", type=Path, help="study file (config.yaml)")
-    added.add_argument("--partition", help="partition of the job (the cluster's default)")
-    added.add_argument("--account", help="account to charge (the user's default)")
-    added.add_argument("--gpus", type=int, default=1)
-    added.add_argument("--cpus", type=int, default=4)
-    added.add_argument("--memory-gb", type=int, default=16)
-    added.add_argument("--minutes", type=int, default=240)
-    added.add_argument("--log-folder", type=Path, default=Path("logs/submit"))
-    added.add_argument("--local", action="store_true", help="run on this machine even if there is SLURM")
 
 
 def main(argv: list[str] | None = None) -> int:

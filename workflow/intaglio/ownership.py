@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from intaglio.errors import UserError
+from intaglio.allocation import restarts
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,15 @@ class Owner:
         return self.node.split()[1]
 
 
-def _myself() -> Owner:
+class TakenOver(SystemExit):
+    """Another process took this one for dead and goes on with its job; this one leaves, and records nothing there."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+def myself() -> Owner:
+    """Return this process as an owner."""
     host, process = socket.gethostname(), os.getpid()
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -85,7 +93,7 @@ def _myself() -> Owner:
             process=process,
             started=psutil.Process(process).create_time(),
             job=os.environ.get("SLURM_JOB_ID", ""),
-            restart=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+            restart=restarts(),
         )
     return Owner(f"{host} {psutil.boot_time():.0f} -", host, process, psutil.Process(process).create_time(), "", 0)
 
@@ -98,7 +106,7 @@ def sole_owner(folder: Path) -> Iterator[bool]:
         Whether another process was waited for: it may have done what this one wants to do.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mine = _myself()
+    mine = myself()
     waited = _claim(folder, mine)
     ended = threading.Event()
     beat = threading.Thread(target=_touch, args=(folder / OWNER, ended), daemon=True)
@@ -118,14 +126,16 @@ def assert_owned(folder: Path) -> None:
     """Check that a folder that this process owns has not been taken over; any other folder passes.
 
     Raises:
-        UserError: another process took this one for dead.
+        TakenOver: another process took this one for dead.
     """
     token = _held.get(folder.resolve())
     if token is not None and _token(folder / OWNER) != token:
-        raise UserError(
-            f"{folder}: another process goes on with this job, as this one gave no sign of life for {SILENCE:.0f} s; "
-            "its result will be that of the other"
+        _log.warning(
+            "%s: another process goes on with this job, as this one gave no sign of life for %.0f s; it leaves",
+            folder,
+            SILENCE,
         )
+        raise TakenOver
 
 
 def _touch(file: Path, ended: threading.Event) -> None:
@@ -140,7 +150,7 @@ def _claim(folder: Path, mine: Owner) -> bool:
     seen: tuple[str | None, float] | None = None
     since = time.monotonic()
     while not _create(file, mine):
-        other, now = _read(file), _sign(file)
+        other, now = owner_in(file), _sign(file)
         if now != seen:
             seen, since = now, time.monotonic()
         silent = time.monotonic() - since > SILENCE
@@ -187,7 +197,7 @@ def _remove(file: Path, dead: Owner | None) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _read(file: Path) -> Owner | None:
+def owner_in(file: Path) -> Owner | None:
     """Return the owner that a file names; None if there is no file, or only a part of one."""
     try:
         return Owner(**json.loads(file.read_text()))
@@ -196,7 +206,7 @@ def _read(file: Path) -> Owner | None:
 
 
 def _token(file: Path) -> str | None:
-    owner = _read(file)
+    owner = owner_in(file)
     return None if owner is None else owner.token
 
 

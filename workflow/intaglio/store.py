@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import shutil
 import socket
@@ -20,6 +21,9 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 from intaglio.errors import UserError
+from intaglio.ownership import sole_owner
+
+_log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 # The manifest does not list itself, nor the file by which Snakemake dates an output folder.
@@ -109,6 +113,29 @@ def is_artifact(path: Path, kind: str) -> bool:
     except (UserError, OSError, ValueError, LookupError):
         return False
     return True
+
+
+@contextmanager
+def sole_maker(output: Path, kind: str, work: Path | None) -> Iterator[bool]:
+    """Make an artifact as the only process that does so, by owning a folder of work, which is removed at the end.
+
+    Args:
+        output: the artifact.
+        kind: its kind.
+        work: the folder, of this artifact alone; None makes it without.
+
+    Yields:
+        Whether it is still to be made: another process, which was waited for, may have done so.
+    """
+    if work is None:
+        yield True
+        return
+    with sole_owner(work) as waited:
+        made = waited and is_artifact(output, kind)
+        if made:
+            _log.warning("%s is there: another process has made it", output)
+        yield not made
+        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager

@@ -4,20 +4,27 @@ from pathlib import Path
 
 WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW))
+from intaglio.cluster.leading import lead, release_lock
 from intaglio.errors import UserError
 from intaglio.planning.identity import digest
 from intaglio.study.files import check_owner, check_paths, record_owner
 from intaglio.study.load import load
 from intaglio.study.options import STAGES
 from intaglio.planning.plan import make_plan
+from intaglio.planning.requests import requests
 from intaglio.planning.versions import VERSIONS
 
 STUDY_FILES = [Path(path) for path in workflow.configfiles]
+# A job plans again, from the study as it was when the job was submitted.
+SUBMITTED = os.environ.get("INTAGLIO_STUDY") if not workflow.is_main_process else None
 
 try:
-    study = load(config, STUDY_FILES)
-    check_paths(study, STUDY_FILES)
-    check_owner(study.study, STUDY_FILES, Path("results", study.study))
+    if SUBMITTED and Path(SUBMITTED).is_file():
+        study = load(json.loads(Path(SUBMITTED).read_text()))
+    else:
+        study = load(config, STUDY_FILES)
+        check_paths(study, STUDY_FILES)
+        check_owner(study.study, STUDY_FILES, Path("results", study.study))
     plan_ = make_plan(study)
 except UserError as error:
     raise WorkflowError(f"Mistakes in the study file:\n{error}") from None
@@ -27,7 +34,14 @@ wildcard_constraints:
     job=r"[^/]+",
 
 
+if workflow.is_main_process and (said := release_lock()):
+    logger.warning(said)
+
+
 RESULTS = f"results/{study.study}"
+# The study, resolved: jobs are planned from it, and the tables are made again if it changes.
+STUDY = json.dumps(study.model_dump(mode="json", exclude_unset=True))
+STUDY_COPY = Path(f".snakemake/intaglio/{digest(STUDY)}.json").absolute()
 ENVIRONMENT = "../../envs/environment.yaml"
 
 # Jobs find the package without its installation, and the programs of this Python unless conda provides others.
@@ -48,8 +62,12 @@ os.environ.update(
     ),
     HF_HUB_OFFLINE="1",
     # Jobs on a cluster plan again, later and on another machine, and must arrive at the same plan.
+    INTAGLIO_STUDY=SUBMITTED or str(STUDY_COPY),
     **plan_.start.environment(),
 )
+if "SLURM_RESTART_COUNT" in environment:
+    # The plugin hides it from the commands.
+    os.environ["INTAGLIO_RESTARTS"] = environment["SLURM_RESTART_COUNT"]
 
 
 def planned(phase, name):
@@ -57,9 +75,20 @@ def planned(phase, name):
     try:
         return plan_.jobs[phase][name]
     except KeyError:
-        raise WorkflowError(
-            f"results/store/{phase}/{name} is no part of the study {study.study!r} as its file is now"
-        ) from None
+        folder = f"results/store/{phase}/{name}"
+        if workflow.is_main_process:
+            raise WorkflowError(
+                f"{folder} is no part of the study {study.study!r} as its file is now"
+            ) from None
+        reason = (
+            f"{folder} is not planned any more: Intaglio, a library that decides results, or a file of the data or "
+            "the model has changed since the job was submitted; start Snakemake again"
+        )
+        # Where the summary looks for reasons.
+        log = Path(f"logs/{phase}/{name}.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"intaglio {phase}: {reason}\n")
+        raise WorkflowError(reason) from None
 
 
 def job(phase):
@@ -120,14 +149,37 @@ def by_role(wildcards, input):
     )
 
 
-def gpus(phase):
-    """Resource function: 1 if the job uses a GPU, else 0."""
-    return lambda wildcards: int(planned(phase, wildcards.job).gpu)
+PARTITION = workflow.resource_settings._parsed_default_resources.get("slurm_partition")
 
 
-def growing(amount):
-    """Resource function: an amount that grows with the attempt."""
-    return lambda wildcards, attempt: amount * attempt
+def asked(memory_mb, minutes, phase=None, resumes=False):
+    """Resources of a rule's jobs; more memory at each attempt, and more time unless the job resumes.
+
+    Args:
+        memory_mb, minutes: of the first attempt.
+        phase: rule whose jobs are planned, of which some compute on a GPU; None for a rule on CPUs.
+        resumes: whether a job goes on where an earlier attempt ended.
+    """
+
+    def request(name):
+        def value(wildcards):
+            gpu = phase is not None and planned(phase, wildcards.job).gpu
+            return requests(study.resources, gpu, PARTITION and PARTITION.raw)[name]
+
+        return value
+
+    def runtime(wildcards, attempt):
+        wanted = minutes if resumes else minutes * attempt
+        return min(wanted, study.resources.max_minutes or wanted)
+
+    names = ["gpu", "gpu_model", "gres"]
+    if study.resources.cpu_partition:
+        names.append("slurm_partition")
+    return {
+        **{name: request(name) for name in names},
+        "mem_mb": lambda wildcards, attempt: memory_mb * attempt,
+        "runtime": runtime,
+    }
 
 
 def unfetched():

@@ -12,7 +12,9 @@ rule export:
         ENVIRONMENT
     threads: study.resources.cpus
     resources:
-        mem_mb=growing(study.resources.memory_mb),
-        runtime=growing(study.resources.measure_minutes),
+        **asked(study.resources.memory_mb, study.resources.measure_minutes),
+    params:
+        work=of_job("export", "work"),
     shell:
-        "exec python -m intaglio --log {log:q} export --checkpoint {input.checkpoint:q} --output {output:q}"
+        "exec python -m intaglio --log {log:q} export --checkpoint {input.checkpoint:q} --work {params.work:q}"
+        " --output {output:q}"

@@ -12,14 +12,13 @@ rule evaluate:
         ENVIRONMENT
     threads: study.resources.cpus
     resources:
-        gpu=gpus("evaluate"),
-        mem_mb=growing(study.resources.memory_mb),
-        runtime=growing(study.resources.measure_minutes),
+        **asked(study.resources.memory_mb, study.resources.measure_minutes, "evaluate"),
     params:
         max_length=study.max_length,
+        work=of_job("evaluate", "work"),
     shell:
         "exec python -m intaglio --log {log:q} evaluate --checkpoint {input.checkpoint:q} --data {input.data:q}"
-        " --max-length {params.max_length} --output {output:q}"
+        " --max-length {params.max_length} --work {params.work:q} --output {output:q}"
 
 
 rule profile:
@@ -34,13 +33,12 @@ rule profile:
     # On a machine without a scheduler, the Snakemake profiles give it all cores, so that nothing runs at the same time.
     threads: study.resources.cpus
     resources:
-        gpu=gpus("profile"),
-        mem_mb=growing(study.resources.memory_mb),
-        runtime=growing(study.resources.measure_minutes),
+        **asked(study.resources.memory_mb, study.resources.measure_minutes, "profile"),
     params:
         inputs=by_role,
         options=of_job("profile", "options"),
         max_length=study.max_length,
+        work=of_job("profile", "work"),
     shell:
         "exec python -m intaglio --log {log:q} profile {params.inputs} --options {params.options:q}"
-        " --max-length {params.max_length} --output {output:q}"
+        " --max-length {params.max_length} --work {params.work:q} --output {output:q}"

@@ -28,8 +28,7 @@ rule data:
         ENVIRONMENT
     # Not a local rule: files can have millions of rows, too many for a login node.
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(60),
+        **asked(8000, 60),
     params:
         options=of_job("data", "options"),
         source=lambda wildcards, input: (
@@ -68,8 +67,7 @@ rule describe:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
+        **asked(4000, 30),
     params:
         max_length=study.max_length,
     shell:

@@ -3,12 +3,11 @@ from intaglio.plots.files import PLOTS
 from intaglio.report.files import COMPRESSION, OVERVIEW, PAGES, of_kinds
 from intaglio.summary.files import SUMMARY_FILES
 
-# Digest of the study and its results. As a param of the tables, it makes them again if either changes.
-STUDY = json.dumps(study.model_dump(mode="json", exclude_unset=True))
 PAGES_OF_STUDY, PLOTS_OF_STUDY = (
     of_kinds(names, {task.kind for task in study.tasks.values()})
     for names in (PAGES, PLOTS)
 )
+# Digest of the study and its results. As a param of the tables, it makes them again if either changes.
 OF = digest([STUDY, RESULTS_OF_RUNS])
 
 
@@ -39,8 +38,7 @@ rule summarize:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(60),
+        **asked(8000, 60),
     params:
         folder=lambda wildcards, output: Path(output[0]).parent,
         of=OF,
@@ -69,8 +67,7 @@ rule pages:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(30),
+        **asked(2000, 30),
     params:
         summary=lambda wildcards, input: Path(input[0]).parent,
         folder=lambda wildcards, output: Path(output[0]).parent,
@@ -98,8 +95,7 @@ rule plot:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
+        **asked(4000, 30),
     params:
         summary=lambda wildcards, input: Path(input[0]).parent,
         folder=lambda wildcards, output: Path(output[0]).parent,

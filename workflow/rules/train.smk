@@ -16,9 +16,12 @@ for stage in STAGES:
             ENVIRONMENT
         threads: study.resources.cpus
         resources:
-            gpu=gpus(stage),
-            mem_mb=growing(study.resources.memory_mb),
-            runtime=growing(study.resources.train_minutes),
+            **asked(
+                study.resources.memory_mb,
+                study.resources.train_minutes,
+                stage,
+                resumes=stage != "int8",
+            ),
         params:
             stage=stage,
             inputs=by_role,

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from intaglio.allocation import DEADLINE
 from intaglio.errors import UserError
 
 # Time for Snakemake and training to save after SIGTERM, and time before its limit at which a job gets its signal.
@@ -121,6 +122,8 @@ def _environment() -> Iterator[None]:
     package = str(Path(__file__).resolve().parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")]))
     os.environ["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), kept.get("PATH")]))
+    # submitit says when the time is nearly up, and returns the job to the queue.
+    os.environ[DEADLINE] = "inf"
     try:
         yield
     finally:

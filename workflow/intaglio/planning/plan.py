@@ -118,8 +118,8 @@ def _profile(plan: Plan, checkpoint: Job, baseline: Job, data: Job) -> Job:
     if in_bf16 and checkpoint.options["stage"] not in ("quantize", "int8"):
         made_of += [data.key, plan.study.max_length]
         inputs["data"] = data.output
-    # Models that run on CPUs only are measured on the same machine as the others.
-    gpu = "cuda" in options.devices
+    # Models that run on CPUs only are measured on the same machine as the others: the tables compare their times.
+    gpu = "cuda" in options.devices and any(name.startswith("torch") for name in options.backends)
     return plan.add("profile", checkpoint.name, made_of, executing, inputs=inputs, options=dump(options), gpu=gpu)
 
 

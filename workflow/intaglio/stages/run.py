@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from intaglio import machine
+from intaglio.allocation import Preempted, return_to_queue
 from intaglio.checkpoint import write_checkpoint
-from intaglio.ownership import assert_owned, sole_owner
+from intaglio.ownership import assert_owned
 from intaglio.stages import cut, distil, finetune, int8, prune, quantize
 from intaglio.stages.prepared import Prepared
-from intaglio.store import is_artifact
+from intaglio.store import sole_maker
 from intaglio.tasks.tokenize import set_limit
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.resume import clear_failure
@@ -37,14 +37,16 @@ def run_stage(job: StageJob[Any]) -> None:
 
     Raises:
         UserError: an artifact is damaged, the stage cannot start from it, or the loss is not finite.
-        Preempted: the job was asked to end; its progress is saved.
+        Preempted: the job has to end; its progress is saved, and if SLURM may, it starts the job again.
     """
-    with sole_owner(job.work) as waited:
-        if waited and is_artifact(job.output, "checkpoint"):
-            _log.warning("%s is there: another process has made it", job.output)
-        else:
-            _run(job)
-        shutil.rmtree(job.work, ignore_errors=True)
+    try:
+        with sole_maker(job.output, "checkpoint", job.work) as wanted:
+            if wanted:
+                _run(job)
+    except Preempted as preempted:
+        if return_to_queue(preempted.out_of_time):
+            _log.warning("the job is back in the queue, and goes on by itself")
+        raise
 
 
 def _run(job: StageJob[Any]) -> None:

@@ -5,7 +5,7 @@ The JSON schema in workflow/schemas and the reference in config/README.md are ge
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
@@ -34,12 +34,26 @@ class Pretrained(StudyPart):
 
 
 class Resources(StudyPart):
-    """What a job asks the cluster for; memory and time double with each attempt."""
+    """What a job asks the cluster for. A further attempt asks for more memory and, if it cannot resume, more time."""
 
-    train_minutes: int = Field(240, gt=0, description="Time of a training job, first attempt.")
-    measure_minutes: int = Field(30, gt=0, description="Time of an evaluation or profiling job, first attempt.")
+    train_minutes: int = Field(
+        240, gt=0, description="Time of a training job. One that needs more saves, returns to the queue and goes on."
+    )
+    measure_minutes: int = Field(30, gt=0, description="Time of an evaluation, export or profiling job, first attempt.")
+    max_minutes: int | None = Field(
+        None, gt=0, description="Longest time to ask for. Null is the limit of the partition, as SLURM says it."
+    )
     memory_mb: int = Field(16000, gt=0, description="Memory of a GPU job, first attempt.")
     cpus: int = Field(4, gt=0, description="CPU cores of a GPU job.")
+    gpus: Literal["gpus", "gres", "none"] = Field(
+        "gpus", description="How a GPU is asked for: `--gpus=1`, `--gres=gpu:1`, or not at all: all computes on CPUs."
+    )
+    gpu_type: str | None = Field(None, min_length=1, description="Type of GPU, as the cluster names it: `a100`.")
+    cpu_partition: str | None = Field(
+        None,
+        min_length=1,
+        description="Partition of the jobs without a GPU, where the others are in one for GPUs only.",
+    )
 
 
 class Study(StudyPart):

@@ -27,7 +27,7 @@ def reasons(run: Mapping[str, Any]) -> list[str]:
         if folder is None or (Path(folder) / MANIFEST).is_file():
             continue
         log = _log(Path(folder))
-        error = (work and _recorded(Path(work))) or _last_error(log)
+        error = (work and _recorded(Path(work))) or last_error(log)
         if error:
             found.append(f"{error} ({log})" if log.is_file() else error)
     return found
@@ -45,7 +45,8 @@ def _recorded(work: Path) -> str | None:
         return None
 
 
-def _last_error(log: Path) -> str | None:
+def last_error(log: Path) -> str | None:
+    """Return the last line of a job's log if it is an error: `intaglio VERB: ...` for a mistake, or an exception."""
     try:
         lines = log.read_text(errors="replace").split("\n")
     except OSError:

@@ -13,17 +13,16 @@ import json
 import logging
 import os
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from intaglio import store
+from intaglio.allocation import StopRequest
 from intaglio.errors import UserError
 from intaglio.ownership import assert_owned
 
@@ -31,52 +30,10 @@ log = logging.getLogger(__name__)
 
 KEPT = 2
 FAILURE = "failure.json"
-# What SLURM sends before it ends a job: SIGTERM by default, SIGUSR1 with --signal.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-EXIT_STATUS = 128 + signal.SIGTERM
-
-
-class Preempted(SystemExit):
-    """The job was asked to end and has saved its progress; exit status 143, as for a process ended by SIGTERM."""
-
-    def __init__(self) -> None:
-        super().__init__(EXIT_STATUS)
 
 
 class EvaluationInterrupted(Exception):  # noqa: N818  (no error)
-    """The job was asked to end during an evaluation."""
-
-
-class StopRequest:
-    """Whether the job was asked to end, and by which signal."""
-
-    def __init__(self) -> None:
-        self.signal: str | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal is not None
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self.signal = signal.Signals(number).name
-
-
-@contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Yield a `StopRequest`, which is true once SIGTERM or SIGUSR1 has arrived; within this context they end nothing.
-
-    Outside the main thread, where Python cannot handle signals, nothing is changed.
-    """
-    stop, before = StopRequest(), {}
-    try:
-        for number in SIGNALS:
-            before[number] = signal.signal(number, stop._ask)
-    except ValueError:
-        log.debug("not in the main thread: signals keep their handlers")
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    """The job has to end during an evaluation."""
 
 
 class PeriodicSave(TrainerCallback):  # type: ignore[misc]
@@ -113,7 +70,7 @@ def durable(path: Path, kind: str, about: dict[str, Any] | None = None) -> Itera
     """Yield a folder to fill; on leaving, it becomes the artifact `path` and is flushed to the disk.
 
     Raises:
-        UserError: another process has taken over the folder that `path` is in.
+        TakenOver: another process goes on with the job whose folder `path` is in.
     """
     with store.new_artifact(path, kind, about) as draft:
         yield draft

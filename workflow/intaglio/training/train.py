@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
 from intaglio import machine
+from intaglio.allocation import Preempted, StopRequest, stop_requests
+from intaglio.errors import UserError
 from intaglio.heap import keep_freed_memory
 from intaglio.imbalance import oversampled, training_loss
 from intaglio.study.options import TrainingOptions
@@ -73,8 +75,10 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
         learner: the classifier and how it is trained; its model is changed in place.
 
     Raises:
-        UserError: the options do not fit together, the data is damaged, or the loss is not finite.
-        Preempted: SIGTERM or SIGUSR1 arrived; the progress is saved and the process should exit with status 143.
+        UserError: the options do not fit together, the data is damaged, the loss is not finite, or the job's time does
+            not suffice for a single step and its evaluation.
+        Preempted: SIGTERM or SIGUSR1 arrived, or the job's time is nearly up; the progress is saved and the process
+            should exit with status 143.
     """
     keep_freed_memory()
     options: TrainingOptions = job.options
@@ -91,7 +95,7 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
     steps = count_steps(options, len(training.dataset))
     arguments = training_arguments(options, steps, job.seed, job.work, learner.precision)
     order = GroupedByLength(training.lengths, options.batch_size, arguments.data_seed)
-    with _deterministic(), resume.stop_requests() as stop:
+    with _deterministic(), stop_requests() as stop:
         trainer = StageTrainer(
             job.work,
             job.task,
@@ -113,20 +117,13 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
         # Additional callbacks come before the clock, as their work after a step is part of the step.
         for callback in (trainer.meter, *learner.callbacks, trainer.clock, trainer.selection, interval, bar):
             trainer.add_callback(callback)
+        checkpoint = resume.latest_checkpoint(job.work)
         try:
-            _run(trainer, resume.latest_checkpoint(job.work))
+            _run(trainer, checkpoint)
         finally:
             bar.close()
         if stop and not trainer.done:
-            step = trainer.state.global_step
-            log.warning(
-                "%s at step %d of %d: the progress is in %s, run again to resume",
-                stop.signal,
-                step,
-                steps.total,
-                job.work,
-            )
-            raise resume.Preempted
+            _leave(stop, job, steps.total, trainer.state.global_step, checkpoint)
     drawn = np.array(list(order)) if options.group_by_length else np.random.default_rng(0).permutation(len(order))
     return replace(
         _result(trainer),
@@ -135,11 +132,26 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
     )
 
 
+def _leave(stop: StopRequest, job: StageJob[Any], steps: int, step: int, checkpoint: Path | None) -> NoReturn:
+    """Leave a training that has to end at `step` and began at a checkpoint."""
+    if stop.out_of_time and step == _step(checkpoint):
+        raise UserError(
+            f"stopped at step {step} of {steps}, where it began: the job's time does not suffice for a step and its "
+            "evaluation; raise `resources: train_minutes`, or the deadline"
+        )
+    log.warning("%s, at step %d of %d: the progress is in %s, run again to resume", stop, step, steps, job.work)
+    raise Preempted(stop.out_of_time)
+
+
+def _step(checkpoint: Path | None) -> int:
+    return 0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1])
+
+
 def _run(trainer: StageTrainer, checkpoint: Path | None) -> None:
-    """Train from the beginning, or resume from a checkpoint, until the end or until the job is asked to end."""
+    """Train from the beginning, or resume from a checkpoint, until the end or until the job has to end."""
     if checkpoint is not None:
         log.warning("resuming from %s", checkpoint)
-    resumed = 0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1])
+    resumed = _step(checkpoint)
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except TrainingFinished:

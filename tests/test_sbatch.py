@@ -1,0 +1,116 @@
+"""What every rule asks SLURM for, in every profile: the words of sbatch, by a dry run and the plugin, without SLURM."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+from snakemake_executor_plugin_slurm.utils import set_gres_string
+
+from intaglio.planning.plan import make_plan
+from intaglio.study.load import read
+from intaglio.study.options import STAGES
+from study_on_files import ROOT, snakemake, write_study
+
+pytestmark = pytest.mark.slow
+
+TRAINING = {*STAGES} - {"int8"}
+# What computes nothing on a GPU, by what it asks for.
+CPU = {
+    "data": "-t 60 --mem 8000 --cpus-per-task=1",
+    "describe": "-t 30 --mem 4000 --cpus-per-task=1",
+    "summarize": "-t 60 --mem 8000 --cpus-per-task=1",
+    "pages": "-t 30 --mem 2000 --cpus-per-task=1",
+    "plot": "-t 30 --mem 4000 --cpus-per-task=1",
+    "export": "-t 7 --mem 3000 --cpus-per-task=2",
+    "int8": "-t 9 --mem 3000 --cpus-per-task=2",
+    "evaluate of int8": "-t 7 --mem 3000 --cpus-per-task=2",
+}
+GPU = {
+    **dict.fromkeys(TRAINING, "-t 9 --mem 3000 --cpus-per-task=2"),
+    **dict.fromkeys(("evaluate", "profile"), "-t 7 --mem 3000 --cpus-per-task=2"),
+}
+
+
+class Asked(dict[str, Any]):
+    """Resources of a job, as the plugin reads them."""
+
+    __getattr__ = dict.__getitem__
+
+
+def words(block: str) -> str:
+    """Return what the plugin tells sbatch for a job of a dry run, without names and what is the same for all."""
+    printed = dict(re.findall(r"(\w+)=([^,\n]+)", re.search(r"resources: (.*)", block)[1]))  # type: ignore[index]
+    asked = Asked({name: int(value) if value.isdigit() else value for name, value in printed.items()})
+    threads = re.search(r"threads: (\d+)", block)
+    job: Any = SimpleNamespace(resources=asked, threads=int(threads[1]) if threads else 1)
+    given = {"run_uuid": "id", "slurm_logfile": "log", "comment_str": "", "account": "", "workdir": ""}
+    partition = f"-p {asked['slurm_partition']}" if "slurm_partition" in asked else ""
+    settings = SimpleNamespace(requeue=True, no_requeue=False, qos=None, reservation=None)
+    call = get_submit_command(job, {**given, "partition": partition}, settings) + set_gres_string(job)
+    return " ".join(call.partition("--comment ''")[2].replace(" --requeue", "").replace(" --ntasks=1", "").split())
+
+
+def asked_for(folder: Path, *arguments: str) -> dict[str, str]:
+    """Return what is asked for by each rule's jobs that are submitted; evaluations of int8 models are told apart."""
+    found: dict[str, set[str]] = {}
+    # Without --cores, a dry run bounds the threads to one.
+    printed = snakemake(folder, "-n", *arguments, "--cores", "64")
+    for rule, block in re.findall(r"^rule (\w+):\n((?:    .*\n)+)", printed, re.MULTILINE):
+        graph = rule == "evaluate" and "-int8." in block
+        if "resources:" in block:
+            found.setdefault(f"{rule} of int8" if graph else rule, set()).add(words(block))
+    for local in ("all", "fetch", "model", "plan", "study"):
+        found.pop(local, None)
+    assert all(len(asked) == 1 for asked in found.values()), found
+    return {rule: asked.pop() for rule, asked in found.items()}
+
+
+def expected(gpu: str = "", on_gpu: str = "", on_cpu: str = "") -> dict[str, str]:
+    """Return the words of all rules; `gpu` asks for one, the others are partitions."""
+    return {
+        **{rule: " ".join(filter(None, [on_cpu, asked])) for rule, asked in CPU.items()},
+        **{rule: " ".join(filter(None, [on_gpu, asked, gpu])) for rule, asked in GPU.items()},
+    }
+
+
+GIVEN = ["--default-resources", "slurm_partition=gpu"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["slurm"], expected("--gpus=1")),
+        (["slurm-gres", *GIVEN], expected("--gres=gpu:1", "-p gpu", "-p gpu")),
+        # The settings that profiles/slurm explains.
+        (
+            ["slurm", *GIVEN, "--config", "resources={gpu_type: a100, cpu_partition: cpu}"],
+            expected("--gpus=a100:1", "-p gpu", "-p cpu"),
+        ),
+        (["slurm", *GIVEN, "--config", "resources={gpus: none, max_minutes: 8}"], expected("", "-p gpu", "-p gpu")),
+    ],
+    ids=["slurm", "slurm-gres", "cpu partition", "no GPUs"],
+)
+def test_every_rule_asks_for_what_it_uses(tmp_path: Path, arguments: list[str], asked: dict[str, str]) -> None:
+    # Every rule of the workflow: a stage more in STAGES is a variant more here.
+    every = {stage: [] if stage == "finetune" else [{"stage": stage}] for stage in STAGES}
+    resources = {"cpus": 2, "memory_mb": 3000, "train_minutes": 9, "measure_minutes": 7}
+    write_study(tmp_path, variants=every, resources=resources)
+    profile, *rest = arguments
+    if "max_minutes" in arguments[-1]:
+        asked = {rule: re.sub(r"-t (9|[36]0)\b", "-t 8", line) for rule, line in asked.items()}
+    assert asked_for(tmp_path, "--profile", str(ROOT / "profiles" / profile), *rest) == asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "gpu"),
+    [({}, True), ({"devices": ["cpu"]}, False), ({"backends": ["onnxruntime", "openvino", "native"]}, False)],
+)
+def test_a_profile_on_cpus_asks_for_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], gpu: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(read(write_study(tmp_path, profile=changes)))
+    assert {job.gpu for job in plan.jobs["profile"].values()} == {gpu}
