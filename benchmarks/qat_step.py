@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from record import write_record
 from shapes import MINILM, ROBERTA, SHAPES, random_batch, random_model
+from torch.nn import functional
 from transformers import IBertConfig, IBertForSequenceClassification
 from transformers.utils import logging
 
@@ -37,15 +38,15 @@ PRECISIONS = {"cpu": ["float32"], "cuda": ["float32", "tf32", "bf16"]}
 Step = Callable[[], None]
 
 
-def _step(model: torch.nn.Module, batch: dict[str, torch.Tensor], precision: str) -> Step:
+def _step(model: torch.nn.Module, batch: dict[str, torch.Tensor], labels: torch.Tensor, precision: str) -> Step:
     # The fastest optimizer of torch for the device, the same for all.
-    device = batch["input_ids"].device.type
+    device = labels.device.type
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            loss = model(**batch).loss
+            loss = functional.cross_entropy(model(**batch).logits, labels)
         loss.backward()
         optimizer.step()
         if device == "cuda":
@@ -59,7 +60,7 @@ def _contenders(shape: str, precision: str, arguments: argparse.Namespace) -> di
     device = arguments.device
     model = random_model(shape, arguments.layers)
     batch = random_batch(model, (BATCH, LENGTH), device, padded=True)
-    labelled = {**batch, "labels": torch.randint(0, 2, (BATCH,), device=device)}
+    labels = torch.randint(0, 2, (BATCH,), device=device)
     model = model.to(device).train()
     encoder = convert(model, frozenset(OPERATIONS)).to(device).train()
     with encoder.calibrating(momentum=0.95):
@@ -71,7 +72,7 @@ def _contenders(shape: str, precision: str, arguments: argparse.Namespace) -> di
         sizes = {**(MINILM if shape == "minilm" else ROBERTA), "pad_token_id": model.config.pad_token_id}
         sizes["num_hidden_layers"] = model.config.num_hidden_layers
         trained["transformers' IBert"] = IBertForSequenceClassification(IBertConfig(**sizes, quant_mode=True))
-    return {name: _step(one.to(device).train(), labelled, precision) for name, one in trained.items()}
+    return {name: _step(one.to(device).train(), batch, labels, precision) for name, one in trained.items()}
 
 
 def _warm(steps: dict[str, Step]) -> dict[str, Step]:

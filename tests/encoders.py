@@ -29,6 +29,7 @@ __all__ = [
     "batch",
     "calibrated",
     "integer_checkpoint",
+    "loss_of",
     "name",
     "random_model",
 ]
@@ -65,6 +66,11 @@ def batch(model: Any, rows: int = 4, length: int = 12, seed: int = 0, types: boo
     if types:
         inputs["token_type_ids"] = (torch.arange(length) >= length // 2).long().expand_as(ids).clone()
     return inputs
+
+
+def loss_of(model: Any, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """The mean cross-entropy of a batch."""
+    return torch.nn.functional.cross_entropy(model(**inputs).logits, labels)
 
 
 def calibrated(point: Point = INT, arch: str = "bert", **changes: Any) -> tuple[Encoder, Any]:

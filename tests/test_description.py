@@ -10,7 +10,9 @@ import pytest
 from intaglio.cli import main
 from intaglio.schemas import DESCRIPTION, read_table
 from intaglio.store import new_artifact
+from intaglio.study.task import Task
 from intaglio.tasks.description import description_rows, write_description
+from intaglio.tasks.prepare import prepare_data
 from tiny import tiny_data, tiny_model
 
 # Of the tokenizer's words: all but ßß, which it reads as [UNK]; it lowercases.
@@ -78,3 +80,22 @@ def test_the_command_prints_a_table(data: Path, model: Path, capsys: pytest.Capt
     assert "| train " in printed and "no 80.0, yes 20.0" in printed and "capitals lost" in printed
     assert main(["describe", str(data / "task.json")]) == 2
     assert "name the task" in capsys.readouterr().err
+
+
+def test_values_of_regression_are_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.DataFrame({"text": [f"text {number}" for number in range(40)], "y": [float(n) for n in range(40)]})
+    frame.to_csv(tmp_path / "data.csv", index=False)
+    task = {"kind": "regression", "source": {"kind": "files", "train": str(tmp_path / "data.csv")}}
+    prepare_data(Task.model_validate({**task, "text": ["text"], "label": "y"}), None, tmp_path / "data")
+    found = {
+        (row["split"], row["item"]): row["value"]
+        for row in description_rows(tmp_path / "data", None, 32)
+        if row["measure"] == "target"
+    }
+    for split in ("train", "validation", "test"):
+        values = pd.read_parquet(tmp_path / f"data/{split}.parquet")["label"]
+        expected = [values.mean(), values.std(ddof=0), values.min(), values.max()]
+        assert [found[split, item] for item in ("mean", "deviation", "least", "most")] == pytest.approx(expected)
+    assert main(["describe", str(tmp_path / "data")]) == 0
+    printed = capsys.readouterr().out
+    assert f"{found['train', 'mean']:.1f} ± {found['train', 'deviation']:.1f}, " in printed and "classes" not in printed

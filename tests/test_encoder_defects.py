@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import IBertConfig, IBertForSequenceClassification
 from transformers.models.ibert import quant_modules as port
 
-from encoders import ARCHITECTURES, INT, INTEGER_POINTS, POINTS, batch, calibrated, name
+from encoders import ARCHITECTURES, INT, INTEGER_POINTS, POINTS, batch, calibrated, loss_of, name
 from intaglio.arithmetic import gelu, integers, layernorm, linear, softmax, sums
 from intaglio.arithmetic.integers import EXACT, Integers, rescale
 from intaglio.encoder import layers, model
@@ -44,7 +44,7 @@ def ibert() -> Any:
 
 
 def _step(encoder: Any, inputs: dict[str, Tensor]) -> None:
-    encoder(**inputs, labels=LABELS).loss.backward()
+    loss_of(encoder, inputs, LABELS).backward()
 
 
 # The layer's scale never reaches the next layer.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, CamembertConfig, GPT2Config, XLMRobertaConfig
 
-from encoders import ARCHITECTURES, INT, INTEGER_POINTS, batch, calibrated, name, random_model
+from encoders import ARCHITECTURES, INT, INTEGER_POINTS, batch, calibrated, loss_of, name, random_model
 from intaglio.encoder.config import from_transformers
 from intaglio.encoder.files import SECTION, convert, read_config, read_encoder, save_encoder
 from intaglio.encoder.model import Encoder
@@ -80,8 +80,8 @@ def test_training_step_is_that_of_transformers(arch):
     model = _without_dropout(arch)
     encoder = convert(model, FLOAT)
     assert encoder.training
-    inputs = {**batch(model), "labels": torch.tensor([0, 1, 1, 0])}
-    ours, theirs = encoder(**inputs).loss, model(**inputs).loss
+    inputs, labels = batch(model), torch.tensor([0, 1, 1, 0])
+    ours, theirs = loss_of(encoder, inputs, labels), model(**inputs, labels=labels).loss
     assert float((ours - theirs).detach().abs()) <= 1e-5
     ours.backward(), theirs.backward()
     embedding = model.base_model.embeddings.word_embeddings.weight.grad

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from encoders import ARCHITECTURES, INT, INTEGER_POINTS, POINTS, batch, calibrated, name, random_model
+from encoders import ARCHITECTURES, INT, INTEGER_POINTS, POINTS, batch, calibrated, loss_of, name, random_model
 from intaglio.arithmetic import linear
 from intaglio.arithmetic.integers import Integers
 from intaglio.encoder.files import convert
@@ -87,7 +87,7 @@ def test_training_decreases_the_loss(point):
     losses = []
     for _ in range(20):
         optimizer.zero_grad()
-        loss = encoder(**inputs, labels=labels).loss
+        loss = loss_of(encoder, inputs, labels)
         loss.backward()
         for key, parameter in encoder.named_parameters():
             assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
@@ -95,17 +95,17 @@ def test_training_decreases_the_loss(point):
         losses.append(loss.item())
     assert sum(losses[-5:]) / 5 < 0.6 * losses[0]
     with torch.no_grad():
-        evaluated = encoder.eval()(**inputs, labels=labels).loss
+        evaluated = loss_of(encoder.eval(), inputs, labels)
     assert float(evaluated) < 0.6 * losses[0]
 
 
 @pytest.mark.parametrize("point", INTEGER_POINTS, ids=name)
 def test_gradients_point_where_the_float_ones_do(point):
     encoder, model = calibrated(point)
-    inputs = {**batch(model, rows=16, length=12), "labels": torch.arange(16) % 2}
-    encoder(**inputs).loss.backward()
+    inputs, labels = batch(model, rows=16, length=12), torch.arange(16) % 2
+    loss_of(encoder, inputs, labels).backward()
     float_encoder = convert(model, frozenset())
-    float_encoder(**inputs).loss.backward()
+    loss_of(float_encoder, inputs, labels).backward()
     for (key, ours), theirs in zip(encoder.named_parameters(), float_encoder.parameters(), strict=True):
         if ours.grad.numel() > 100 and theirs.grad.norm() > 1e-6:
             cosine = torch.cosine_similarity(ours.grad.flatten(), theirs.grad.flatten(), dim=0)
@@ -155,12 +155,12 @@ def test_weights_are_quantized_again_when_they_change(monkeypatch):
 
     def step() -> None:
         encoder.train()
-        encoder(**inputs, labels=torch.zeros(4, dtype=torch.long)).loss.backward()
+        loss_of(encoder, inputs, torch.zeros(4, dtype=torch.long)).backward()
         torch.optim.AdamW(encoder.parameters(), lr=1e-2).step()
         encoder.eval()
 
     def step_in_evaluation_mode() -> None:
-        encoder(**inputs, labels=torch.zeros(4, dtype=torch.long)).loss.backward()
+        loss_of(encoder, inputs, torch.zeros(4, dtype=torch.long)).backward()
         torch.optim.AdamW(encoder.parameters(), lr=1e-2).step()
 
     def calibrate() -> None:
@@ -201,7 +201,7 @@ def test_copies(clone, training):
     expected = _logits(encoder, inputs)
     if training:
         encoder.train()
-        encoder(**inputs, labels=torch.zeros(4, dtype=torch.long)).loss.backward()
+        loss_of(encoder, inputs, torch.zeros(4, dtype=torch.long)).backward()
     twin = clone(encoder).eval()
     assert torch.equal(_logits(twin, inputs), expected)
     # a copy is not bound to what it was copied from

@@ -11,7 +11,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from encoders import ARCHITECTURES, INT, INTEGER_POINTS, Point, batch, calibrated, name, random_model
+from encoders import ARCHITECTURES, INT, INTEGER_POINTS, Point, batch, calibrated, loss_of, name, random_model
 from intaglio.arithmetic.softmax import LONGEST
 from intaglio.encoder.files import convert
 from intaglio.encoder.layers import Range
@@ -49,7 +49,7 @@ def trained(encoder: Encoder, inputs: Inputs, steps: int = 3) -> Encoder:
     optimizer = torch.optim.AdamW(encoder.train().parameters(), lr=5e-3)
     for _ in range(steps):
         optimizer.zero_grad()
-        encoder(**inputs, labels=labels).loss.backward()
+        loss_of(encoder, inputs, labels).backward()
         optimizer.step()
     return encoder.eval()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from encoders import ARCHITECTURES, INT, batch, calibrated
+from encoders import ARCHITECTURES, INT, batch, calibrated, loss_of
 from intaglio.checkpoint import Checkpoint
 from intaglio.execution.on_torch import integer_model
 from intaglio.measure.evaluate import evaluate
@@ -49,14 +49,14 @@ def test_the_integers_are_those_of_the_cpu(form: str, arch: str, rows: int, leng
 def test_gradients_of_a_step_are_those_of_the_cpu(precision: str) -> None:
     """TF32 ("high") changes only the gradients' own products: the simulated integers are exact in it."""
     encoder, model = calibrated()
-    inputs = {**batch(model, 8, 20), "labels": torch.arange(8) % 2}
+    inputs, labels = batch(model, 8, 20), torch.arange(8) % 2
     gradients = []
     for device in ("cpu", DEVICE):
         moved = encoder.to(device).eval()
         moved.zero_grad()
         torch.set_float32_matmul_precision(precision)
         try:
-            moved(**{name: tensor.to(device) for name, tensor in inputs.items()}).loss.backward()
+            loss_of(moved, {name: tensor.to(device) for name, tensor in inputs.items()}, labels.to(device)).backward()
         finally:
             torch.set_float32_matmul_precision("highest")
         parts = [parameter.grad for parameter in moved.parameters() if parameter.grad is not None]

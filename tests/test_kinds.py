@@ -1,6 +1,7 @@
 """Multi-label classification and regression: metrics, losses, thresholds, strata, and every stage on tiny models."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from scipy import stats
 from scipy.special import expit, rel_entr
 from sklearn import metrics as sk
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertConfig
 
 from intaglio.checkpoint import Checkpoint
 from intaglio.export.export import export
@@ -19,17 +20,22 @@ from intaglio.kinds import KINDS, divergence_of_labels, strata
 from intaglio.kinds.thresholds import label_sets, tuned_thresholds
 from intaglio.measure.evaluate import evaluate
 from intaglio.measure.metrics import metric_rows
-from intaglio.metrics import KNOWN_METRICS, MULTI_LABEL, REGRESSION, Classes, Judged, named
+from intaglio.measure.profile import profile
+from intaglio.metrics import KNOWN_METRICS, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Classes, Judged, named
 from intaglio.stages.run import run_stage
 from intaglio.study.options import STAGES
+from intaglio.study.profile import Profile
 from intaglio.summary.bootstrap import resampled
 from intaglio.training.job import StageJob
-from tiny import tiny_config, tiny_data, tiny_model
+from test_other_architectures import DISTILLED, INT, PRUNED, model_step, pretrained
+from test_stages_int8 import exported_once
+from tiny import MAX_LENGTH, tiny_config, tiny_data, tiny_model, tiny_tokenizer
 
 LABELS = ("negative", "positive", "unsure")
 TASKS: dict[str, dict[str, Any]] = {
+    SINGLE_LABEL: {"kind": SINGLE_LABEL, "labels": list(LABELS), "metric": "accuracy"},
     MULTI_LABEL: {"kind": MULTI_LABEL, "labels": list(LABELS), "metric": "jaccard"},
-    REGRESSION: {"kind": REGRESSION, "labels": ["rating"], "metric": "pearson", "deviation": 1.5},
+    REGRESSION: {"kind": REGRESSION, "labels": ["rating"], "metric": "pearson", "mean": 0.0, "deviation": 1.5},
 }
 
 
@@ -174,12 +180,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cut": {**TRAINING, "importance_examples": 32},
     "quantize": {**TRAINING, "calibration_examples": 32, "tolerance": 1.0, "distillation": {}, "learning_rate": 1e-4},
     "int8": {"calibration_examples": 16, "tolerance": 0.5},
+    "openvino": {"calibration_examples": 16, "tolerance": 0.5, "engine": "openvino"},
 }
+# Each architecture has each group of stages on one kind of task, each kind has each group on two architectures.
+GROUPS: tuple[tuple[str, ...], ...] = (("int8", "openvino"), ("quantize", "prune"), ("distil", "cut", "quantize"))
+OWN = "own"
+CASES = [
+    (arch, kind, GROUPS[(row + column) % 3])
+    for row, arch in enumerate(("bert", "roberta", "xlm-roberta", "electra", "distilbert", OWN))
+    for column, kind in enumerate(TASKS)
+]
 
 
 def run(folder: Path, stage: str, start: Path, data: Path, name: str = "", **further: Any) -> Path:
     output = folder / (name or stage)
-    options = STAGES[stage].model_validate({**OPTIONS[stage], **further})
+    options = STAGES["int8" if stage == "openvino" else stage].model_validate({**OPTIONS[stage], **further})
     teacher = start if getattr(options, "distillation", None) is not None else None
     run_stage(StageJob(start, data, options, 1, 32, folder / "work" / output.name, output, teacher))
     return output
@@ -191,63 +206,85 @@ def evaluated(folder: Path, checkpoint: Path, data: Path) -> tuple[pd.DataFrame,
     return pd.read_parquet(output / "predictions.parquet"), pd.read_parquet(output / "metrics.parquet")
 
 
-ONCE = ("quantize", "prune", "distil")
-
-
-@pytest.mark.parametrize(
-    ("arch", "kind", "stages"),
-    [
-        ("bert", MULTI_LABEL, (*ONCE, "cut", "int8")),
-        ("bert", REGRESSION, (*ONCE, "cut", "int8")),
-        ("roberta", MULTI_LABEL, ONCE),
-        ("xlm-roberta", REGRESSION, ONCE),
-        ("electra", MULTI_LABEL, ONCE),
-        ("distilbert", REGRESSION, (*ONCE, "int8")),
-    ],
-)
-def test_every_stage_works_for_every_kind(arch: str, kind: str, stages: tuple[str, ...], tmp_path: Path) -> None:
+def data_of(folder: Path, kind: str, n: int) -> Path:
+    """Data of a kind; values of regression are far from zero and one."""
     task = TASKS[kind]
-    data = tiny_data(tmp_path / "data", 96, task["labels"], metric=task["metric"], kind=kind)
-    float_one = run(tmp_path, "finetune", tiny_model(tmp_path / "model", arch), data)
+    unit = {"unit": 100.0, "zero": 5000.0} if kind == REGRESSION else {}
+    return tiny_data(folder, n, task["labels"], metric=task["metric"], kind=kind, **unit)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: another classifier, in several files, as the step `model` takes it."""
+    folder = tmp_path_factory.mktemp("own")
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 96}
+    config = BertConfig(**sizes, max_position_embeddings=MAX_LENGTH, id2label=dict(enumerate("abcde")))
+    pretrained(folder / "saved", config, tiny_tokenizer(), shards="40KB")
+    assert len(list((folder / "saved").glob("*.safetensors"))) > 1
+    return model_step(folder / "saved", INT, PRUNED, DISTILLED)
+
+
+@pytest.mark.parametrize(("arch", "kind", "stages"), CASES, ids=lambda part: part if isinstance(part, str) else "")
+def test_every_stage_works_for_every_kind(
+    arch: str, kind: str, stages: tuple[str, ...], tmp_path: Path, own: Path
+) -> None:
+    """All pairs of architecture and kind, of architecture and stage, and of kind and stage, not all three together."""
+    task = TASKS[kind]
+    data = data_of(tmp_path / "data", kind, 96)
+    float_one = run(tmp_path, "finetune", own if arch == OWN else tiny_model(tmp_path / "model", arch), data)
     described = json.loads((float_one / "config.json").read_text())
     assert described["problem_type"] == kind and Checkpoint(float_one).labels == task["labels"]
     reference = AutoModelForSequenceClassification.from_pretrained(float_one).eval()
-    for checkpoint in (float_one, *(run(tmp_path, stage, float_one, data) for stage in stages)):
+    with exported_once(float_one) if "int8" in stages else nullcontext():
+        made = [run(tmp_path, stage, float_one, data) for stage in stages]
+    for checkpoint in (float_one, *made):
         predictions, metrics = evaluated(tmp_path, checkpoint, data)
         record = json.loads((checkpoint / "training.json").read_text())
         true, outputs = np.stack(predictions["label"]), np.stack(predictions["logits"])
         scores = metrics[metrics["label"].isna()].set_index("metric")["value"]
         assert np.isfinite(metrics["value"]).all() and set(record["validation"]) == {task["metric"], "loss"}
+        assert (kind == MULTI_LABEL) == ("thresholds" in record)
         if kind == MULTI_LABEL:
             thresholds = [record["thresholds"][label] for label in LABELS]
             expected = (expit(outputs.astype(float)) > thresholds).astype(int)
             assert np.array_equal(np.stack(predictions["prediction"]), expected)
-            assert scores["jaccard"] == pytest.approx(
-                sk.jaccard_score(true, expected, average="samples", zero_division=1)
-            )
-        else:
-            assert "thresholds" not in record
+            score = sk.jaccard_score(true, expected, average="samples", zero_division=1)
+        elif kind == REGRESSION:
             assert predictions["prediction"].to_numpy() == pytest.approx(outputs[:, 0])
-            assert scores["pearson"] == pytest.approx(stats.pearsonr(true, outputs[:, 0]).statistic, abs=1e-6)
+            assert scores["mse"] == pytest.approx(sk.mean_squared_error(true, outputs[:, 0]), rel=1e-4)
+            score = stats.pearsonr(true, outputs[:, 0]).statistic
+        else:
+            score = sk.accuracy_score(true, outputs.argmax(1))
+        assert scores[task["metric"]] == pytest.approx(score, abs=1e-6)
         if checkpoint == float_one:
             # It has learnt something, and its outputs are those of transformers.
-            assert scores[task["metric"]] > 0.5
+            assert score > 0.5 and (kind != REGRESSION or scores["mse"] < np.var(true))
             tokens = Checkpoint(float_one).tokenizer("a good film.", return_tensors="pt")
             with torch.no_grad():
                 again = Checkpoint(float_one).load()(**tokens).logits
                 torch.testing.assert_close(again, reference(**tokens).logits)
-        elif checkpoint.name in ("quantize", "int8"):
+        elif checkpoint.name in ("quantize", "int8", "openvino"):
             assert 0 <= record["conversion"]["difference"] <= 1
 
 
 @pytest.mark.parametrize("kind", [MULTI_LABEL, REGRESSION])
-def test_an_export_has_the_thresholds_and_the_same_outputs(kind: str, tmp_path: Path) -> None:
-    task = TASKS[kind]
-    data = tiny_data(tmp_path / "data", 48, task["labels"], metric=task["metric"], kind=kind)
+def test_every_backend_gives_the_same_outputs(kind: str, tmp_path: Path) -> None:
+    data = data_of(tmp_path / "data", kind, 48)
     start = run(tmp_path, "finetune", tiny_model(tmp_path / "model"), data, max_steps=4)
     checkpoint = run(tmp_path, "quantize", start, data, max_steps=2)
-    export(checkpoint, tmp_path / "export")
-    record = json.loads((tmp_path / "export/export.json").read_text())
-    trained = json.loads((checkpoint / "training.json").read_text())
-    assert record.get("thresholds") == trained.get("thresholds")
-    assert (kind == MULTI_LABEL) == ("thresholds" in record)
+    exports = {path: tmp_path / f"{path.name}-export" for path in (start, checkpoint)}
+    for path, exported in exports.items():
+        export(path, exported)
+        record, trained = (json.loads(file.read_text()) for file in (exported / "export.json", path / "training.json"))
+        assert record.get("thresholds") == trained.get("thresholds")
+        assert (kind == MULTI_LABEL) == ("thresholds" in record)
+    few = {"batch_sizes": [2], "lengths": [16], "headline": (2, 16), "calls": 2, "warmup": 1, "threads": 1}
+    options = Profile(**few, devices=["cpu"], backends=["torch", "onnxruntime", "openvino", "native"])
+    wanted = {start: {"torch", "onnxruntime", "openvino"}, checkpoint: {"torch", "onnxruntime", "native"}}
+    largest = 1.0 if kind == MULTI_LABEL else 5000.0
+    for path, backends in wanted.items():
+        beside = None if path == start else (start, exports[start])
+        profile(path, exports[path], options, tmp_path / f"{path.name}-profile", beside)
+        rows = pd.read_parquet(tmp_path / f"{path.name}-profile/latency.parquet")
+        assert set(rows["backend"]) == backends
+        assert (rows["max_difference"] < 1e-4 * largest).all()

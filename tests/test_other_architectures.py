@@ -54,13 +54,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_data(tmp_path_factory.mktemp("data") / "data", n=16)
 
 
-def pretrained(folder: Path, config: Any, tokenizer: Any = None) -> Path:
-    """Write an untrained model of this configuration with a tokenizer that fits it."""
+def pretrained(folder: Path, config: Any, tokenizer: Any = None, shards: str = "1GB") -> Path:
+    """Write an untrained model of this configuration, in files of this size, with a tokenizer that fits it."""
     tokenizer = tokenizer or tiny_tokenizer("roberta")
     config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(folder, max_shard_size=shards)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,19 @@ import pandas as pd
 import pytest
 import yaml
 
+from given import give
 from in_process import run_study
 from intaglio import schemas
-from intaglio.planning.plan import make_plan
 from intaglio.plots.draw import write_plots
 from intaglio.publications import EMOTIONS as EMOTIONS_OF_TWEETS
 from intaglio.report.display import to_markdown
 from intaglio.report.pages import write_pages
 from intaglio.report.published import show_published
-from intaglio.store import new_artifact
-from intaglio.study.load import load
 from intaglio.summary.published import published_rows
 from intaglio.summary.summarize import write_summary
 from study_on_files import ROOT
 from test_workflow import OFFLINE, PROGRAM
-from tiny import PLAIN, tiny_model
+from tiny import PLAIN, tiny_model, tiny_sentences
 
 STUDIES = [ROOT / "config.yaml", *sorted(ROOT.glob("config/*.yaml"))]
 # As frequent as in dair-ai/emotion, in percent, and words that tell them.
@@ -82,21 +79,22 @@ def sentences(count: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame({"text": texts, "label": labels})
 
 
+def small(content: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Return a study with small budgets."""
+    few = {"max_steps": steps, "evaluations": 1, "learning_rate": 1e-3, "patience": None}
+    profile = {"batch_sizes": [1], "lengths": [16], "headline": [1, 16], "calls": 2, "warmup": 1, "threads": 1}
+    profile |= {"backends": ["onnxruntime"], "devices": ["cpu"]}
+    stages = {stage: {**options, **few} for stage, options in content["stages"].items()}
+    return {**content, "seeds": [1], "max_length": 32, "profile": profile, "bootstrap": 100, "stages": stages}
+
+
 def emotion() -> dict[str, Any]:
     """Return config/emotion.yaml with one of its models, as exports take seconds each, and small budgets."""
     content: dict[str, Any] = yaml.safe_load((ROOT / "config/emotion.yaml").read_text())
-    few = {"max_steps": 8, "evaluations": 1, "learning_rate": 1e-3}
-    content["stages"] = {stage: {**options, **few} for stage, options in content["stages"].items()}
-    profile = {"batch_sizes": [1], "lengths": [16], "headline": [1, 16], "calls": 2, "warmup": 1, "threads": 1}
-    profile |= {"backends": ["onnxruntime"], "devices": ["cpu"]}
     return {
-        **content,
+        **small(content, 8),
         "models": {"roberta-base": content["models"]["roberta-base"]},
         "tasks": {"emotion": {"class_weights": "inverse", "preprocess": ["mask_users"]}},
-        "seeds": [1],
-        "max_length": 32,
-        "profile": profile,
-        "bootstrap": 200,
     }
 
 
@@ -104,16 +102,8 @@ def emotion() -> dict[str, Any]:
 def test_the_study_of_emotions_ends_in_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     content = emotion()
-    # What the hub would give: its files in their layout.
-    for job in make_plan(load(content)).jobs["fetch"].values():
-        with new_artifact(Path(job.output), "source", dict(job.options)) as folder:
-            if job.options["what"] == "data":
-                (folder / "split").mkdir()
-                for seed, (split, count) in enumerate({"train": 800, "validation": 100, "test": 100}.items()):
-                    sentences(count, seed).to_parquet(folder / f"split/{split}-00000-of-00001.parquet", index=False)
-            else:
-                shutil.copytree(tiny_model(tmp_path / "tiny", "roberta"), folder, dirs_exist_ok=True)
-                (folder / "manifest.json").unlink()
+    counts = {"train": 800, "validation": 100, "test": 100}
+    give(content, "roberta", dict.fromkeys(counts, lambda split: sentences(counts[split], len(split))), work=tmp_path)
     run_study(content)
     summary = Path("results/emotion/summary")
     models = schemas.read_table(summary / "model_comparison.parquet", schemas.MODEL_COMPARISON).to_pandas()
@@ -153,7 +143,6 @@ def test_the_study_of_tweets_ends_in_its_tables(tmp_path: Path, monkeypatch: pyt
     tweets(400, 0).to_csv("data/2018-E-c-En.tsv", sep="\t", index=False)
     tiny_model(tmp_path / "model")
     content: dict[str, Any] = yaml.safe_load((ROOT / "config/tweets.yaml").read_text())
-    few = {"max_steps": 12, "evaluations": 1, "learning_rate": 3e-3}
     variants = {name: content["variants"][name] for name in ("float", "distilled-quantized")}
     rating = {
         "kind": "regression",
@@ -161,16 +150,12 @@ def test_the_study_of_tweets_ends_in_its_tables(tmp_path: Path, monkeypatch: pyt
         "label": "rating",
         "source": content["tasks"]["emotions"]["source"],
     }
-    profile = {"batch_sizes": [1], "lengths": [16], "headline": [1, 16], "calls": 2, "warmup": 1, "threads": 1}
+    content = small(content, 12)
     content |= {
         "models": {"bert-base-uncased": {"source": {"kind": "files", "path": "model"}}},
         "tasks": {**content["tasks"], "rating": rating},
         "variants": variants,
-        "stages": {**dict.fromkeys(("finetune", "prune", "distil"), few), "int8": {"tolerance": 1.0}},
-        "seeds": [1],
-        "max_length": 32,
-        "profile": {**profile, "backends": ["onnxruntime"], "devices": ["cpu"]},
-        "bootstrap": 100,
+        "stages": {**content["stages"], "int8": {"tolerance": 1.0}},
     }
     run_study(content)
     task = next(
@@ -218,3 +203,57 @@ def test_published_figures_stand_beside_the_study_of_tweets() -> None:
     # The size of 109,490,699 weights in float32: BERT-base with a head for eleven labels.
     assert found["float", "size_mb"]["published"] == pytest.approx(4 * 109_490_699 / 1e6, rel=1e-4)
     assert "left empty" in to_markdown(show_published("tweets", rows))
+
+
+# Of every other study a task, the baseline and a recipe or two.
+OTHERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+    "config/demo.yaml": ("bert", {"movie": {}}, ("float", "int")),
+    "config/sentiment.yaml": ("bert", {"movie": {}}, ("float", "int-linear-gelu")),
+    "config/compression.yaml": ("bert", {"movie": {}}, ("float", "distilled-pruned-int", "distilled-pruned-int8")),
+    "config/template.yaml": ("bert", {}, ("float", "small")),
+    "config.yaml": ("roberta", {"rte": {}}, ("float", "int-linear-softmax-layernorm")),
+}
+
+
+def rated(count: int) -> str:
+    """Return lines as in the archive of rated sentences: id, rating, text."""
+    rows = tiny_sentences(count, 2, seed=count).itertuples()
+    return "".join(f"{row.Index}\t{2.0 * row.label - 1}\t{row.text}\n" for row in rows)
+
+
+def pairs(split: str) -> pd.DataFrame:
+    """Return rows as RTE's."""
+    rows = tiny_sentences({"train": 60}.get(split, 20), 2, seed=len(split))
+    return pd.DataFrame({"sentence1": rows["text"], "sentence2": rows["text"], "label": rows["label"]})
+
+
+@pytest.mark.slow
+def test_the_other_studies_end_in_their_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share a store: what two of them have in common is made once."""
+    assert {str(path.relative_to(ROOT)) for path in STUDIES} - set(OTHERS) <= {
+        f"config/{name}.yaml" for name in ("emotion", "tweets", "squad")
+    }
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    for name, count in (("train", 60), ("test", 20)):
+        table = tiny_sentences(count, 2, seed=count)
+        table.assign(label=table["label"].map(["negative", "positive"].__getitem__)).to_csv(f"data/{name}.csv")
+    for name, (arch, tasks, variants) in OTHERS.items():
+        content = small(yaml.safe_load((ROOT / name).read_text()), 4)
+        # All of these studies' options of stages, but the same for all.
+        content["stages"] = {
+            stage: {"max_steps": 4, "learning_rate": 1e-3} for stage in ("finetune", "prune", "distil")
+        }
+        content["stages"] |= {"quantize": {"max_steps": 4, "calibration_examples": 32, "tolerance": 1.0}}
+        content["stages"] |= {"int8": {"tolerance": 1.0}}
+        content["variants"] = {variant: content["variants"][variant] for variant in variants}
+        content["tasks"] = tasks or content["tasks"]
+        hub = dict.fromkeys(("train", "validation"), pairs)
+        give(content, arch, hub, rated(100), tmp_path)
+        run_study(content)
+        results = Path("results") / content["study"]
+        runs = schemas.read_table(results / "summary/runs.parquet", schemas.RUNS).to_pandas()
+        assert list(runs["variant"]) == list(variants) and set(runs["status"]) == {"ok"}
+        assert all(f"| {variant} " in (results / "pages/variants.md").read_text() for variant in variants)
+        assert len(list((results / "plots").glob("*.svg"))) >= 5
+    assert len(list(Path("results/store/finetune").iterdir())) == 3

@@ -98,6 +98,7 @@ def test_numbers_are_read_and_split_alike(tmp_path: Path) -> None:
     assert np.ptp(means) < 0.25 * frame()["rating"].std()
     facts = json.loads((tmp_path / "data/task.json").read_text())
     assert (facts["kind"], facts["labels"], facts["metric"]) == ("regression", ["rating"], "pearson")
+    assert facts["mean"] == pytest.approx(splits["train"]["label"].mean())
     assert facts["deviation"] == pytest.approx(splits["train"]["label"].std(ddof=0))
     values = open_artifact(tmp_path / "data", "data")["splits"]["train"]["values"]
     assert values["most"] == splits["train"]["label"].max()

@@ -147,8 +147,13 @@ def tiny_data(
     seed: int = 0,
     positive: str | None = None,
     kind: str = SINGLE_LABEL,
+    unit: float = 1.0,
+    zero: float = 0.0,
 ) -> Path:
-    """Write a [data] artifact: `n` training examples, a quarter as many to validate, half as many in each test set."""
+    """Write a [data] artifact: `n` training examples, a quarter as many to validate, half as many in each test set.
+
+    Values of regression are in a unit, above zero: zero + unit * value.
+    """
     about: dict[str, dict[str, object]] = {"examples": {}, "labels": {}}
     sizes = {"train": n, "validation": n // 4, **dict.fromkeys(test_sets, n // 2)}
     with new_artifact(folder, "data", about) as draft:
@@ -158,6 +163,8 @@ def tiny_data(
             frame = frame.rename(columns={"text": "text_a"})
             if pair:
                 frame.insert(2, "text_b", tiny_sentences(size, len(labels), 1000 * seed + 500 + number)["text"])
+            if kind == REGRESSION:
+                frame["label"] = zero + unit * frame["label"]
             frame = frame.astype({"label": {SINGLE_LABEL: "int64", REGRESSION: "float64"}.get(kind, object)})
             frame.to_parquet(draft / f"{split}.parquet", index=False)
             about["examples"][split] = size
@@ -166,6 +173,6 @@ def tiny_data(
         task = {"kind": kind, "labels": list(labels), "positive": positive, "metric": metric}
         task |= {"test_sets": list(test_sets), "pair": pair}
         if kind == REGRESSION:
-            task["deviation"] = 1.5
+            task |= {"mean": zero, "deviation": 1.5 * unit}
         (draft / "task.json").write_text(json.dumps(task, indent=1) + "\n")
     return folder

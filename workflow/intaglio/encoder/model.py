@@ -230,13 +230,11 @@ class Encoder(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
-        labels: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Classify token sequences.
 
         Args:
             input_ids, attention_mask, token_type_ids: int64, [batch, length].
-            labels: int64, [batch]; if given, the result includes the cross-entropy loss.
 
         Raises:
             UserError: the encoder computes on integers and its ranges are not calibrated.
@@ -247,8 +245,7 @@ class Encoder(nn.Module):
         narrow = self.shape.integer and torch.is_autocast_enabled(input_ids.device.type)
         with torch.autocast(input_ids.device.type, enabled=False) if narrow else nullcontext():
             logits = self._classify(input_ids, attention_mask, token_type_ids)
-            loss = None if labels is None else functional.cross_entropy(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        return SequenceClassifierOutput(logits=logits)
 
     def _classify(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
         masked = padding = None

@@ -89,12 +89,13 @@ class TaskKind:
 
         return float(self.loss(torch.from_numpy(outputs).double(), torch.tensor(targets)) / len(targets))
 
-    def validation(
-        self, metric: str, classes: Classes, targets: NDArray[Any], outputs: NDArray[Any]
-    ) -> dict[str, float]:
-        """Return the value of a metric by its name, with thresholds of 0.5, and the mean loss over the examples."""
-        value = named(metric).compute(self.judged(targets, outputs), classes)
-        return {metric: value, "loss": self.mean_loss(targets, outputs)}
+    def validation(self, task: Mapping[str, Any], targets: NDArray[Any], outputs: NDArray[Any]) -> dict[str, float]:
+        """Return the value of the task's metric by its name, with thresholds of 0.5, and the mean loss of the examples.
+
+        The loss of regression is that of standard scores, which is trained: in units of the targets' variance.
+        """
+        value = named(task["metric"]).compute(self.judged(targets, outputs), classes_of(task))
+        return {task["metric"]: value, "loss": self.mean_loss(targets, outputs) / task.get("deviation", 1.0) ** 2}
 
 
 def _cross_entropy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

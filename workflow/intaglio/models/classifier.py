@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
 from intaglio import store
@@ -16,7 +15,8 @@ from intaglio.checkpoint import longest_input
 from intaglio.encoder.files import read_config
 from intaglio.errors import UserError
 from intaglio.models.dropout import override_dropout
-from intaglio.models.weights import head_keys, read_classifier
+from intaglio.models.standard_scores import to_values
+from intaglio.models.weights import head_keys, output_layer, read_classifier
 from intaglio.study.options import TrainingOptions
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,8 @@ def pretrained_classifier(
     """Return a pretrained encoder in float32 with a head for a task.
 
     The head of a fine-tuned classifier is kept if it is for the same kind of task and its labels have the same names;
-    its rows are reordered by name. Any other head is initialized at random from the seed.
+    its rows are reordered by name. Any other head is initialized at random from the seed; for regression, it starts at
+    the mean of the training values and with their deviation.
 
     Args:
         model: a [model] artifact, or a folder as transformers saves it.
@@ -46,6 +47,7 @@ def pretrained_classifier(
     classifier, present = read_classifier(model, config, str(model))
     # A pretrained model may have a part of the head (ModernBERT has its first layer), a classifier has all of it.
     if len(present) < len(head_keys(classifier)):
+        to_values(classifier, task)
         return classifier
     former, kind = _former_head(model)
     if kind in (None, task["kind"]) and sorted(former) == sorted(labels):
@@ -53,6 +55,7 @@ def pretrained_classifier(
     else:
         _log.warning("%s is a model for %s, the task has %s: it gets a new head", model, former, labels)
         _draw_head(classifier, seed)
+        to_values(classifier, task)
     return classifier
 
 
@@ -68,9 +71,7 @@ def _former_head(model: Path) -> tuple[list[str], str | None]:
 @torch.no_grad()
 def _reorder(classifier: Any, rows: Sequence[int]) -> None:
     """Reorder the rows of the head's last layer, one per label."""
-    head = {key.rpartition(".")[0] for key in head_keys(classifier)}
-    layers = [module for name, module in classifier.named_modules() if name in head and isinstance(module, nn.Linear)]
-    for parameter in layers[-1].parameters():
+    for parameter in output_layer(classifier).parameters():
         parameter.copy_(parameter[list(rows)])
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForSequenceClassification
 
+from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 
 # Number of mismatching keys or shapes that a message names.
@@ -48,6 +50,14 @@ def read_classifier(folder: Path, config: Any, name: str) -> tuple[Any, set[str]
 def head_keys(model: Any) -> list[str]:
     """Return the names of a classifier's weights that do not belong to its base model."""
     return [key for key in model.state_dict() if not key.startswith(f"{model.base_model_prefix}.")]
+
+
+def output_layer(model: Any) -> nn.Linear:
+    """Return the last layer of the head of a transformers classifier or of an encoder, with a row for each output."""
+    if isinstance(model, Encoder):
+        return model.head.output
+    head = {key.rpartition(".")[0] for key in head_keys(model)}
+    return [layer for name, layer in model.named_modules() if name in head and isinstance(layer, nn.Linear)][-1]
 
 
 def _check(model: Any, report: Mapping[str, Any], name: str) -> None:

@@ -15,7 +15,7 @@ from intaglio.planning.demands import demands
 from intaglio.planning.identity import digest, file_digest, folder_digest
 from intaglio.planning.jobs import Job, Plan, Run, deciding, dump
 from intaglio.planning.start import Start
-from intaglio.planning.versions import OF_STEPS
+from intaglio.planning.versions import OF_KINDS, OF_STEPS
 from intaglio.store import new_file
 from intaglio.study import recipes
 from intaglio.study.schema import Pretrained, Study
@@ -41,6 +41,8 @@ def _data(plan: Plan, task: Task) -> Job:
     if not isinstance(source, HubSource):
         content.pop("splits", None)
     options = {name: value for name, value in dump(task).items() if name != "stages"}
+    if task.kind in OF_KINDS:
+        content["version"] = OF_KINDS[task.kind]
     libraries = [name for step in task.preprocess for name in OF_STEPS.get(step, ())]
     if isinstance(source, FilesSource):
         paths = _data_files(source)

@@ -26,7 +26,7 @@ VERSIONS: Mapping[str, int] = {
     "evaluate": 1,
     "profile": 4,
     "summarize": 5,
-    "pages": 5,
+    "pages": 6,
     "plot": 5,
 }
 
@@ -46,6 +46,8 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
     "export": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
     "evaluate": (*_TRAINING, "scikit-learn"),
 }
+# Raised when the results of one kind of task change, from its data on; the others keep their keys.
+OF_KINDS: Mapping[str, int] = {"regression": 2}
 # Libraries that decide data in addition, by step of `preprocess`.
 OF_STEPS: Mapping[str, Sequence[str]] = {"lemmatize": ("simplemma",)}
 

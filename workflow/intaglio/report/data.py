@@ -10,7 +10,7 @@ from intaglio import schemas
 from intaglio.errors import UserError, nearest
 from intaglio.planning.plan import make_plan
 from intaglio.report.display import Display, tabulate, to_markdown
-from intaglio.report.formatting import NOTHING, number, percent
+from intaglio.report.formatting import NOTHING, measured, number, percent
 from intaglio.store import MANIFEST
 from intaglio.study.load import read
 from intaglio.tasks.description import description_rows
@@ -42,6 +42,7 @@ def show_data(title: str, rows: Sequence[_Row]) -> Display:
         "split": lambda row: row["split"],
         "examples": _count("examples"),
         "classes, %": lambda row: row["classes"],
+        "values": lambda row: row["values"],
         "duplicates": _count("duplicates"),
         "in training": _count("in_training"),
         "stop words, %": lambda row: percent(row.get("stop_words")),
@@ -53,9 +54,11 @@ def show_data(title: str, rows: Sequence[_Row]) -> Display:
         "unknown, %": lambda row: percent(row.get("unknown")),
         "capitals lost, %": lambda row: percent(row.get("capitals_lost")),
     }
-    table = tabulate(title, cells, described, {"task", "model", "split", "classes, %", "lengths"})
+    table = tabulate(title, cells, described, {"task", "model", "split", "classes, %", "values", "lengths"})
     bins = [row["item"] for row in rows if row["measure"] == "length"]
     notes = [_NOTE.format(bins=f"{bins[0]}, {bins[1]}, ...")] if bins else []
+    if "values" in table.columns:
+        notes.insert(0, "Values: mean ± standard deviation, and the range.")
     return Display(table.title, table.columns, table.rows, table.numbers, notes)
 
 
@@ -63,8 +66,11 @@ def _of_split(task: str, model: str, split: str, facts: Sequence[_Row]) -> dict[
     """Return the facts of a split by name, its classes and lengths as text."""
     row: dict[str, Any] = {"task": task, "model": model, "split": split}
     row |= {fact["measure"]: fact["value"] for fact in facts if fact["item"] is None}
-    counts = {fact["item"]: fact["value"] for fact in facts if fact["measure"] == "class"}
+    counts, targets = (
+        {fact["item"]: fact["value"] for fact in facts if fact["measure"] == measure} for measure in ("class", "target")
+    )
     row["classes"] = _classes(counts, row["examples"]) if counts else NOTHING
+    row["values"] = _values(targets) if targets else NOTHING
     row["lengths"] = _bars([fact["value"] for fact in facts if fact["measure"] == "length"]) or NOTHING
     return row
 
@@ -75,6 +81,10 @@ def _classes(counts: Mapping[str, float], examples: float) -> str:
         few, most = (find(counts, key=lambda label: counts[label]) for find in (min, max))
         return f"{len(shares)} classes, from {few} {shares[few]} to {most} {shares[most]}"
     return ", ".join(f"{label} {share}" for label, share in shares.items())
+
+
+def _values(found: Mapping[str, float]) -> str:
+    return f"{measured(found['mean'], found['deviation'])}, {number(found['least'])} to {number(found['most'])}"
 
 
 def _bars(counts: Sequence[float]) -> str:

@@ -23,14 +23,19 @@ DESCRIPTION = schema(
         field(
             "measure",
             STRING,
-            "examples; class (examples by label); duplicates (examples whose text occurred before in the split); "
-            "in_training (of a test set: examples whose text is also in the training or validation split); read "
-            "(examples behind the rest); stop_words (share of the words, of English texts); tokens_median, tokens_p95 "
-            "and tokens_longest, special ones included; length (examples by number of tokens); truncated (share of "
-            "examples that max_length cuts); unknown (share of tokens); capitals_lost (share of the words with "
-            "capitals).",
+            "examples; class (examples by label); target (of regression: its mean, deviation, least and most); "
+            "duplicates (examples whose text occurred before in the split); in_training (of a test set: examples "
+            "whose text is also in the training or validation split); read (examples behind the rest); stop_words "
+            "(share of the words, of English texts); tokens_median, tokens_p95 and tokens_longest, special ones "
+            "included; length (examples by number of tokens); truncated (share of examples that max_length cuts); "
+            "unknown (share of tokens); capitals_lost (share of the words with capitals).",
         ),
-        field("item", STRING, "The label of class; the range of length: 17-32, or 129- for all that are longer.", True),
+        field(
+            "item",
+            STRING,
+            "The label of class; the statistic of target; the range of length: 17-32, or 129- for all that are longer.",
+            True,
+        ),
         field("value", FLOAT, "Its value: a count, a number of tokens, or a share from 0 to 1."),
     ],
 )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from intaglio.checkpoint import Checkpoint, Engine, graph_files, open_graph
 from intaglio.encoder.files import CONFIG, SECTION
 from intaglio.errors import UserError
-from intaglio.kinds import classes_of, kind_of
+from intaglio.kinds import kind_of
 from intaglio.machine import device_name
 from intaglio.metrics import named
 from intaglio.onnx.calibration import activation_ranges
@@ -102,7 +102,7 @@ def _save_graph(work: Path, engine: Engine, described: dict[str, Any], folder: P
 
 
 def _judge(job: StageJob[Int8Options], targets: NDArray[Any], logits: _Logits) -> dict[str, float]:
-    return kind_of(job.task).validation(job.task["metric"], classes_of(job.task), targets, logits)
+    return kind_of(job.task).validation(job.task, targets, logits)
 
 
 def _score(job: StageJob[Int8Options], targets: NDArray[Any], logits: _Logits) -> float:

@@ -60,6 +60,7 @@ def description_rows(data: Path, model: Path | None, max_length: int) -> list[_R
         facts = [
             ("examples", None, examples),
             *(("class", label, count) for label, count in counted.get("labels", {}).items()),
+            *(("target", name, value) for name, value in counted.get("values", {}).items()),
             ("duplicates", None, duplicates),
             *(("in_training", None, count) for count in _of(about.get("test_texts_in_training", {}), split)),
         ]

@@ -81,7 +81,7 @@ def _prepare(task: Task, source: Path | None, work: Path, folder: Path) -> dict[
         "metric": task.metric,
         "test_sets": tests,
         "pair": len(task.text) == 2,
-        **({"deviation": float(splits["train"].targets.std())} if task.kind == "regression" else {}),
+        **(_moments(splits["train"]) if task.kind == "regression" else {}),
         # Without those that have their defaults.
         **task.model_dump(mode="json", include=_SETTINGS, exclude_defaults=True),
     }
@@ -212,9 +212,13 @@ def _counts(task: Task, examples: Examples) -> dict[str, Any]:
     counts = {"examples": len(examples), "labels": dict(zip(task.labels, _per_label(task, examples), strict=True))}
     if task.kind != "regression":
         return counts
-    targets = examples.targets
-    found = {"mean": targets.mean(), "deviation": targets.std(), "least": targets.min(), "most": targets.max()}
-    return {"examples": len(examples), "values": {name: float(value) for name, value in found.items()}}
+    bounds = {"least": float(examples.targets.min()), "most": float(examples.targets.max())}
+    return {"examples": len(examples), "values": {**_moments(examples), **bounds}}
+
+
+def _moments(examples: Examples) -> dict[str, float]:
+    """Return mean and standard deviation of the values of regression."""
+    return {"mean": float(examples.targets.mean()), "deviation": float(examples.targets.std())}
 
 
 def _leaked(splits: dict[str, Examples], test: str) -> int:

@@ -22,9 +22,10 @@ from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.layers import Hidden
 from intaglio.encoder.parts import layer_parts
 from intaglio.errors import UserError
-from intaglio.imbalance import Loss, training_loss
+from intaglio.imbalance import Loss
 from intaglio.kinds import KINDS, TaskKind, kind_of
 from intaglio.metrics import SINGLE_LABEL
+from intaglio.models.standard_scores import label_loss, to_scores
 from intaglio.study.options import Distillation
 from intaglio.tasks.tokenize import read_split, tokenize
 from intaglio.training.job import StageJob
@@ -86,8 +87,9 @@ def distillation_loss(
         )
     lacks = "token_type_ids" in set(its_tokenizer.model_input_names) - set(tokenizer.model_input_names)
     separator = its_tokenizer.sep_token_id if lacks else None
+    to_scores(model, job.task)
     return DistillationLoss(
-        model, student, weights, separator, kind_of(job.task), training_loss(job.task, job.data, job.seed)
+        model, student, weights, separator, kind_of(job.task), label_loss(job.task, job.data, job.seed)
     )
 
 

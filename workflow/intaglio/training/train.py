@@ -17,7 +17,8 @@ from intaglio import machine
 from intaglio.allocation import Preempted, StopRequest, stop_requests
 from intaglio.errors import UserError
 from intaglio.heap import keep_freed_memory
-from intaglio.imbalance import oversampled, training_loss
+from intaglio.imbalance import oversampled
+from intaglio.models.standard_scores import label_loss, to_scores, to_values
 from intaglio.study.options import TrainingOptions
 from intaglio.tasks.tokenize import collate, cut_warning, encode_split
 from intaglio.training import resume
@@ -95,6 +96,7 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
     steps = count_steps(options, len(training.dataset))
     arguments = training_arguments(options, steps, job.seed, job.work, learner.precision)
     order = GroupedByLength(training.lengths, options.batch_size, arguments.data_seed)
+    to_scores(learner.model, job.task)
     with _deterministic(), stop_requests() as stop:
         trainer = StageTrainer(
             job.work,
@@ -104,7 +106,7 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
             round(learner.unsettled * steps.total),
             learner.loss,
             order if options.group_by_length else None,
-            training_loss(job.task, job.data, job.seed),
+            label_loss(job.task, job.data, job.seed),
             model=learner.model,
             args=arguments,
             data_collator=collate(learner.tokenizer),
@@ -125,8 +127,10 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
         if stop and not trainer.done:
             _leave(stop, job, steps.total, trainer.state.global_step, checkpoint)
     drawn = np.array(list(order)) if options.group_by_length else np.random.default_rng(0).permutation(len(order))
+    result = _result(trainer)
+    to_values(learner.model, job.task)
     return replace(
-        _result(trainer),
+        result,
         truncated={split: encoded.truncated for split, encoded in splits.items()},
         padding=padding_share(training.lengths, drawn, arguments.per_device_train_batch_size),
     )

@@ -13,7 +13,8 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, PrinterCallback, Trainer
 
 from intaglio.imbalance import Loss
-from intaglio.kinds import classes_of, kind_of
+from intaglio.kinds import kind_of
+from intaglio.models.standard_scores import values_of
 from intaglio.study.options import TrainingOptions
 from intaglio.training import resume
 from intaglio.training.arguments import Steps
@@ -174,4 +175,4 @@ def _validation_metrics(task: Mapping[str, Any], prediction: EvalPrediction) -> 
     """
     logits, labels = prediction.predictions, prediction.label_ids
     logits = logits[0] if isinstance(logits, tuple) else logits
-    return kind_of(task).validation(task["metric"], classes_of(task), labels, logits)
+    return kind_of(task).validation(task, labels, values_of(logits, task))

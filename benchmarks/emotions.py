@@ -1,0 +1,174 @@
+"""Make data in the form of config/tweets.yaml and config/emotion.yaml, and smaller studies for it, which need no hub.
+
+    python benchmarks/emotions.py FOLDER
+    cd FOLDER
+    snakemake --snakefile REPOSITORY/Snakefile --cores 2 --configfile tweets.yaml
+
+The texts are English sentences from tweets, reviews and editorials (Hutto and Gilbert 2014). A text has the emotions
+whose words occur in it, so that they can be learnt. The recipes are those of the two studies, with MiniLM in place of
+their models, 1,000 texts each and small budgets. skewed.yaml trains on the emotions of unequal frequency as they are,
+with weights of classes, oversampled, and with a focal loss.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from transformers import AutoModel, AutoTokenizer
+
+from intaglio.catalogue import KNOWN_MODELS, KNOWN_TASKS
+from intaglio.models.prepare import prepare_model
+from intaglio.reading.fetch import fetch
+from intaglio.study.schema import Pretrained
+from intaglio.study.task import Task
+from intaglio.tasks.prepare import prepare_data
+
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+SETS = ("movie", "nyt", "tweets", "amazon")
+# In the order of the labels of SemEval-2018 Task 1 E-c.
+WORDS = {
+    "anger": "angry anger mad hate hates furious rage annoying annoyed damn wtf stupid outrage outrageous",
+    "anticipation": "waiting wait tomorrow soon expect expected expecting tonight ready upcoming eager until",
+    "disgust": "disgusting gross ugly awful nasty sick horrible terrible stupid hate crap garbage",
+    "fear": "fear fears afraid scared scary worry worried terror horror nervous threat danger dangerous panic",
+    "joy": "happy fun funny enjoy enjoyed enjoyable lol haha smile laugh laughs delight delightful celebrate joy",
+    "love": "love loved loves lovely heart romantic romance dear sweet beautiful adorable",
+    "optimism": "hope hopes hopefully better best luck win winning bright promising success improve",
+    "pessimism": "never worse worst fail fails failed failure hopeless doubt unfortunately impossible",
+    "sadness": "sad sadly sorry cry crying lonely alone lost loss tragic tragedy grief tears miss",
+    "surprise": "surprise surprised surprising surprisingly suddenly wow unexpected unexpectedly amazed amazing omg",
+    "trust": "trust believe true truth honest safe support friend friends reliable faith sure",
+}
+# As frequent as in dair-ai/emotion, in the order of its labels.
+SHARES = {"sadness": 0.29, "joy": 0.34, "love": 0.08, "anger": 0.13, "fear": 0.12, "surprise": 0.04}
+TRAIN, TEST = 600, 400
+SMALL: dict[str, Any] = {
+    "max_length": 40,
+    "profile": {
+        "batch_sizes": [1],
+        "lengths": [32],
+        "headline": [1, 32],
+        "calls": 30,
+        "threads": 1,
+        "backends": ["torch", "onnxruntime", "openvino"],
+    },
+    "resources": {"train_minutes": 30, "measure_minutes": 10, "memory_mb": 4000, "cpus": 1},
+}
+STAGES: dict[str, Any] = {
+    "finetune": {"learning_rate": 2.0e-4, "epochs": 4, "batch_size": 16},
+    "distil": {"learning_rate": 2.0e-4, "epochs": 4, "batch_size": 16},
+    "prune": {"learning_rate": 1.0e-4, "epochs": 2, "batch_size": 16},
+}
+
+
+def sentences(work: Path) -> list[str]:
+    """Return the sentences of all sets, in a random order that is always the same."""
+    found: list[str] = []
+    for name in SETS:
+        task = Task.model_validate(KNOWN_TASKS[f"{name}-rating"])
+        source, data = work / "source", work / name
+        if not source.exists():
+            fetch(task.source, "data", source)
+        prepare_data(task, source, data)
+        found += [text for file in sorted(data.glob("*.parquet")) for text in pd.read_parquet(file)["text_a"]]
+    found = sorted(set(found))
+    random.Random(0).shuffle(found)
+    return found
+
+
+def emotions_in(text: str) -> list[str]:
+    """Return the emotions whose words occur in a text."""
+    words = set(re.findall("[a-z]+", text.lower()))
+    return [emotion for emotion, telling in WORDS.items() if words & set(telling.split())]
+
+
+def tweets(texts: Sequence[str]) -> pd.DataFrame:
+    """Return the table of the multi-label task: half of the texts have more than one emotion, a few have none."""
+    several, one, none = [], [], []
+    for text in texts:
+        found = emotions_in(text)
+        (several if len(found) > 1 else one if found else none).append((text, found))
+    count = TRAIN + TEST
+    rows = [*several[: count // 2], *one[: count * 9 // 20], *none[: count // 20]]
+    random.Random(1).shuffle(rows)
+    labels = [{emotion: int(emotion in found) for emotion in WORDS} for _, found in rows]
+    return pd.DataFrame({"ID": [f"made-{n}" for n in range(len(rows))], "Tweet": [text for text, _ in rows]}).join(
+        pd.DataFrame(labels)
+    )
+
+
+def emotion(texts: Sequence[str]) -> Mapping[str, pd.DataFrame]:
+    """Return the tables of the six classes: texts with one of these emotions alone, as skewed as the original."""
+    pools: dict[str, list[str]] = {label: [] for label in SHARES}
+    for text in texts:
+        mine = [label for label in emotions_in(text) if label in SHARES]
+        if len(mine) == 1:
+            pools[mine[0]].append(text)
+    tables = {}
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        rows = []
+        for number, (label, share) in enumerate(SHARES.items()):
+            rows += [(pools[label].pop(), number) for _ in range(round(share * count))]
+        random.Random(2).shuffle(rows)
+        tables[split] = pd.DataFrame(rows, columns=["text", "label"])
+    return tables
+
+
+def write_models(folder: Path, work: Path) -> None:
+    """Write a model of every other layer of MiniLM, to compare."""
+    pretrained = Pretrained.model_validate(KNOWN_MODELS["minilm"])
+    fetch(pretrained.source, "model", work / "model-source")
+    prepare_model(pretrained, work / "model-source", work / "model")
+    model = AutoModel.from_pretrained(work / "model")
+    model.encoder.layer = model.encoder.layer[1::2]
+    model.config.num_hidden_layers = len(model.encoder.layer)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(work / "model").save_pretrained(folder)
+
+
+def write_studies(folder: Path) -> None:
+    """Write the studies: those of the repository, but for models, data and budgets."""
+    six = {"kind": "files", "train": "data/train.csv", "test": "data/test.csv"}
+    emotion_task = {"source": six, "validation": 0.2}
+    models: dict[str, Any] = {"minilm": {}}
+    both = {**models, "minilm-3": {"source": {"kind": "files", "path": "models/minilm-3"}}}
+    settings = {"weighted": {"class_weights": "inverse"}, "oversampled": {"oversample": True}, "focal": {"focal": 2}}
+    made = {name: yaml.safe_load((CONFIG / f"{name}.yaml").read_text()) for name in ("tweets", "emotion")}
+    made["tweets"] |= {**SMALL, "models": models, "stages": STAGES}
+    made["emotion"] |= {**SMALL, "models": both, "stages": STAGES, "tasks": {"emotion": emotion_task}}
+    likes = {name: {"like": "emotion", **setting} for name, setting in settings.items()}
+    made["skewed"] = made["emotion"] | {
+        "study": "skewed",
+        "description": "Six emotions of unequal frequency: as they are, weighted, oversampled, and with a focal loss.",
+        "models": models,
+        "tasks": {"emotion": emotion_task, **likes},
+        "variants": {"float": None},
+    }
+    for name, content in made.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def main(folder: Path) -> None:
+    """Make the folder."""
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        texts = sentences(Path(work))
+        write_models(folder / "models/minilm-3", Path(work))
+    tweets(texts).to_csv(folder / "data/2018-E-c-En.tsv", sep="\t", index=False)
+    for split, table in emotion(texts).items():
+        table.to_csv(folder / f"data/{split}.csv", index=False)
+    write_studies(folder)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))
