@@ -3,15 +3,18 @@
     python benchmarks/emotions.py FOLDER
     cd FOLDER
     snakemake --snakefile REPOSITORY/Snakefile --cores 2 --configfile tweets.yaml
+    python REPOSITORY/benchmarks/emotions.py . --compare
 
 The texts are English sentences from tweets, reviews and editorials (Hutto and Gilbert 2014). A text has the emotions
 whose words occur in it, so that they can be learnt. The recipes are those of the two studies, with MiniLM in place of
 their models, 1,000 texts each and small budgets. skewed.yaml trains on the emotions of unequal frequency as they are,
-with weights of classes, oversampled, and with a focal loss.
+with weights of classes, oversampled, and with a focal loss; --compare prints what these change, once it has run.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import re
 import sys
@@ -20,15 +23,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 from transformers import AutoModel, AutoTokenizer
 
 from intaglio.catalogue import KNOWN_MODELS, KNOWN_TASKS
+from intaglio.metrics import named
 from intaglio.models.prepare import prepare_model
 from intaglio.reading.fetch import fetch
 from intaglio.study.schema import Pretrained
 from intaglio.study.task import Task
+from intaglio.summary.bootstrap import interval
+from intaglio.summary.runs import read_run
+from intaglio.summary.variants import resampled_runs
 from intaglio.tasks.prepare import prepare_data
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
@@ -50,6 +58,7 @@ WORDS = {
 # As frequent as in dair-ai/emotion, in the order of its labels.
 SHARES = {"sadness": 0.29, "joy": 0.34, "love": 0.08, "anger": 0.13, "fear": 0.12, "surprise": 0.04}
 TRAIN, TEST = 600, 400
+RESAMPLES = 2000
 SMALL: dict[str, Any] = {
     "max_length": 40,
     "profile": {
@@ -156,6 +165,23 @@ def write_studies(folder: Path) -> None:
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
+def compare(folder: Path) -> None:
+    """Print metrics of the tasks of the finished study skewed.yaml, and their differences to the first with intervals."""
+    os.chdir(folder)
+    plan = json.loads(Path("results/skewed/plan.json").read_text())
+    records = [read_run(plan["study"], run) for run in plan["runs"]]
+    plain = next(iter(plan["study"]["tasks"]))
+    for name in ("f1_macro", "balanced_accuracy", "accuracy"):
+        values, means = {}, {}
+        for task in plan["study"]["tasks"]:
+            mine = [record for record in records if record.row["task"] == task]
+            values[task] = np.stack(list(resampled_runs(mine, named(name), RESAMPLES).values()))
+            means[task] = 100 * float(np.mean([record.row[name] for record in mine]))
+            low, high = (100 * bound for bound in interval(values[task], values[plain]))
+            difference = f", {means[task] - means[plain]:+.1f} [{low:+.1f}, {high:+.1f}]" if task != plain else ""
+            print(f"{named(name).label}: {task} {means[task]:.1f} %{difference}")
+
+
 def main(folder: Path) -> None:
     """Make the folder."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
@@ -169,6 +195,9 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) == 2:
+        main(Path(sys.argv[1]))
+    elif sys.argv[2:] == ["--compare"]:
+        compare(Path(sys.argv[1]))
+    else:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]))
