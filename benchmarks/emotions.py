@@ -166,7 +166,7 @@ def write_studies(folder: Path) -> None:
 
 
 def compare(folder: Path) -> None:
-    """Print metrics of the tasks of the finished study skewed.yaml, and their differences to the first with intervals."""
+    """Print metrics of the tasks of the finished study skewed.yaml, and their differences to the first."""
     os.chdir(folder)
     plan = json.loads(Path("results/skewed/plan.json").read_text())
     records = [read_run(plan["study"], run) for run in plan["runs"]]
