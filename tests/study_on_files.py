@@ -43,7 +43,10 @@ def write_study(folder: Path, **changes: Any) -> Path:
         },
         "variants": {"float": None, "int": None},
         "stages": {"finetune": {"epochs": 1, "learning_rate": 1e-3}, "quantize": {"epochs": 1}},
-        "profile": {"batch_sizes": [1], "lengths": [16], "headline": [1, 16], "calls": 3, "warmup": 1, "threads": 1},
+        "profile": {
+            **{"batch_sizes": [1], "lengths": [16], "headline": [1, 16], "calls": 3, "warmup": 1, "threads": 1},
+            "backends": ["torch", "onnxruntime", "native"],
+        },
         "resources": {"cpus": 1, "memory_mb": 2000, "train_minutes": 5, "measure_minutes": 5},
         "bootstrap": 100,
     }
