@@ -54,7 +54,7 @@ def test_the_loss_is_that_of_scores(tmp_path: Path) -> None:
     assert label_loss(other, tmp_path, 0) is training_loss(other, tmp_path, 0)
 
 
-FEW = {"max_steps": 8, "batch_size": 16, "learning_rate": 1e-3, "evaluations": 2}
+FEW = {"max_steps": 12, "batch_size": 16, "learning_rate": 3e-3, "evaluations": 1}
 OPTIONS: dict[str, dict[str, Any]] = {
     "finetune": FEW,
     "prune": {**FEW, "distillation": {"hidden": 1.0}},
