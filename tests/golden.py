@@ -23,6 +23,7 @@ from typing import Any
 import onnx
 import onnx.numpy_helper
 import pandas as pd
+import pyarrow as pa
 import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
@@ -54,7 +55,7 @@ MADE_OF: dict[str, tuple[str, ...]] = {
     "profile": ("finetune", "quantize", "export"),
 }
 STAGE_KINDS = tuple(stage for stage in OPTIONS if stage in STAGES)
-KINDS = ("data", "model", *STAGE_KINDS, "evaluate", "export", "profile")
+KINDS = ("data", "model", "tokens", *STAGE_KINDS, "evaluate", "export", "profile")
 # Of floating point: other processors sum in another order. Integers, names and counts agree exactly.
 TOLERANCE = 2e-3
 # A mask's constants in a graph are beyond it.
@@ -160,6 +161,13 @@ class Results:
             "weights": norm(list(weights.values())),
             "tokens": tokenizer("A good film, and a dull story.", "Quite lovely!")["input_ids"],
         }
+
+    def _tokens(self) -> Summary:
+        output = self.folder / "tokens"
+        common = ("--max-length", LENGTH, "--output", output)
+        run("tokens", "--data", self.examples, "--model", self.pretrained, *common)
+        tables = {file.stem: pa.ipc.open_file(file).read_all() for file in sorted(output.glob("*.arrow"))}
+        return {name: hashed(table.to_pandas().to_json(orient="records")) for name, table in tables.items()}
 
     def _evaluate(self) -> Summary:
         summary = {}

@@ -40,7 +40,7 @@ def _command(rule: str, job: Job, max_length: int) -> list[Any]:
     command = [rule, *(part for role, path in roles.items() for part in (f"--{role.replace('_', '-')}", path))]
     if rule in ("data", "model", "profile", *STAGES):
         command += ["--options", json.dumps(job.options)]
-    if rule in ("evaluate", "profile", *STAGES):
+    if rule in ("tokens", "evaluate", "profile", *STAGES):
         command += ["--max-length", max_length]
     if rule in STAGES:
         command += ["--seed", job.seed, "--work", job.work]

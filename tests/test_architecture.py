@@ -37,6 +37,7 @@ ROOMS = [
     {"planning"},
     {"reading"},
     {"tasks"},
+    {"tokens"},
     {"imbalance"},
     {"models"},
     {"training"},

@@ -71,6 +71,11 @@ ZIP = zipped({"x/train.csv": CSV.encode()})
         ),
         ({"train.jsonl": JSON % "1"}, {}, "train.jsonl, line 2: label '1' is not declared; known: ham, spam"),
         ({"train.jsonl": JSON % '["spam"]'}, {}, "train.jsonl, line 2: label \"['spam']\" is not declared"),
+        (
+            {"train.jsonl": JSON % '"spam", "text": "three"'},
+            {},
+            "train.jsonl, line 2: the key 'text' occurs twice in an object; leave one of them",
+        ),
         ({"train.jsonl": JSON.replace('"two"', "2") % '"spam"'}, {}, "line 2: column 'text' holds 2, not a text"),
         ({"train.csv": SCORES + "late,nan\n"}, {"bins": BINS}, "train.csv, line 62: column 'label' holds 'nan', where"),
         ({"train.csv": SCORES + "late,-inf\n"}, {"bins": BINS}, "line 62: column 'label' holds '-inf', where `bins`"),

@@ -20,10 +20,8 @@ import pytest
 from intaglio.store import open_artifact
 from intaglio.study.task import Task
 from intaglio.tasks.prepare import prepare_data
-from intaglio.tasks.tokenize import share_cut, tokenize
 from refusals import refused
 from study_on_files import ROOT
-from tiny import tiny_tokenizer
 
 ROWS = [(f"a text, number {number}", ("ham", "spam")[number % 2]) for number in range(60)]
 CSV = "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in ROWS)
@@ -193,17 +191,6 @@ def test_test_texts_in_the_training_data_are_warned_of(tmp_path: Path) -> None:
     about = open_artifact(tmp_path / "out", "data")
     assert about["test_texts_in_training"] == {"test": 10}
     assert any("10 of 11" in warning for warning in about["warnings"])
-
-
-def test_the_share_of_texts_that_are_cut() -> None:
-    tokenizer = tiny_tokenizer()
-    texts = ["good " * count for count in (1, 5, 6, 7, 50)]
-    for columns in ({"text_a": texts}, {"text_a": ["good"] * 5, "text_b": texts}):
-        table = pa.table(columns)
-        whole = [len(row["input_ids"]) for row in tokenize(tokenizer, table, 10_000)]
-        for length in (8, 10, 60):
-            expected = sum(count > length for count in whole) / len(whole)
-            assert share_cut(tokenizer, table, tokenize(tokenizer, table, length), length) == expected
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from Linux")

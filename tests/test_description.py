@@ -11,8 +11,8 @@ from intaglio.cli import main
 from intaglio.schemas import DESCRIPTION, read_table
 from intaglio.store import new_artifact
 from intaglio.study.task import Task
-from intaglio.tasks.description import description_rows, write_description
 from intaglio.tasks.prepare import prepare_data
+from intaglio.tokens.description import description_rows, write_description
 from tiny import tiny_data, tiny_model
 
 # Of the tokenizer's words: all but ßß, which it reads as [UNK]; it lowercases.

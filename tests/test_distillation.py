@@ -20,7 +20,8 @@ from intaglio.kinds import divergence_of_classes
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.store import new_artifact
 from intaglio.study.options import Distillation, FinetuneOptions, QuantizeOptions
-from intaglio.tasks.tokenize import collate, encode_split
+from intaglio.tokens.artifact import read_tokens
+from intaglio.tokens.tokenize import collate
 from intaglio.training import distillation
 from intaglio.training.distillation import (
     DistillationLoss,
@@ -414,8 +415,8 @@ def test_a_teacher_gets_the_segments_that_its_student_does_not_read(tmp_path):
     student = random_model("distilbert")
     batches = []
     for arch in ("bert", "distilbert"):
-        rows = encode_split(data, "train", tiny_tokenizer(arch), 32).dataset
-        batches.append(dict(collate(tiny_tokenizer(arch))([rows[index] for index in range(6)])))
+        rows = read_tokens(data, "train", tiny_tokenizer(arch), 32, labels=True)
+        batches.append(dict(collate(tiny_tokenizer(arch))(list(rows[:6]))))
     loss(student, batches[1])
     assert "token_type_ids" not in batches[1]
     assert batches[0]["token_type_ids"].any()
@@ -441,8 +442,8 @@ def test_a_teacher_that_reads_no_segments_gets_none(tmp_path):
 def test_training_minimizes_and_logs_it_and_validates_by_the_labels(data, tmp_path, monkeypatch, kind, parts):
     teacher, model = random_model(seed=1), as_kind(random_model(seed=2, **STILL), kind)
     before = {key: tensor.clone() for key, tensor in teacher.state_dict().items()}
-    rows = encode_split(data, "train", tiny_tokenizer(), 32).dataset
-    everything = dict(collate(tiny_tokenizer())([rows[index] for index in range(24)]))
+    rows = read_tokens(data, "train", tiny_tokenizer(), 32, labels=True)
+    everything = dict(collate(tiny_tokenizer())(list(rows[:24])))
     everything.pop("token_type_ids")
     loss = DistillationLoss(teacher, model, ALL)
     expected = expected_loss(teacher, model.eval(), everything, ALL)
@@ -456,8 +457,8 @@ def test_training_minimizes_and_logs_it_and_validates_by_the_labels(data, tmp_pa
     assert losses[1] < losses[0]
     # Two models a part and step; nothing of it in the evaluations.
     assert len(calls) == 2 * 2 * parts
-    rows = encode_split(data, "validation", tiny_tokenizer(), 32).dataset
-    inputs = dict(collate(tiny_tokenizer())([rows[index] for index in range(len(rows))]))
+    rows = read_tokens(data, "validation", tiny_tokenizer(), 32, labels=True)
+    inputs = dict(collate(tiny_tokenizer())(list(rows)))
     labels = inputs.pop("labels")
     with torch.no_grad():
         logits = model.eval()(**inputs).logits

@@ -16,7 +16,7 @@ from intaglio.kinds import classes_of, kind_of
 from intaglio.store import new_artifact
 from intaglio.study.task import Task
 from intaglio.tasks.prepare import prepare_data
-from intaglio.tasks.tokenize import read_task
+from intaglio.tasks.stored import read_task
 
 PAIR = ("sentence1", "sentence2")
 ENTAILMENT = ("entailment", "not_entailment")

@@ -22,7 +22,8 @@ from intaglio.store import new_artifact
 from intaglio.study.load import load
 from intaglio.study.options import STAGES
 from intaglio.summary import bootstrap
-from intaglio.tasks.tokenize import tokenize
+from intaglio.tasks.stored import read_split
+from intaglio.tokens.artifact import read_tokens
 from refusals import refused
 from stage_runs import finetune
 from tiny import tiny_model, tiny_sentences
@@ -104,11 +105,11 @@ def history(checkpoint: Path) -> dict[str, list[float]]:
 
 def losses(model: Any, tokenizer: Any, data: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the cross-entropy of every example of a split, computed one by one, and its label."""
-    frame = pd.read_parquet(data / f"{split}.parquet")
-    labels = torch.tensor(frame["label"].to_numpy())
+    labels = torch.tensor(read_split(data, split)["label"].to_pylist())
     with torch.inference_mode():
         rows = [
-            model(**{k: torch.tensor([v]) for k, v in row.items()}).logits for row in tokenize(tokenizer, frame, 32)
+            model(**{k: torch.tensor([v]) for k, v in row.items()}).logits
+            for row in read_tokens(data, split, tokenizer, 32)
         ]
     return cross_entropy(torch.cat(rows), labels, reduction="none"), labels
 

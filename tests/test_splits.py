@@ -58,6 +58,18 @@ def test_later_examples_are_validated_and_tested_on(tmp_path: Path, written: str
     assert max(order[rows["validation"]]) < min(order[rows["test"]])
 
 
+def test_groups_of_a_given_test_set_that_are_trained_on_are_a_warning(tmp_path: Path) -> None:
+    data = frame(author=[f"a{row // 20}" for row in range(ROWS)])
+    test = frame(author=["a3", "b1", "", ""] * 150)[:90].assign(text=[f"new {row}" for row in range(90)])
+    for given, expected in (
+        (test, ["test: 23 of 90 examples are of groups (column 'author') that are also in the training data"]),
+        (test[test["author"] != "a3"], []),
+        (test.drop(columns="author"), []),
+    ):
+        prepare_data(csv_task(tmp_path, data, given, split_by="author"), None, tmp_path / "out")
+        assert open_artifact(tmp_path / "out", "data")["warnings"] == expected
+
+
 def test_training_examples_whose_text_is_tested_are_dropped(tmp_path: Path) -> None:
     data = frame()
     test = pd.concat([data[:50], data[:4].assign(text=["text 1000", "text 1001", "text 1002", "text 1003"])])

@@ -149,7 +149,7 @@ def test_a_profile_is_of_the_exported_checkpoint_and_of_its_float_model(variants
             expected = {"checkpoint": run.checkpoint, "export": run.export}
             if run.variant == "float":
                 # To count the predictions that bf16 changes.
-                expected["data"] = run.data
+                expected["data"] = next(iter(plan.jobs["tokens"].values())).output
             else:
                 # Also where no variant of the study is `float`: every recipe begins with its fine-tuning.
                 baseline = run.stages[0]
@@ -213,10 +213,10 @@ def test_names_and_defaults_are_no_part_of_a_key(change: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     ("change", "again"),
     [
-        ({"max_length": 64}, {"describe", "finetune", "quantize", "evaluate", "export", "profile"}),
+        ({"max_length": 64}, {"tokens", "describe", "finetune", "quantize", "evaluate", "export", "profile"}),
         (
             {"tasks": {"movie": {"metric": "f1_macro"}}},
-            {"data", "describe", "finetune", "quantize", "evaluate", "export", "profile"},
+            {"data", "tokens", "describe", "finetune", "quantize", "evaluate", "export", "profile"},
         ),
         ({"stages": {"quantize": {"epochs": 1}}}, {"quantize", "evaluate", "export", "profile"}),
         ({"profile": {"calls": 31}}, {"profile"}),

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer
@@ -15,14 +14,15 @@ from intaglio.checkpoint import Checkpoint, longest_input, save_tokenizer
 from intaglio.encoder.files import save_encoder
 from intaglio.errors import UserError
 from intaglio.store import new_artifact
-from intaglio.tasks.tokenize import collate, encode_split, read_split, read_task, set_limit, tokenize
+from intaglio.tasks.stored import read_split
+from intaglio.tokens.tokenize import collate, encode_texts, set_limit, tokenize
 from tiny import tiny_data, tiny_model, tiny_tokenizer
 
 
 def test_a_pair_is_cut_where_it_is_longer_and_not_padded():
     tokenizer = tiny_tokenizer()
-    frame = pd.DataFrame({"text_a": ["good film", "bad"], "text_b": ["the " * 20, "a film"]})
-    long, short = tokenize(tokenizer, frame, 10)
+    pairs = pa.table({"text_a": ["good film", "bad"], "text_b": ["the " * 20, "a film"]})
+    long, short = tokenize(tokenizer, pairs, 10)
     assert tokenizer.convert_ids_to_tokens(long["input_ids"]) == [
         "[CLS]",
         "good",
@@ -34,43 +34,36 @@ def test_a_pair_is_cut_where_it_is_longer_and_not_padded():
     assert long["token_type_ids"] == [0] * 4 + [1] * 6
     assert tokenizer.convert_ids_to_tokens(short["input_ids"]) == ["[CLS]", "bad", "[SEP]", "a", "film", "[SEP]"]
     assert short["attention_mask"] == [1] * 6
-    assert tokenize(tokenizer, pa.Table.from_pandas(frame), 10) == [long, short]
 
 
-def test_more_texts_than_a_chunk_keep_their_order():
-    tokenizer = tiny_tokenizer()
-    texts = ["good " * (1 + index % 7) for index in range(2500)]
-    rows = tokenize(tokenizer, pd.DataFrame({"text_a": texts}), 16)
-    assert [len(row["input_ids"]) for row in rows] == [3 + index % 7 for index in range(2500)]
+@pytest.mark.parametrize("arch", ["bert", "roberta"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_texts_are_cut_as_the_tokenizer_cuts_them_and_whole_ones_are_counted(arch, side):
+    tokenizer = tiny_tokenizer(arch)
+    tokenizer.truncation_side = side
+    texts = ["good " * count + "unknown ß" for count in (1, 5, 6, 7, 50)]
+    for columns in ([texts], [["bad", *texts[:4]], texts]):
+        whole = tokenizer(*columns)["input_ids"]
+        for length in (8, 10, 60):
+            found = encode_texts(tokenizer, columns, length)
+            assert found.inputs == dict(tokenizer(*columns, truncation=True, max_length=length))
+            assert found.lengths == [len(ids) for ids in whole]
+            assert found.unknown == [ids.count(tokenizer.unk_token_id) for ids in whole]
 
 
 def test_a_tokenizer_without_token_types():
-    row = tokenize(tiny_tokenizer("roberta"), pd.DataFrame({"text_a": ["good"], "text_b": ["bad"]}), 10)[0]
+    row = tokenize(tiny_tokenizer("roberta"), pa.table({"text_a": ["good"], "text_b": ["bad"]}), 10)[0]
     assert set(row) == {"input_ids", "attention_mask"}
 
 
 def test_batches_are_padded_to_their_longest():
     tokenizer = tiny_tokenizer("roberta")
-    rows = tokenize(tokenizer, pd.DataFrame({"text_a": ["good", "good film"]}), 10)
+    rows = tokenize(tokenizer, pa.table({"text_a": ["good", "good film"]}), 10)
     batch = collate(tokenizer)([{**row, "label": label} for label, row in enumerate(rows)])
     assert batch["input_ids"].shape == (2, 4)
     assert batch["input_ids"][0, -1] == tokenizer.pad_token_id
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert batch["labels"].tolist() == [0, 1]
-
-
-def test_encode_split(tmp_path):
-    data = tiny_data(tmp_path / "data", n=16)
-    tokenizer = tiny_tokenizer()
-    dataset = encode_split(data, "train", tokenizer, 32).dataset
-    stored = pd.read_parquet(data / "train.parquet")
-    assert dataset.column_names == ["input_ids", "token_type_ids", "attention_mask", "label"]
-    assert dataset["label"][:] == stored["label"].tolist()
-    assert dataset["input_ids"][:] == [tokenizer(text)["input_ids"] for text in stored["text_a"]]
-    whole = [len(tokens) for tokens in dataset["input_ids"]]
-    shorter = encode_split(data, "train", tokenizer, max(whole) - 1)
-    assert shorter.truncated == whole.count(max(whole)) / len(whole)
-    assert read_task(data)["labels"] == ["negative", "positive"]
 
 
 def test_unknown_split(tmp_path):
@@ -103,7 +96,7 @@ def test_a_longest_input_is_one_that_integer_softmax_is_exact_for(tmp_path):
 def test_a_saved_tokenizer_cuts_texts_as_the_study_does(tmp_path, arch):
     tokenizer, texts = tiny_tokenizer(arch), ("good film " * 5, "the story was long and dull")
     whole = tokenizer(*texts)["input_ids"]
-    expected = tokenize(tokenizer, pd.DataFrame({"text_a": texts[:1], "text_b": texts[1:]}), 10)[0]["input_ids"]
+    expected = tokenize(tokenizer, pa.table({"text_a": texts[:1], "text_b": texts[1:]}), 10)[0]["input_ids"]
     set_limit(tokenizer, 10)
     save_tokenizer(tokenizer, tmp_path / "checkpoint")
     save_tokenizer(AutoTokenizer.from_pretrained(tmp_path / "checkpoint"), tmp_path / "export")
@@ -123,9 +116,10 @@ def test_nothing_is_written_to_the_home(tmp_path):
     data = tiny_data(tmp_path / "data")
     model = tiny_model(tmp_path / "model")
     code = (
-        "import sys, pathlib; from transformers import AutoTokenizer; from intaglio.tasks.tokenize import *; "
+        "import sys, pathlib; from transformers import AutoTokenizer; "
+        "from intaglio.tokens.tokenize import *; from intaglio.tokens.artifact import *; "
         "t = AutoTokenizer.from_pretrained(sys.argv[2]); "
-        "d = encode_split(pathlib.Path(sys.argv[1]), 'train', t, 32).dataset; collate(t)([d[0], d[1]])"
+        "d = read_tokens(pathlib.Path(sys.argv[1]), 'train', t, 32); collate(t)(list(d[:2]))"
     )
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_", "TRANSFORMERS_"))}
     package = Path(__file__).parents[1] / "workflow"

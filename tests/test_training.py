@@ -18,12 +18,14 @@ from transformers import AutoModelForSequenceClassification, TrainerCallback
 from intaglio.errors import UserError
 from intaglio.metrics import KNOWN_METRICS
 from intaglio.study.options import FinetuneOptions
-from intaglio.tasks.tokenize import encode_split
+from intaglio.tasks.stored import read_split
+from intaglio.tokens.artifact import read_tokens
+from intaglio.tokens.padding import padding_saved, padding_share, random_order
 from intaglio.training.arguments import count_steps, use_bf16
 from intaglio.training.clock import Clock
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.loss import LossMeter
-from intaglio.training.order import GroupedByLength, padding_share
+from intaglio.training.order import GroupedByLength
 from intaglio.training.selection import evaluation_steps
 from intaglio.training.train import TrainingResult, train
 from intaglio.training.trainer import StageTrainer
@@ -156,8 +158,8 @@ def test_a_step_equals_torch_by_hand(run, folder, data):
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, hidden_dropout_prob=0, attention_probs_dropout_prob=0
     )
-    rows = encode_split(data, "train", tiny_tokenizer(), 32).dataset
-    batch = tiny_tokenizer().pad(rows.remove_columns("label").to_list(), return_tensors="pt")
+    rows = list(read_tokens(data, "train", tiny_tokenizer(), 32))
+    batch = tiny_tokenizer().pad(rows, return_tensors="pt")
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.1},
@@ -167,7 +169,8 @@ def test_a_step_equals_torch_by_hand(run, folder, data):
         betas=(0.9, 0.98),
         eps=1e-6,
     )
-    loss = torch.nn.functional.cross_entropy(model(**batch).logits, torch.tensor(rows["label"]))
+    labels = torch.tensor(read_split(data, "train")["label"].to_pylist())
+    loss = torch.nn.functional.cross_entropy(model(**batch).logits, labels)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -225,13 +228,14 @@ def test_validation_metrics_are_those_of_all_its_examples(run, tmp_path):
     data = tiny_data(tmp_path / "data", n=400, metric="matthews")
     result = run(data=data, max_steps=3, evaluations=1, dropout=0.1)
     model = result.model.eval()
-    table = encode_split(data, "validation", tiny_tokenizer(), 32).dataset
+    rows = list(read_tokens(data, "validation", tiny_tokenizer(), 32))
+    labels = read_split(data, "validation")["label"].to_pylist()
     with torch.no_grad():
-        batch = tiny_tokenizer().pad(table.remove_columns("label").to_list(), return_tensors="pt")
+        batch = tiny_tokenizer().pad(rows, return_tensors="pt")
         probabilities = model(**batch).logits.double().softmax(-1).numpy()
     expected = {
-        "matthews": matthews_corrcoef(table["label"], probabilities.argmax(-1)),
-        "loss": log_loss(table["label"], probabilities),
+        "matthews": matthews_corrcoef(labels, probabilities.argmax(-1)),
+        "loss": log_loss(labels, probabilities),
     }
     assert result.validation == pytest.approx(expected, abs=1e-6)
 
@@ -423,6 +427,10 @@ def test_padding_counted_by_hand():
     assert padding_share(lengths, np.arange(5), 2) == 1 - 16 / (2 * 2 + 2 * 4 + 5)
     assert padding_share(lengths, np.array([4, 0, 3, 1, 2]), 2) == 1 - 16 / (2 * 5 + 2 * 4 + 3)
     assert padding_share(lengths, np.arange(5), 8) == 1 - 16 / 25
+    at_random = random_order(5)
+    tokens = lengths.sum() / (1 - padding_share(lengths, at_random, 2))
+    assert padding_saved(lengths, np.arange(5), 2) == pytest.approx(1 - (2 * 2 + 2 * 4 + 5) / tokens)
+    assert padding_saved(lengths, at_random, 2) == 0
 
 
 def test_batches_of_similar_lengths_take_every_example_and_pad_less(run):
@@ -437,6 +445,7 @@ def test_batches_of_similar_lengths_take_every_example_and_pad_less(run):
     assert padding_share(lengths, np.array(first), 8) < 0.5 * padding_share(lengths, np.arange(203), 8)
     plain, grouped = run("plain"), run("grouped", group_by_length=True)
     assert 0 < grouped.padding < plain.padding < 1
+    assert grouped.padding_saved > plain.padding_saved == 0
     assert grouped.steps == plain.steps
 
 

@@ -149,6 +149,7 @@ def test_a_new_task_trains_only_itself(study: Path) -> None:
     write_study(study, tasks={"words": first, "others": other})
     assert planned(study) == {
         "data": 1,
+        "tokens": 1,
         "describe": 1,
         "finetune": 1,
         "quantize": 1,

@@ -60,10 +60,17 @@ def _data(arguments: Arguments) -> None:
     prepare_data(Task.model_validate(arguments.options), arguments.source, arguments.output)
 
 
+def _tokens(arguments: Arguments) -> None:
+    """Tokenize the splits of a task with a model's tokenizer, for all jobs that read them."""
+    from intaglio.tokens.artifact import write_tokens
+
+    write_tokens(arguments.data, arguments.model, arguments.max_length, arguments.output)
+
+
 def _describe(arguments: Arguments) -> None:
     """Describe data: classes, lengths, duplicates, and what a model's tokenizer makes of the texts."""
     if arguments.output:
-        from intaglio.tasks.description import write_description
+        from intaglio.tokens.description import write_description
 
         write_description(arguments.source, arguments.model, arguments.max_length, arguments.output)
         return
@@ -97,19 +104,10 @@ def _stage(arguments: Arguments) -> None:
 
     _quiet()
     given = vars(arguments)
-    run_stage(
-        StageJob(
-            start=given.get("model") or arguments.parent,
-            data=arguments.data,
-            options=STAGES[arguments.verb].model_validate(arguments.options),
-            seed=arguments.seed,
-            max_length=arguments.max_length,
-            work=arguments.work,
-            output=arguments.output,
-            teacher=given.get("teacher"),
-            student=given.get("student"),
-        )
-    )
+    names = ("data", "seed", "max_length", "work", "output", "teacher", "student")
+    shared: dict[str, Any] = {name: given.get(name) for name in names}
+    options = STAGES[arguments.verb].model_validate(arguments.options)
+    run_stage(StageJob(start=given.get("model") or arguments.parent, options=options, **shared))
 
 
 def _quiet() -> None:
@@ -238,8 +236,9 @@ def _parser() -> argparse.ArgumentParser:
     verb(_fetch, "options", "output")
     for run in (_data, _model):
         verb(run, "options", "output").add_argument("--source", type=Path, help="fetched source; not for own files")
+    verb(_tokens, "data", "model", "max-length", "output")
     described = verb(_describe)
-    described.add_argument("source", type=Path, help="study file, or a folder with prepared data")
+    described.add_argument("source", type=Path, help="study file, or a folder with prepared data, tokenized or not")
     described.add_argument("task", nargs="?", help="name of the task, of a study file")
     described.add_argument("--model", type=Path, help="folder of the model whose tokenizer reads the texts")
     described.add_argument("--max-length", type=int, default=128, help="number of tokens at which texts are truncated")
@@ -260,10 +259,9 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("--data", type=Path, help="data of the task, on which bf16 is compared with float32")
     profile.add_argument("--max-length", type=int, default=128, help="tokens at which its texts are truncated")
     verb(_study).add_argument("file", type=Path, help="study file")
-    verb(_plan, "options", "output")
     verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="accept missing results")
-    for run in (_pages, _plot):
-        verb(run, "summary", "output")
+    for run, made_of in ((_plan, "options"), (_pages, "summary"), (_plot, "summary")):
+        verb(run, made_of, "output")
     verb(_schema, "schema", "reference")
     add_arguments(verb(_submit))
     verb(_doctor)

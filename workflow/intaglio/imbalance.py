@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from intaglio.kinds import kind_of
-from intaglio.tasks.tokenize import read_split
+from intaglio.tasks.stored import read_split
 
 # Maps outputs [examples, outputs] and targets [examples] to the sum of the examples' losses.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -52,14 +52,14 @@ def training_loss(task: Mapping[str, Any], data: Path, seed: int) -> Loss:
 
     Args:
         task: the content of task.json.
-        data: the [data] artifact.
+        data: the [data] or [tokens] artifact.
         seed: of the job, which decides what is oversampled.
     """
     if not task.get("class_weights") and not task.get("focal"):
         return kind_of(task).loss
     weights = None
     if task.get("class_weights"):
-        labels = read_split(data, "train")["label"].to_numpy()
+        labels = read_split(data, "train", ["label"])["label"].to_numpy()
         rows = oversampled(task, labels, seed)
         weights = inverse_frequencies(labels if rows is None else labels[rows], len(task["labels"]))
     return ClassLoss(weights, task.get("focal") or 0.0)

@@ -86,17 +86,17 @@ def new_artifact(path: Path, kind: str, about: dict[str, Any] | None = None) -> 
         shutil.rmtree(draft.with_suffix(".old"), ignore_errors=True)
 
 
-def open_artifact(path: Path, kind: str) -> dict[str, Any]:
-    """Check that a folder is a complete artifact of this kind and return the facts of its manifest.
+def open_artifact(path: Path, *kinds: str) -> dict[str, Any]:
+    """Check that a folder is a complete artifact of one of these kinds and return the facts of its manifest.
 
     Raises:
         UserError: the artifact is missing or of another kind, or a file in it is missing or has another size.
     """
     if not (path / MANIFEST).is_file():
-        raise UserError(f"{path}: not a finished {kind} (no {MANIFEST}); delete the folder and run again")
+        raise UserError(f"{path}: not a finished {kinds[0]} (no {MANIFEST}); delete the folder and run again")
     manifest = json.loads((path / MANIFEST).read_text())
-    if manifest["kind"] != kind:
-        raise UserError(f"{path}: is a {manifest['kind']}, where a {kind} is needed")
+    if manifest["kind"] not in kinds:
+        raise UserError(f"{path}: is a {manifest['kind']}, where a {kinds[0]} is needed")
     found = _sizes(path)
     for name, size in manifest["files"].items():
         if found.get(name) != size:

@@ -57,6 +57,26 @@ rule model:
         "exec python -m intaglio --log {log:q} model --options {params.options:q} {params.source} --output {output:q}"
 
 
+rule tokens:
+    input:
+        unpack(job("tokens")),
+    output:
+        directory("results/store/tokens/{job}"),
+    log:
+        "logs/tokens/{job}.log",
+    priority: 100
+    conda:
+        ENVIRONMENT
+    threads: study.resources.cpus
+    resources:
+        **asked(4000, 60),
+    params:
+        max_length=study.max_length,
+    shell:
+        "exec python -m intaglio --log {log:q} tokens --data {input.data:q} --model {input.model:q}"
+        " --max-length {params.max_length} --output {output:q}"
+
+
 rule describe:
     input:
         unpack(job("describe")),

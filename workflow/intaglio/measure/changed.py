@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
+from torch.utils.data import ConcatDataset
 
 from intaglio.checkpoint import Checkpoint
 from intaglio.kinds import kind_of
 from intaglio.measure.backends import backend
 from intaglio.measure.evaluate import predict
 from intaglio.measure.places import Opened, Place, opened, reference
-from intaglio.tasks.tokenize import read_split, read_task, tokenize
+from intaglio.tasks.stored import read_task
+from intaglio.tokens.artifact import read_tokens
 
 # Number of compared examples, at most: a multiple of the examples per call.
 COMPARED, _BATCH = 512, 32
@@ -37,7 +38,8 @@ def changed_predictions(
         models: a model in its backends.
         checkpoint: the trained model.
         export: the [export] artifact of the checkpoint.
-        data: the [data] artifact of its task; at most `COMPARED` examples of its test sets are drawn.
+        data: the [tokens] artifact of its task and tokenizer, or [data]; at most `COMPARED` examples of its test sets
+            are drawn.
         max_length: number of tokens at which texts are truncated.
         threads: number of CPU threads.
 
@@ -52,8 +54,9 @@ def changed_predictions(
         return {}
     task = read_task(data)
     kind = kind_of(task)
-    table = pa.concat_tables([read_split(data, name) for name in task["test_sets"]])
-    examples = tokenize(checkpoint.tokenizer, table.take(_drawn(table.num_rows)), max_length)
+    tokens: Any = [read_tokens(data, name, checkpoint.tokenizer, max_length) for name in task["test_sets"]]
+    tokens = ConcatDataset(tokens)
+    examples = [tokens[row] for row in _drawn(len(tokens))]
     with opened(reference(checkpoint), checkpoint, export, threads) as exact:
         expected = kind.decode(_logits(exact, examples), checkpoint.thresholds)
     found = {}

@@ -18,8 +18,10 @@ from intaglio.kinds import TaskKind, kind_of
 from intaglio.machine import device_name, fingerprint
 from intaglio.measure.metrics import metric_rows, one_sided
 from intaglio.schemas import METRICS, as_array, as_column, write_table
-from intaglio.store import new_artifact, open_artifact
-from intaglio.tasks.tokenize import collate, cut_warning, read_split, read_task, share_cut, tokenize
+from intaglio.store import new_artifact
+from intaglio.tasks.stored import open_data, read_split, read_task
+from intaglio.tokens.artifact import cut_warning, read_tokens
+from intaglio.tokens.tokenize import collate
 
 
 def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_size: int = 32) -> None:
@@ -27,7 +29,7 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
 
     Args:
         checkpoint: a [checkpoint] artifact.
-        data: the [data] artifact of its task.
+        data: the [tokens] artifact of its task and tokenizer, or [data].
         max_length: number of tokens at which texts are truncated, as in training.
         output: the artifact to write.
         batch_size: examples per call; it affects results only by float rounding. 8-bit graphs always get batches
@@ -55,18 +57,16 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
         **facts,
         "primary": {},
         "truncated": {},
-        "warnings": list(open_artifact(data, "data").get("warnings", ())),
+        "warnings": list(open_data(data).get("warnings", ())),
     }
     kind = kind_of(task)
     predictions, metrics = [], []
     for test_set in task["test_sets"]:
-        table = read_split(data, test_set)
-        if not table.num_rows:
-            raise UserError(f"{data}: test set {test_set!r} is empty; give it examples")
-        examples = tokenize(tokenizer, table, max_length)
-        about["truncated"][test_set] = share_cut(tokenizer, table, examples, max_length)
+        tokens = read_tokens(data, test_set, tokenizer, max_length)
+        table = read_split(data, test_set, ["id", "label"])
+        about["truncated"][test_set] = tokens.truncated
         about["warnings"] += cut_warning(test_set, about["truncated"][test_set], max_length)
-        logits = predict(model, tokenizer, examples, batch_size, device)
+        logits = predict(model, tokenizer, tokens, batch_size, device)
         _check_finite(logits, table["id"].to_pylist(), f"{checkpoint}: test set {test_set!r}")
         targets, thresholds = as_array(table["label"]), opened.thresholds
         rows = metric_rows(task, targets, logits, thresholds)

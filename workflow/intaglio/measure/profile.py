@@ -53,8 +53,8 @@ def profile(
             processes used while something was timed, null if it is at most `DISTURBED`.
         baseline: [checkpoint] and [export] of the float model that it is compared with; None for a float model, which
             is its own baseline.
-        texts: [data] of the task, and the number of tokens at which its texts are truncated: where a float model runs
-            in bf16, its predictions on them are compared with those in float32; None leaves that out.
+        texts: [tokens] or [data] of the task, and the number of tokens at which its texts are truncated: where a float
+            model runs in bf16, its predictions on them are compared with those in float32; None leaves that out.
 
     Raises:
         UserError: an artifact is damaged, a length exceeds the model's positions, none of the requested backends is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -47,9 +47,12 @@ def _of_stage(options: StageOptions, stage: str) -> AnyStage:
 class Chains:
     """The chains of training jobs of one task and model."""
 
-    def __init__(self, plan: Plan, task: str, model: str, data: Job, models: Mapping[str, Job]) -> None:
+    def __init__(
+        self, plan: Plan, task: str, model: str, data: Job, models: Mapping[str, Job], tokens: Callable[[Job], Job]
+    ) -> None:
+        """Plan the chains of a task and a model; `tokens` returns the job of the data in tokens of a model."""
         self._plan, self._task, self._model = plan, task, model
-        self._data, self._models = data, models
+        self._data, self._models, self._tokens = data, models, tokens
         self._made: dict[tuple[str, int], list[Job]] = {}
         # By the output folder of the job that is taught.
         self._teachers: dict[str, Job] = {}
@@ -76,10 +79,13 @@ class Chains:
 
     def _chain(self, variant: str, seed: int) -> list[Job]:
         chain: list[Job] = []
+        # The model whose tokenizer the checkpoint has.
+        pretrained = self._models[self._model]
         for options in self.stages(variant):
-            role, before = ("parent", chain[-1]) if chain else ("model", self._models[self._model])
+            role, before = ("parent", chain[-1]) if chain else ("model", pretrained)
             needed = {role: before, **self._others(variant, options, chain, seed)}
-            chain.append(self._job(options, needed, seed))
+            pretrained = needed.get("student", pretrained)
+            chain.append(self._job(options, needed, seed, self._tokens(pretrained)))
             if "teacher" in needed:
                 self._teachers[chain[-1].output] = needed["teacher"]
         return chain
@@ -105,10 +111,10 @@ class Chains:
             others["student"] = self._models[student]
         return others
 
-    def _job(self, options: AnyStage, needed: Mapping[str, Job], seed: int) -> Job:
+    def _job(self, options: AnyStage, needed: Mapping[str, Job], seed: int, tokens: Job) -> Job:
         keys = {role: job.key for role, job in needed.items()}
         made_of = [_content(options), self._data.key, keys, seed, self._plan.study.max_length]
-        inputs = {"data": self._data.output, **{role: job.output for role, job in needed.items()}}
+        inputs = {"data": tokens.output, **{role: job.output for role, job in needed.items()}}
         parent = needed.get("parent")
         before = f"{self._data.name}.{needed['model'].name}." if parent is None else f"{_unseeded(parent.name)}-"
         name = f"{before}{options.stage}.s{seed}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,15 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:_SHORT].strip("-")
 
 
-def _description(plan: Plan, data: Job, model: Job) -> Job:
+def _tokens(plan: Plan, data: Job, model: Job) -> Job:
+    # Which models share a tokenizer is known when they have been fetched, and so after planning.
     inputs = {"data": data.output, "model": model.output}
+    made_of = [data.key, model.key, plan.study.max_length]
+    return plan.add("tokens", f"{data.name}.{model.name}", made_of, inputs=inputs, options={})
+
+
+def _description(plan: Plan, data: Job, model: Job) -> Job:
+    inputs = {"data": _tokens(plan, data, model).output, "model": model.output}
     made_of = [data.key, model.key, plan.study.max_length]
     return plan.add("describe", f"{data.name}.{model.name}", made_of, inputs=inputs, options={})
 
@@ -99,7 +107,7 @@ def _evaluation(plan: Plan, checkpoint: Job, data: Job) -> Job:
     on_cpu = checkpoint.options["stage"] == "int8"
     executes = (checkpoint.options["engine"],) if on_cpu else ()
     made_of = [checkpoint.key, data.key, plan.study.max_length]
-    inputs = {"checkpoint": checkpoint.output, "data": data.output}
+    inputs = {"checkpoint": checkpoint.output, "data": checkpoint.inputs["data"]}
     return plan.add("evaluate", checkpoint.name, made_of, executes, inputs=inputs, options={}, gpu=not on_cpu)
 
 
@@ -119,7 +127,7 @@ def _profile(plan: Plan, checkpoint: Job, baseline: Job, data: Job) -> Job:
     in_bf16 = any(name.endswith("-bf16") for name in options.backends)
     if in_bf16 and checkpoint.options["stage"] not in ("quantize", "int8"):
         made_of += [data.key, plan.study.max_length]
-        inputs["data"] = data.output
+        inputs["data"] = checkpoint.inputs["data"]
     # Models that run on CPUs only are measured on the same machine as the others: the tables compare their times.
     gpu = "cuda" in options.devices and any(name.startswith("torch") for name in options.backends)
     return plan.add("profile", checkpoint.name, made_of, executing, inputs=inputs, options=dump(options), gpu=gpu)
@@ -136,7 +144,7 @@ def make_plan(study: Study) -> Plan:
     models = {name: _model(plan, name, encoder) for name, encoder in _encoders(study).items()}
     for task in study.tasks:
         for model in study.models:
-            chains = Chains(plan, task, model, data[task], models)
+            chains = Chains(plan, task, model, data[task], models, partial(_tokens, plan, data[task]))
             description = _description(plan, data[task], models[model])
             for variant in study.variants:
                 for seed in study.seeds:

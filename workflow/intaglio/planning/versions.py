@@ -11,9 +11,11 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+# Keys of what is made of tokens hold those of data and model: other tokens raise the versions of stages, too.
 VERSIONS: Mapping[str, int] = {
     "fetch": 1,
     "data": 1,
+    "tokens": 1,
     "describe": 1,
     "model": 1,
     "finetune": 1,
@@ -25,7 +27,7 @@ VERSIONS: Mapping[str, int] = {
     "export": 3,
     "evaluate": 1,
     "profile": 4,
-    "summarize": 5,
+    "summarize": 6,
     "pages": 6,
     "plot": 5,
 }
@@ -36,6 +38,7 @@ _TRAINING = ("torch", *_TOKENS)
 # not listed: their keys contain the machine's id, with the full versions of the libraries that execute models.
 LIBRARIES: Mapping[str, Sequence[str]] = {
     "data": ("scikit-learn",),
+    "tokens": _TOKENS,
     "describe": (*_TOKENS, "scikit-learn"),
     "finetune": _TRAINING,
     "distil": _TRAINING,

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from intaglio.errors import UserError
+from intaglio.errors import UserError, shown
 from intaglio.reading.delimited import read_delimited
 from intaglio.reading.raw_table import CHUNK, NumberedRow, RawTable
 from intaglio.reading.text import open_text
@@ -137,9 +137,27 @@ def _whole(value: Any) -> Any:
     return value
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, in which no key occurs twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return found
+
+
+class _TwiceError(Exception):
+    """A key that occurs twice in an object of JSON."""
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_distinct)
+
+
 def _record(line: str, where: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = _DECODER.decode(line)
+    except _TwiceError as error:
+        raise UserError(f"{where}: the key {shown(str(error))} occurs twice in an object; leave one of them") from error
     except (ValueError, RecursionError) as error:  # a number of too many digits is a ValueError
         what = error.msg if isinstance(error, json.JSONDecodeError) else error
         raise UserError(f"{where}: not JSON ({what}); give one object a line") from error

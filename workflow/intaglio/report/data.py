@@ -13,7 +13,7 @@ from intaglio.report.display import Display, tabulate, to_markdown
 from intaglio.report.formatting import NOTHING, measured, number, percent
 from intaglio.store import MANIFEST
 from intaglio.study.load import read
-from intaglio.tasks.description import description_rows
+from intaglio.tokens.description import description_rows
 
 _Row = Mapping[str, Any]
 # With more classes than this, only the smallest and the largest are named.

@@ -63,6 +63,7 @@ def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
         **{heading: _share(name) for name, heading in _SCORES.items()},
         "texts cut, %": lambda row: percent(row.get("truncated")),
         "in training": lambda row: str(row["test_texts_in_training"]) if row.get("test_texts_in_training") else NOTHING,
+        "padding saved, %": lambda row: percent(row.get("padding_saved")),
         "training, s": lambda row: number(row.get("train_seconds")),
         "device": device_cell,
         "latency, ms": lambda row: measured(row["mean_ms"], row["std_ms"]),

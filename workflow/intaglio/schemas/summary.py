@@ -52,6 +52,8 @@ RUNS = schema(
             ("total_train_seconds", FLOAT, "Training of all its stages, wherever they ran, s."),
             ("step_seconds", FLOAT, "Median time of an optimizer step of the last stage, s."),
             ("steps", INT, "Optimizer steps of the last stage."),
+            ("padding", FLOAT, "Share of the tokens in its training batches that is padding, 0 to 1."),
+            ("padding_saved", FLOAT, "Share of the tokens of batches in random order that grouping by length saves."),
             ("trained_on", STRING, "Model name of the device that trained."),
             ("machine", STRING, "Fingerprint id of the machine that trained."),
             ("disturbed", FLOAT, "Largest percentage of the cores that others used during timing; null if negligible."),

@@ -35,7 +35,8 @@ from intaglio.schemas import as_array
 from intaglio.stages.changes import prediction_changes
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import Int8Options
-from intaglio.tasks.tokenize import read_split, tokenize
+from intaglio.tasks.stored import read_split
+from intaglio.tokens.artifact import read_tokens
 from intaglio.training.job import StageJob
 from intaglio.training.train import TrainingResult
 
@@ -65,10 +66,9 @@ def prepare(job: StageJob[Int8Options]) -> Prepared:
     before = parent.record
     job.work.mkdir(parents=True, exist_ok=True)
     model, tokenizer = parent.load(), parent.tokenizer
-    examples = tokenize(tokenizer, _drawn(job, "train", options.calibration_examples), job.max_length)
-    validation = read_split(job.data, "validation")
-    targets = as_array(validation["label"])
-    tokens = tokenize(tokenizer, validation, job.max_length)
+    training, tokens = (read_tokens(job.data, split, tokenizer, job.max_length) for split in ("train", "validation"))
+    examples = training.take(_rows(len(training), options.calibration_examples, job.seed))
+    targets = as_array(read_split(job.data, "validation", ["label"])["label"])
     inputs = graph_inputs(tokenizer)
     start = time.perf_counter()
     graph = float_graph(parent.path, model, inputs)
@@ -170,13 +170,8 @@ def _check_layers(parent: Checkpoint, model: Any, layers: LinearLayers, options:
     )
 
 
-def _drawn(job: StageJob[Int8Options], split: str, count: int) -> Any:
-    """Return randomly drawn rows of a split; all of them if there are not more than `count`."""
-    table = read_split(job.data, split)
-    return table.take(_rows(table.num_rows, count, job.seed))
-
-
 def _rows(total: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Return randomly drawn rows, ascending; all of them if there are not more than `count`."""
     return np.sort(np.random.default_rng(seed).choice(total, min(count, total), replace=False))
 
 

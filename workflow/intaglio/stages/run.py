@@ -13,7 +13,7 @@ from intaglio.ownership import assert_owned
 from intaglio.stages import cut, distil, finetune, int8, prune, quantize
 from intaglio.stages.prepared import Prepared
 from intaglio.store import sole_maker
-from intaglio.tasks.tokenize import set_limit
+from intaglio.tokens.tokenize import set_limit
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.resume import clear_failure
 from intaglio.training.train import TrainingResult, train
@@ -70,8 +70,9 @@ def training_record(job: StageJob[Any], result: TrainingResult, before: float = 
 
     Its keys: stage, seed, options, train_seconds (of this stage, without set-up, evaluation and saving),
     total_train_seconds (including its parents), step_seconds_mean, step_seconds_median, steps, epochs, best_step,
-    truncated (share of texts truncated at `max_length`, by split) and padding (share of the training tokens that is
-    padding, in an epoch), these seven null for a stage without steps, validation (metric and loss), device, machine
+    truncated (share of texts truncated at `max_length`, by split), padding (share of the training tokens that is
+    padding, in an epoch) and padding_saved (share of the tokens of a random order that grouping by length saves), these
+    eight null for a stage without steps, validation (metric and loss), device, machine
     (the fingerprint), parent (folder; null for a stage that starts from a pretrained model).
 
     Args:
@@ -92,6 +93,7 @@ def training_record(job: StageJob[Any], result: TrainingResult, before: float = 
         "best_step": result.best_step,
         "truncated": result.truncated,
         "padding": result.padding,
+        "padding_saved": result.padding_saved,
         "validation": result.validation,
         "device": result.device,
         "machine": machine.fingerprint(),

@@ -105,6 +105,8 @@ def _read_checkpoint(record: Record, folder: Path, _study: Mapping[str, Any], ru
         "total_train_seconds": training["total_train_seconds"],
         "step_seconds": training["step_seconds_median"],
         "steps": training["steps"],
+        "padding": training.get("padding"),
+        "padding_saved": training.get("padding_saved"),
         "trained_on": training["device"],
         "machine": training["machine"]["id"],
     }

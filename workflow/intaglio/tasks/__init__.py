@@ -1,1 +1,1 @@
-"""The data of a task: kinds of task, examples, splits and tokens. This room makes `data` artifacts (see `store`)."""
+"""The data of a task: examples and splits. This room makes `data` artifacts (see `store`)."""

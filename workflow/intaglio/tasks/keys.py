@@ -32,10 +32,13 @@ def unique(hashes: NDArray[np.uint64]) -> bool:
 
 
 class KeyReader:
-    """Reads the column by which examples are split: groups as hashes, or times as numbers that ascend."""
+    """Reads the column by which examples are split: groups as hashes, or times as numbers that ascend.
 
-    def __init__(self, task: Task) -> None:
-        self._groups = task.split_by is not None
+    A table from which nothing is split may lack the column or values of it; rows without one are a group of their own.
+    """
+
+    def __init__(self, task: Task, is_cut: bool = True) -> None:
+        self._groups, self._is_cut = task.split_by is not None, is_cut
         self._kind: str | None = None
         self.column = str(task.split_by or task.split_by_time)
 
@@ -45,14 +48,14 @@ class KeyReader:
         Raises:
             UserError: a value is missing, or is not a time.
         """
-        values = chunk.columns[self.column]
+        values = chunk.columns.get(self.column, [None] * len(chunk.numbers))
         for row in rows:
-            if missing(values[row]):
+            if self._is_cut and missing(values[row]):
                 raise UserError(
                     f"{chunk.where(row)}: no value in column {self.column!r}, by which examples are split; fill it in"
                 )
         if self._groups:
-            return hashed([spelled(values[row]) for row in rows])
+            return hashed(["" if missing(values[row]) else spelled(values[row]) for row in rows])
         return np.array([self._time(values[row], chunk.where(row)) for row in rows])
 
     def _time(self, value: Any, where: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -86,7 +87,7 @@ def _prepare(task: Task, source: Path | None, work: Path, folder: Path) -> dict[
         **task.model_dump(mode="json", include=_SETTINGS, exclude_defaults=True),
     }
     (folder / "task.json").write_text(json.dumps(facts, indent=1) + "\n")
-    leaked = {name: _leaked(splits, name) for name in tests}
+    leaked = {name: _known(splits, name, lambda part: part.contents) for name in tests}
     read = [warning for table in tables.values() for warning in table.warnings]
     about = {
         "splits": {name: _counts(task, examples) for name, examples in splits.items()},
@@ -95,7 +96,13 @@ def _prepare(task: Task, source: Path | None, work: Path, folder: Path) -> dict[
         },
         **left_out,
         "test_texts_in_training": leaked,
-        "warnings": [*read, *_without_words(task, parts), *_absent(task, splits), *_known_texts(splits, leaked)],
+        "warnings": [
+            *read,
+            *_without_words(task, parts),
+            *_absent(task, splits),
+            *_known_texts(splits, leaked),
+            *_known_groups(task, splits, tests),
+        ],
     }
     if task.preprocess:
         without = {name: part.without_words for name, part in parts.items()}
@@ -221,15 +228,28 @@ def _moments(examples: Examples) -> dict[str, float]:
     return {"mean": float(examples.targets.mean()), "deviation": float(examples.targets.std())}
 
 
-def _leaked(splits: dict[str, Examples], test: str) -> int:
-    """Count the test examples whose text (or pair) is also in the training or validation split."""
-    known = np.concatenate([splits[name].contents for name in ("train", "validation")])
-    return int(np.isin(splits[test].contents, known).sum())
+def _known(splits: dict[str, Examples], test: str, of: Callable[[Examples], Any]) -> int:
+    """Count the test examples whose text (or pair), or whose group, is also in the training or validation split."""
+    known = np.concatenate([of(splits[name]) for name in ("train", "validation")])
+    return int(np.isin(of(splits[test]), known).sum())
 
 
 def _known_texts(splits: dict[str, Examples], leaked: dict[str, int]) -> list[str]:
     return [
         f"{name}: {count} of {len(splits[name])} texts are also in the training data"
         for name, count in leaked.items()
+        if count
+    ]
+
+
+def _known_groups(task: Task, splits: dict[str, Examples], tests: Sequence[str]) -> list[str]:
+    """Return a warning for every test set with groups that are also in the training or validation split."""
+    if task.split_by is None:
+        return []
+    counts = {name: _known(splits, name, lambda part: part.keys) for name in tests}
+    return [
+        f"{name}: {count} of {len(splits[name])} examples are of groups (column {task.split_by!r}) that are also in the"
+        " training data"
+        for name, count in counts.items()
         if count
     ]

@@ -27,7 +27,8 @@ from intaglio.kinds import KINDS, TaskKind, kind_of
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.models.standard_scores import label_loss, to_scores
 from intaglio.study.options import Distillation
-from intaglio.tasks.tokenize import read_split, tokenize
+from intaglio.tasks.stored import read_split
+from intaglio.tokens.tokenize import tokenize
 from intaglio.training.job import StageJob
 from intaglio.training.loss import batch_loss
 

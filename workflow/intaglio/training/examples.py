@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from intaglio.tasks.tokenize import collate, read_split, tokenize
+from intaglio.tokens.artifact import read_tokens
+from intaglio.tokens.tokenize import collate
 from intaglio.training.job import StageJob
 
 # Batch size.
@@ -27,11 +28,8 @@ def drawn_batches(job: StageJob[Any], tokenizer: Any, count: int, labels: bool =
         input_ids, attention_mask and, where the tokenizer makes them, token_type_ids: int64 [batch, longest]; and
         labels, int64 [batch].
     """
-    table = read_split(job.data, "train")
+    tokens = read_tokens(job.data, "train", tokenizer, job.max_length, labels=labels)
     # The order of datasets' `shuffle`.
-    table = table.take(np.random.default_rng(job.seed).permutation(table.num_rows)[:count])
-    rows: list[dict[str, Any]] = list(tokenize(tokenizer, table, job.max_length))
-    if labels:
-        rows = [{**row, "label": label} for row, label in zip(rows, table["label"].to_pylist(), strict=True)]
+    drawn = tokens.take(np.random.default_rng(job.seed).permutation(len(tokens))[:count])
     pad = collate(tokenizer)
-    return [dict(pad(rows[start : start + BATCH])) for start in range(0, len(rows), BATCH)]
+    return [dict(pad(list(drawn[start : start + BATCH]))) for start in range(0, len(drawn), BATCH)]

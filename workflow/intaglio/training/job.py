@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from intaglio.checkpoint import Checkpoint
 from intaglio.study.options import AnyStage
-from intaglio.tasks.tokenize import read_task
+from intaglio.tasks.stored import read_task
 
 Options = TypeVar("Options", bound=AnyStage)
 
@@ -25,7 +25,7 @@ class StageJob(Generic[Options]):
     Attributes:
         start: the [checkpoint] of the stage before it, of the same seed; for `finetune`, a [model] artifact or a folder
             as transformers saves it.
-        data: a [data] artifact.
+        data: a [tokens] artifact of the model; or [data], which is then tokenized for this job alone.
         options: the options of the stage.
         seed: of everything random: a new head, the order of the data, dropout, calibration examples.
         max_length: number of tokens at which texts are truncated.

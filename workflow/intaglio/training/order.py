@@ -1,4 +1,4 @@
-"""The order of training examples within an epoch, and the padding that their batches need."""
+"""The order of training examples within an epoch."""
 
 from __future__ import annotations
 
@@ -31,17 +31,3 @@ class GroupedByLength(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self._seed + self._epoch)
         return iter(get_length_grouped_indices(self._lengths, self._batch_size, generator=generator))
-
-
-def padding_share(lengths: NDArray[np.int64], order: NDArray[np.int64], batch_size: int) -> float:
-    """Return the share of tokens that are padding, where each batch is padded to its longest example.
-
-    Args:
-        lengths: number of tokens of each example.
-        order: examples in the order in which batches take them.
-        batch_size: number of examples of a batch; the last one may have fewer.
-    """
-    ordered = lengths[order]
-    starts = np.arange(0, len(ordered), batch_size)
-    sizes = np.diff(np.append(starts, len(ordered)))
-    return float(1 - ordered.sum() / (np.maximum.reduceat(ordered, starts) * sizes).sum())

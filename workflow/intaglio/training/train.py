@@ -19,12 +19,16 @@ from intaglio.errors import UserError
 from intaglio.heap import keep_freed_memory
 from intaglio.imbalance import oversampled
 from intaglio.models.standard_scores import label_loss, to_scores, to_values
+from intaglio.schemas import as_array
 from intaglio.study.options import TrainingOptions
-from intaglio.tasks.tokenize import collate, cut_warning, encode_split
+from intaglio.tasks.stored import read_split
+from intaglio.tokens.artifact import cut_warning, read_tokens
+from intaglio.tokens.padding import padding_saved, padding_share, random_order
+from intaglio.tokens.tokenize import collate
 from intaglio.training import resume
 from intaglio.training.arguments import count_steps, training_arguments
 from intaglio.training.job import Learner, StageJob
-from intaglio.training.order import GroupedByLength, padding_share
+from intaglio.training.order import GroupedByLength
 from intaglio.training.progress import ProgressBar
 from intaglio.training.selection import TrainingFinished
 from intaglio.training.trainer import StageTrainer
@@ -48,6 +52,7 @@ class TrainingResult:
         best_step: the step whose weights the model has.
         truncated: share of truncated texts, by split (training and validation).
         padding: share of the training tokens that is padding.
+        padding_saved: share of the tokens of a random order, padding included, that grouping by length saves.
         thresholds: of a multi-label task's labels, tuned on the validation split; None for other kinds.
     """
 
@@ -62,6 +67,7 @@ class TrainingResult:
     best_step: int | None = None
     truncated: dict[str, float] | None = None
     padding: float | None = None
+    padding_saved: float | None = None
     thresholds: list[float] | None = None
 
 
@@ -84,18 +90,21 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
     keep_freed_memory()
     options: TrainingOptions = job.options
     splits = {
-        split: encode_split(job.data, split, learner.tokenizer, job.max_length) for split in ("train", "validation")
+        split: read_tokens(job.data, split, learner.tokenizer, job.max_length, labels=True)
+        for split in ("train", "validation")
     }
-    for split, encoded in splits.items():
-        for warning in cut_warning(split, encoded.truncated, job.max_length):
+    truncated = {split: tokens.truncated for split, tokens in splits.items()}
+    for split, share in truncated.items():
+        for warning in cut_warning(split, share, job.max_length):
             print(f"warning: {warning}", file=sys.stderr)
     training, validation = splits.values()
-    rows = oversampled(job.task, training.dataset["label"], job.seed)
+    rows = oversampled(job.task, as_array(read_split(job.data, "train", ["label"])["label"]), job.seed)
     if rows is not None:
-        training = training._replace(dataset=training.dataset.select(rows), lengths=training.lengths[rows])
-    steps = count_steps(options, len(training.dataset))
+        training = training.take(rows)
+    lengths = training.lengths
+    steps = count_steps(options, len(training))
     arguments = training_arguments(options, steps, job.seed, job.work, learner.precision)
-    order = GroupedByLength(training.lengths, options.batch_size, arguments.data_seed)
+    order = GroupedByLength(lengths, options.batch_size, arguments.data_seed)
     to_scores(learner.model, job.task)
     with _deterministic(), stop_requests() as stop:
         trainer = StageTrainer(
@@ -110,9 +119,9 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
             model=learner.model,
             args=arguments,
             data_collator=collate(learner.tokenizer),
-            train_dataset=training.dataset,
+            train_dataset=training,
             # Batches of similar lengths need little padding.
-            eval_dataset=validation.dataset.select(np.argsort(validation.lengths, kind="stable")),
+            eval_dataset=validation.take(np.argsort(validation.lengths, kind="stable")),
         )
         bar = ProgressBar(job.options.stage)
         interval = resume.PeriodicSave(options.checkpoint_minutes, stop)
@@ -126,13 +135,15 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
             bar.close()
         if stop and not trainer.done:
             _leave(stop, job, steps.total, trainer.state.global_step, checkpoint)
-    drawn = np.array(list(order)) if options.group_by_length else np.random.default_rng(0).permutation(len(order))
+    drawn = np.array(list(order)) if options.group_by_length else random_order(len(order))
+    part = arguments.per_device_train_batch_size
     result = _result(trainer)
     to_values(learner.model, job.task)
     return replace(
         result,
-        truncated={split: encoded.truncated for split, encoded in splits.items()},
-        padding=padding_share(training.lengths, drawn, arguments.per_device_train_batch_size),
+        truncated=truncated,
+        padding=padding_share(lengths, drawn, part),
+        padding_saved=padding_saved(lengths, drawn, part),
     )
 
 

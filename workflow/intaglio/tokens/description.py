@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from intaglio.schemas import DESCRIPTION, write_table
-from intaglio.store import new_artifact, open_artifact
+from intaglio.store import new_artifact
 from intaglio.tasks.keys import hashed
 from intaglio.tasks.preprocess import WORD, is_stop_word
-from intaglio.tasks.tokenize import read_task
+from intaglio.tasks.stored import open_data, read_task
+from intaglio.tokens.artifact import Tokens, read_tokens
 
-# Texts are tokenized of at most so many examples of a split, evenly spaced; counts are of all examples.
+# Texts are read of at most so many examples of a split, evenly spaced; counts are of all examples.
 _MOST = 20_000
 _CHUNK = 1000
 # Bins of lengths up to max_length; as many again lie above it, and one is open.
@@ -31,7 +32,7 @@ def write_description(data: Path, model: Path, max_length: int, output: Path) ->
     """Write the artifact `output` [description]: description.parquet, see `schemas.DESCRIPTION`.
 
     Args:
-        data: a [data] artifact.
+        data: a [tokens] artifact of the model, or [data].
         model: a [model] artifact, for its tokenizer; or a folder as transformers saves it.
         max_length: number of tokens at which texts are truncated.
         output: the artifact.
@@ -52,7 +53,7 @@ def description_rows(data: Path, model: Path | None, max_length: int) -> list[_R
     from transformers import AutoTokenizer
 
     tokenizer = None if model is None else AutoTokenizer.from_pretrained(model)
-    about, task = open_artifact(data, "data"), read_task(data)
+    about, task = open_data(data), read_task(data)
     rows = []
     for split in ("train", "validation", *task["test_sets"]):
         examples, duplicates, read = _read(data / f"{split}.parquet")
@@ -70,7 +71,8 @@ def description_rows(data: Path, model: Path | None, max_length: int) -> list[_R
             stopped = sum(count for word, count in counts.items() if is_stop_word(word))
             facts.append(("stop_words", None, stopped / max(counts.total(), 1)))
         if tokenizer is not None:
-            facts += [*_of_tokens(tokenizer, read, max_length), ("capitals_lost", None, _lost(tokenizer, counts))]
+            tokens = read_tokens(data, split, tokenizer, max_length)[:: _step(examples)]
+            facts += [*_of_tokens(tokens, max_length), ("capitals_lost", None, _lost(tokenizer, counts))]
         rows += [{"split": split, "measure": name, "item": item, "value": float(value)} for name, item, value in facts]
     return rows
 
@@ -86,7 +88,7 @@ def _read(path: Path) -> tuple[int, int, list[list[str]]]:
     """
     file = pq.ParquetFile(path)
     examples = file.metadata.num_rows
-    step, first = max(1, -(-examples // _MOST)), 0
+    step, first = _step(examples), 0
     columns = [name for name in ("text_a", "text_b") if name in file.schema_arrow.names]
     read: list[list[str]] = [[] for _ in columns]
     hashes = [hashed([])]
@@ -97,6 +99,11 @@ def _read(path: Path) -> tuple[int, int, list[list[str]]]:
             found += column[-first % step :: step]
         first += batch.num_rows
     return examples, examples - len(np.unique(np.concatenate(hashes))), read
+
+
+def _step(examples: int) -> int:
+    """Return the distance of the examples to read."""
+    return max(1, -(-examples // _MOST))
 
 
 def _lost(tokenizer: Any, counts: Counter[str]) -> float:
@@ -112,20 +119,14 @@ def _lost(tokenizer: Any, counts: Counter[str]) -> float:
     return lost / max(sum(counts[word] for word in capital), 1)
 
 
-def _of_tokens(tokenizer: Any, columns: Sequence[list[str]], max_length: int) -> _Facts:
+def _of_tokens(tokens: Tokens, max_length: int) -> _Facts:
     """Yield the lengths of texts in tokens and the shares of truncated texts and of unknown tokens."""
-    found, unknown = [], 0
-    for start in range(0, len(columns[0]), _CHUNK):
-        chunk = [column[start : start + _CHUNK] for column in columns]
-        for tokens in tokenizer(*chunk, verbose=False)["input_ids"]:
-            found.append(len(tokens))
-            unknown += tokens.count(tokenizer.unk_token_id)
-    lengths = np.array(found)
+    lengths = tokens.fact("length")
     yield "tokens_median", None, float(np.median(lengths))
     yield "tokens_p95", None, float(np.percentile(lengths, 95))
     yield "tokens_longest", None, float(lengths.max())
     yield "truncated", None, float((lengths > max_length).mean())
-    yield "unknown", None, unknown / int(lengths.sum())
+    yield "unknown", None, float(tokens.fact("unknown").sum() / lengths.sum())
     width = max(1, max_length // _BINS)
     low = 1
     for high in (*range(width, max_length, width), *range(max_length, 2 * max_length + 1, width)):

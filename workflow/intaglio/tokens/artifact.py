@@ -1,0 +1,185 @@
+"""The splits of a task as tokens: made once for a tokenizer, mapped into memory by every job.
+
+A split is an Arrow file of record batches. Its columns are
+
+- example: int64, position in the split of the example that a row is of, ascending;
+- length and unknown: int32, numbers of all tokens and of unknown ones of the whole text;
+- the model's inputs, cut at `max_length` by the tokenizer itself: input_ids: list<int32>, and list<int8> for
+  attention_mask and, where the tokenizer makes them, token_type_ids;
+- label, as in the [data] artifact.
+
+Texts are stored cut, as only the tokenizer knows how it cuts a pair, or on which side; so `max_length` is part of the
+artifact's key.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from copy import copy
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from intaglio.errors import UserError
+from intaglio.schemas import as_array
+from intaglio.store import new_artifact, open_artifact
+from intaglio.tasks.stored import open_data, read_task, split_file
+from intaglio.tokens.tokenize import TEXTS_AT_ONCE, encode_texts, text_columns
+
+# Number of examples on which the tokens are compared with those of the tokenizer at hand.
+_COMPARED = 100
+_FACTS = ("example", "length", "unknown")
+_NARROW = {"attention_mask", "token_type_ids"}
+
+
+class Tokens(Sequence[dict[str, Any]]):
+    """Rows of tokens, which are read from a mapped file when they are asked for.
+
+    An item is a row, the model's inputs by name (and label, if it was asked for) as lists without padding; a slice, as
+    `take`, is another `Tokens` on the same file.
+    """
+
+    def __init__(self, path: Path, labels: bool = False) -> None:
+        """Map an Arrow file; its rows have labels if `labels`."""
+        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as stored:
+            batches = [stored.get_batch(number) for number in range(stored.num_record_batches)]
+        left_out = {*_FACTS} if labels else {*_FACTS, "label"}
+        names = [name for name in batches[0].schema.names if name not in left_out]
+        self._facts = pa.Table.from_batches([batch.select(_FACTS) for batch in batches])
+        self._batches = [batch.select(names) for batch in batches]
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in batches[:-1])])
+        self._rows = np.arange(self._facts.num_rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        row = self._rows[index]
+        batch = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._batches[batch].slice(row - self._starts[batch], 1).to_pylist()[0]
+
+    def take(self, rows: NDArray[np.int64]) -> Tokens:
+        """Return the rows at these positions, in this order."""
+        taken = copy(self)
+        taken._rows = self._rows[rows]
+        return taken
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of tokens of each row, int64 [rows]."""
+        found = [pc.list_value_length(batch["input_ids"]).to_numpy() for batch in self._batches]
+        return np.concatenate(found).astype(np.int64)[self._rows]
+
+    def fact(self, name: str) -> NDArray[Any]:
+        """Return a column of facts, [rows]: example, length or unknown; see the module."""
+        return as_array(self._facts[name])[self._rows]
+
+    @property
+    def truncated(self) -> float:
+        """Share of the rows whose text is cut."""
+        return float((self.fact("length") > self.lengths).mean())
+
+
+def write_tokens(data: Path, model: Path, max_length: int, output: Path) -> None:
+    """Write the artifact `output` [tokens]: a [data] artifact with its splits as tokens beside it, see the module.
+
+    It has the files of [data], and SPLIT.arrow for every SPLIT.parquet, so jobs take it in place of [data]. Its
+    manifest has the facts of [data], and `max_length`.
+
+    Args:
+        data: a [data] artifact.
+        model: a [model] artifact, for its tokenizer; or a folder as transformers saves it.
+        max_length: number of tokens at which texts are truncated.
+        output: the artifact.
+
+    Raises:
+        UserError: the [data] artifact is damaged, or a split is empty.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    about = {**open_artifact(data, "data"), "data": str(data), "model": str(model), "max_length": max_length}
+    with new_artifact(output, "tokens", about) as folder:
+        shutil.copyfile(data / "task.json", folder / "task.json")
+        for split in ("train", "validation", *read_task(data)["test_sets"]):
+            shutil.copyfile(split_file(data, split), folder / f"{split}.parquet")
+            _write(tokenizer, data, split, max_length, folder / f"{split}.arrow")
+
+
+def read_tokens(data: Path, split: str, tokenizer: Any, max_length: int, *, labels: bool = False) -> Tokens:
+    """Return a split as tokens, mapped into memory.
+
+    Args:
+        data: a [tokens] artifact; or a [data] artifact, which is then tokenized for this job alone, into a file among
+            the temporary ones that takes no longer than the result is used.
+        split: name of the split.
+        tokenizer: a transformers tokenizer, that of the artifact.
+        max_length: number of tokens at which texts are truncated, that of the artifact.
+        labels: whether rows have labels.
+
+    Raises:
+        UserError: the artifact is damaged, has no such split, is of another tokenizer or another `max_length`; or the
+            split is empty.
+    """
+    cut_at = open_data(data).get("max_length")
+    if cut_at is None:
+        with tempfile.NamedTemporaryFile(suffix=".arrow") as file:
+            _write(tokenizer, data, split, max_length, Path(file.name))
+            return Tokens(Path(file.name), labels)
+    if cut_at != max_length:
+        raise UserError(f"{data}: texts are cut at {cut_at} tokens, where max_length is {max_length}; give the same")
+    texts, path = pq.ParquetFile(split_file(data, split)), data / f"{split}.arrow"
+    expected = _encoded(tokenizer, next(texts.iter_batches(_COMPARED)), 0, max_length)
+    with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as stored:
+        if not stored.get_batch(0).slice(0, expected.num_rows).equals(expected):
+            raise UserError(
+                f"{data}: its tokens are not those of the model's tokenizer; make them with this model (intaglio"
+                " tokens), or give the [data] that they are of"
+            )
+    return Tokens(path, labels)
+
+
+def _write(tokenizer: Any, data: Path, split: str, max_length: int, path: Path) -> None:
+    """Write the Arrow file of a split, in parts, so that memory does not grow with its texts."""
+    parts = _parts(tokenizer, pq.ParquetFile(split_file(data, split)), max_length)
+    first = next(parts, None)
+    if first is None:
+        raise UserError(f"{data}: {split} is empty; give it examples")
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
+        for part in chain((first,), parts):
+            writer.write_batch(part)
+
+
+def _parts(tokenizer: Any, texts: pq.ParquetFile, max_length: int) -> Iterator[pa.RecordBatch]:
+    first = 0
+    for batch in texts.iter_batches(TEXTS_AT_ONCE):
+        yield _encoded(tokenizer, batch, first, max_length)
+        first += batch.num_rows
+
+
+def _encoded(tokenizer: Any, examples: pa.RecordBatch, first: int, max_length: int) -> pa.RecordBatch:
+    """Return the rows of successive examples of a split, of which `first` is the position of the first one."""
+    found = encode_texts(tokenizer, text_columns(examples), max_length)
+    columns = {
+        "example": pa.array(np.arange(first, first + examples.num_rows)),
+        "length": pa.array(found.lengths, pa.int32()),
+        "unknown": pa.array(found.unknown, pa.int32()),
+    }
+    for name, rows in found.inputs.items():
+        columns[name] = pa.array(rows, pa.list_(pa.int8() if name in _NARROW else pa.int32()))
+    return pa.RecordBatch.from_pydict({**columns, "label": examples["label"]})
+
+
+def cut_warning(split: str, share: float, length: int) -> list[str]:
+    """Return a list with a warning of truncated texts, empty if there are none."""
+    return [f"{split}: {share:.1%} of the texts are cut at max_length {length}"] if share else []
