@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -57,10 +59,23 @@ def prepare_data(task: Task, source: Path | None, output: Path) -> None:
     with new_artifact(output, "data", about) as folder:
         work = folder / "work"
         work.mkdir()
-        about.update(_prepare(task, source, work, folder))
+        with _no_garbage_collection():
+            about.update(_prepare(task, source, work, folder))
         shutil.rmtree(work)
     for warning in about["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Leave out the search for cycles: rows are millions of tuples, none of which is in one."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def _prepare(task: Task, source: Path | None, work: Path, folder: Path) -> dict[str, Any]:
