@@ -144,7 +144,11 @@ def test_accuracy_control_puts_layers_back(parent: Path, tmp_path: Path) -> None
 
     assert quantize_with_nncf(graph, batches, None, tmp_path / "all.xml") == LinearLayers(LAYERS, 0)
     drop = -nearness_of(tmp_path / "all.xml")
-    control = AccuracyControl([(batch, number) for number, batch in enumerate(batches)], nearness, drop / 2)
+    control = AccuracyControl(
+        [(batch, number) for number, batch in enumerate(batches)],
+        lambda numbers, logits: nearness(np.array(numbers), np.concatenate(logits)),
+        drop / 2,
+    )
     found = quantize_with_nncf(graph, batches, control, tmp_path / "some.xml")
     assert found.total == LAYERS and 0 < found.floating < LAYERS
     assert -nearness_of(tmp_path / "some.xml") <= drop / 2

@@ -14,7 +14,8 @@ from intaglio.errors import UserError
 from intaglio.stages.changes import Changes
 from intaglio.stages.quantize import calibrate_ranges, compare_predictions
 from intaglio.study.options import FinetuneOptions, QuantizeOptions
-from intaglio.training.examples import drawn_batches
+from intaglio.tokens.encoded import batches_of
+from intaglio.training.examples import drawn_examples
 from intaglio.training.job import StageJob
 from stage_runs import finetune, load_checkpoint, quantize
 from tiny import tiny_data, tiny_model
@@ -38,7 +39,8 @@ def test_the_share_of_changed_predictions_is_counted_and_recorded(made: tuple[Pa
     quantize(parent, data, options, 1, 32, tmp_path / "work", tmp_path / "output")
     conversion = Checkpoint(tmp_path / "output").record["conversion"]
     model, tokenizer = load_checkpoint(parent)
-    batches = drawn_batches(StageJob(parent, data, options, 1, 32, tmp_path, tmp_path), tokenizer, 64)
+    job = StageJob(parent, data, options, 1, 32, tmp_path, tmp_path)
+    batches = batches_of(drawn_examples(job, tokenizer, 64), tokenizer)
     encoder = read_encoder(parent, ALL)
     calibrate_ranges(encoder, batches, options.momentum)
     changed = 0
@@ -55,7 +57,8 @@ def test_a_calibration_that_breaks_the_model_fails_with_its_figures(made: tuple[
     parent, data = made
     model, tokenizer = load_checkpoint(parent)
     job = StageJob(parent, data, QuantizeOptions(), 1, 32, parent, parent)
-    batches = drawn_batches(job, tokenizer, 32)
+    examples = drawn_examples(job, tokenizer, 32)
+    batches = batches_of(examples, tokenizer)
     encoder = read_encoder(parent, ALL)
     calibrate_ranges(encoder, batches, 0.95)
     with torch.no_grad():
@@ -63,7 +66,7 @@ def test_a_calibration_that_breaks_the_model_fails_with_its_figures(made: tuple[
         encoder.head.output.weight.neg_()
         encoder.head.output.bias.neg_()
     with pytest.raises(UserError, match=r"\d+ of 32 predictions .* change .*; tolerance: 40.0% is allowed") as caught:
-        compare_predictions(job, model, encoder, batches)
+        compare_predictions(job, model, encoder, batches, examples)
     assert "\n" not in str(caught.value)
 
 

@@ -135,6 +135,7 @@ def test_what_does_not_fit_is_refused(data: Path, tokens: Path, tmp_path: Path) 
         read_tokens(data, "tset", tiny_tokenizer(), LENGTH)
     with new_artifact(tmp_path / "empty", "data") as draft:
         read_split(data, "test").slice(0, 0).to_pandas().to_parquet(draft / "test.parquet")
+        (draft / "task.json").write_text("{}")
     with pytest.raises(UserError, match=r"empty: test is empty; give it examples"):
         read_tokens(tmp_path / "empty", "test", tiny_tokenizer(), LENGTH)
 

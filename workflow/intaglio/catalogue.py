@@ -58,6 +58,19 @@ def _ratings(member: str) -> dict[str, Any]:
     }
 
 
+def _squad(repo: str, revision: str, config: str) -> dict[str, Any]:
+    # As in GLUE, the official dev set serves as test set. Questions on one article are all in one split.
+    return {
+        "source": {"kind": "hub", "repo": repo, "revision": revision, "config": config},
+        "kind": "question_answering",
+        "text": ["question", "context"],
+        "label": "answers",
+        "metric": "answer_f1",
+        "splits": {"train": "train", **_DEV},
+        "split_by": "title",
+    }
+
+
 _RATED = {
     "movie": "movieReviewSnippets_GroundTruth.txt",
     "nyt": "nytEditorialSnippets_GroundTruth.txt",
@@ -109,6 +122,9 @@ KNOWN_TASKS: Mapping[str, Mapping[str, Any]] = {
         "label_values": ["0", "1", "2", "3", "4", "5"],
         "metric": "f1_macro",
     },
+    # Rajpurkar et al. (EMNLP 2016; ACL 2018, where half of the questions of the test set have no answer).
+    "squad": _squad("rajpurkar/squad", "7b6d24c440a36b6815f21b70d25016731768db1f", "plain_text"),
+    "squad2": _squad("rajpurkar/squad_v2", "3ffb306f725f7d2ce8394bc1873b24868140c412", "squad_v2"),
     **{name: _sentiment(member) for name, member in _RATED.items()},
     **{f"{name}-rating": _ratings(member) for name, member in _RATED.items()},
 }

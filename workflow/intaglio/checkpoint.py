@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from intaglio import schemas, store
 from intaglio.arithmetic import softmax
 from intaglio.arithmetic.operations import OPERATIONS, Operation
 from intaglio.encoder.files import SECTION, read_config, read_encoder, transformers_config
+from intaglio.encoder.transformers_head import auto_class, with_logits
 from intaglio.errors import UserError
 from intaglio.onnx.graph import model_files
 from intaglio.onnx.runtime import OnnxModel
@@ -118,9 +119,12 @@ class Checkpoint:
 
     @property
     def thresholds(self) -> list[float] | None:
-        """Probabilities above which its labels are predicted, in their order; None unless a stage has tuned them."""
+        """What its predictions need to exceed, as `TaskKind.decode` takes it; None unless a stage has tuned it.
+
+        Of a multi-label task the probabilities of labels, in their order; of question answering a difference of scores.
+        """
         found = self.record.get("thresholds") if (self.path / TRAINING_RECORD).is_file() else None
-        return None if found is None else [found[label] for label in self.labels]
+        return None if found is None else list(found.values())
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -140,7 +144,8 @@ class Checkpoint:
 
         Returns:
             A model that is called with input_ids, attention_mask and, if the tokenizer makes them, token_type_ids
-            (int64, [batch, length]); its output has `logits` ([batch, labels]).
+            (int64, [batch, length]); its output has `logits` ([batch, labels]; of question answering [batch, length,
+            2], `encoder.padding.PADDING` at padding).
 
         Raises:
             UserError: the weights file lacks weights of the model.
@@ -151,7 +156,7 @@ class Checkpoint:
         return model.to(device).eval()
 
     def _transformers(self, config: Any) -> Any:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = auto_class(self.described).from_pretrained(
             self.path,
             config=config,
             dtype=torch.float32,
@@ -165,7 +170,7 @@ class Checkpoint:
                 f"{self}: its weights file lacks {min(report['missing_keys'])!r}: not a fine-tuned classifier; "
                 "delete the folder and run its stage again"
             )
-        return model
+        return with_logits(model)
 
 
 def open_graph(folder: Path, engine: Engine) -> Any:

@@ -53,6 +53,8 @@ _BERT_LAYERS = (
     (".output.dense.", ".output."),
     (".output.LayerNorm.", ".output_norm."),
 )
+# The head for question answering, the same in all of them.
+_ANSWERS = ("qa_outputs.", "head.output.")
 _TWO_LAYER_HEAD = (("classifier.dense.", "head.dense."), ("classifier.out_proj.", "head.output."))
 
 ARCHITECTURES = {
@@ -119,6 +121,6 @@ ARCHITECTURES |= dict.fromkeys(("xlm-roberta", "camembert"), ARCHITECTURES["robe
 
 def encoder_name(model_type: str, name: str) -> str:
     """Return the name in the encoder of a weight of a transformers checkpoint."""
-    for old, new in ARCHITECTURES[model_type].renames:
+    for old, new in (*ARCHITECTURES[model_type].renames, _ANSWERS):
         name = name.replace(old, new, 1)
     return name

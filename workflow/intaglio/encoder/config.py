@@ -8,6 +8,7 @@ from typing import Any
 
 from intaglio.arithmetic.operations import Operation
 from intaglio.encoder.architectures import ARCHITECTURES
+from intaglio.encoder.transformers_head import finds_answers
 from intaglio.errors import UserError
 
 
@@ -18,6 +19,7 @@ class EncoderConfig:
     Attributes:
         head_width: size of an attention head.
         heads, neurons: number of heads and of neurons in each layer, in order; cutting makes them differ.
+        every_token: whether the head is one for question answering, over every token.
 
     Raises:
         UserError: there are integer operations without `linear`, whose integers they take.
@@ -39,6 +41,7 @@ class EncoderConfig:
     attention_dropout: float
     head_dropout: float
     padding_index: int
+    every_token: bool = False
 
     def __post_init__(self) -> None:
         if self.integer and "linear" not in self.integer:
@@ -76,7 +79,11 @@ def from_transformers(
     if getattr(config, "is_decoder", False):
         raise UserError("a decoder (is_decoder in its configuration) is not an encoder")
     dropout = config.dropout if distil else config.hidden_dropout_prob
-    head = config.seq_classif_dropout if distil else getattr(config, "classifier_dropout", None)
+    answers = finds_answers(config)
+    if answers:
+        head = config.qa_dropout if distil else 0.0
+    else:
+        head = config.seq_classif_dropout if distil else getattr(config, "classifier_dropout", None)
     layers, all_heads = config.num_hidden_layers, config.num_attention_heads
     all_neurons = config.hidden_dim if distil else config.intermediate_size
     return EncoderConfig(
@@ -96,4 +103,5 @@ def from_transformers(
         attention_dropout=config.attention_dropout if distil else config.attention_probs_dropout_prob,
         head_dropout=dropout if head is None else head,
         padding_index=config.pad_token_id,
+        every_token=answers,
     )

@@ -40,7 +40,7 @@ def multiply_adds(shape: EncoderConfig, length: int) -> int:
 
 def cut_out(encoder: Encoder, kept: Kept) -> Encoder:
     """Return a copy of a float encoder that has only these heads and neurons."""
-    small = Encoder(kept.shape(encoder.shape)).to(encoder.head.dense.weight)
+    small = Encoder(kept.shape(encoder.shape)).to(encoder.head.output.weight)
     weights = encoder.state_dict()
     for number, (heads, neurons) in enumerate(zip(kept.heads, kept.neurons, strict=True)):
         features = _features(heads, encoder.shape.head_width)

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig
 
 from intaglio.arithmetic.operations import Operation
 from intaglio.encoder.architectures import encoder_name
 from intaglio.encoder.config import from_transformers
 from intaglio.encoder.model import Encoder
+from intaglio.encoder.transformers_head import auto_class
 from intaglio.errors import UserError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -42,7 +43,7 @@ def transformers_config(described: Mapping[str, Any]) -> Any:
 
 
 def convert(model: Any, integer: frozenset[Operation]) -> Encoder:
-    """Build an encoder with the weights of a transformers sequence classification model.
+    """Build an encoder with the weights of a transformers model for classification or question answering.
 
     Raises:
         UserError: the architecture is not supported, or there are weights without a place in the encoder.
@@ -94,9 +95,7 @@ def read_encoder(folder: Path, integer: frozenset[Operation] | None = None, conf
         raise UserError(f"{folder}: no weights in safetensors, and none are read from other files")
     config = config or transformers_config(described)
     if section is None:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=config, dtype=torch.float32, use_safetensors=True
-        )
+        model = auto_class(config).from_pretrained(folder, config=config, dtype=torch.float32, use_safetensors=True)
         return convert(model, integer or frozenset()).eval()
     operations = frozenset(section["integer"]) if integer is None else integer
     # Encoders that were saved before cutting existed do not name their sizes.

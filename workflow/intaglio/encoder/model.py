@@ -1,4 +1,4 @@
-"""The encoder with its classification head."""
+"""The encoder with its head."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from intaglio.arithmetic import linear, softmax, sums
 from intaglio.arithmetic.integers import SMALLEST, Integers, dropout, real, rescale, shorten
 from intaglio.encoder.architectures import ARCHITECTURES
 from intaglio.encoder.config import EncoderConfig
+from intaglio.encoder.heads import Head, SpanHead, logits_of_tokens
 from intaglio.encoder.layers import Gelu, Hidden, Linear, Norm, Range, Residual, Value
 from intaglio.errors import UserError
 
@@ -188,27 +189,6 @@ class Layer(nn.Module):
         return result
 
 
-class Head(nn.Module):
-    """The classifier on the first token, in floating point."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        architecture = ARCHITECTURES[config.model_type]
-        self.drops_first = architecture.drops_first
-        self.activation = architecture.activation
-        self.dropout = config.head_dropout
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.labels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Classify [batch, width]: logits [batch, labels]."""
-        if self.drops_first:
-            x = functional.dropout(x, self.dropout, self.training)
-        x = self.activation(self.dense(x))
-        logits: Tensor = self.output(functional.dropout(x, self.dropout, self.training))
-        return logits
-
-
 def _first(x: Value) -> Value:
     """Return the first tokens of [batch, length, width]."""
     return Integers(x.values[:, 0], x.scale) if isinstance(x, Integers) else x[:, 0]
@@ -222,7 +202,7 @@ class Encoder(nn.Module):
         self.shape = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, number) for number in range(len(config.heads)))
-        self.head = Head(config)
+        self.head = SpanHead(config) if config.every_token else Head(config)
         self.calibrated = not config.integer
 
     def forward(
@@ -255,6 +235,8 @@ class Encoder(nn.Module):
         x = self.embeddings(input_ids, token_type_ids, padding)
         for layer in self.layers:
             x = layer(x, masked, padding)
+        if self.shape.every_token:
+            return logits_of_tokens(self.head, real(x.wide), padding)
         logits: Tensor = self.head(real(_first(x.wide)))
         return logits
 

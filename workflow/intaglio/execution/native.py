@@ -14,8 +14,9 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from intaglio.encoder.model import Encoder
+from intaglio.encoder.padding import PADDING
 from intaglio.execution.constants import Constants, constants_of
-from intaglio.native.runner import NUMBERS
+from intaglio.native.runner import NUMBERS, PADDING_LOGIT
 
 # Numbers of the head's activations in the library.
 _ACTIVATIONS = {"tanh": 0, "relu": 1, "gelu": 2}
@@ -50,8 +51,13 @@ def _named(constants: Constants) -> Iterator[tuple[str, Any]]:
     yield from _parts(constants.embeddings, "embeddings")
     yield from _parts(constants.layers, "layers")
     head = constants.head
-    yield "head.activation", _ACTIVATIONS[head.activation.__name__]
-    for layer, part in (("dense", head.dense), ("output", head.output)):
+    layers = {"output": head.output}
+    if constants.shape.every_token:
+        yield PADDING_LOGIT, PADDING
+    else:
+        yield "head.activation", _ACTIVATIONS[head.activation.__name__]
+        layers["dense"] = head.dense
+    for layer, part in layers.items():
         yield f"head.{layer}.weight", part.weight
         yield f"head.{layer}.bias", part.bias
 

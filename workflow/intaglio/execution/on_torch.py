@@ -18,6 +18,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from intaglio.arithmetic import gelu, layernorm, softmax, sums
 from intaglio.arithmetic.integers import HIGH, LOW
+from intaglio.encoder.heads import logits_of_tokens
 from intaglio.encoder.model import Encoder
 from intaglio.execution.constants import (
     Constants,
@@ -261,13 +262,13 @@ class IntegerModel(nn.Module):
         )
 
     def _encode(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Return the last layer's result for the first tokens, [batch, width]."""
+        """Return the last layer's result for what the head reads: first tokens, [batch, width], or all of them."""
         operations = TorchOperations(inputs, self.shape.head_width)
         wide, short = self.run_embeddings(operations, self.embeddings, self.integer)
         for layer in self.layers:
             wide, short = self.run_layer(operations, wide, short, layer)
-        first: Tensor = wide[:, 0]
-        return first.float() * self.scale if self.integer else first
+        read: Tensor = wide if self.shape.every_token else wide[:, 0]
+        return read.float() * self.scale if self.integer else read
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
@@ -281,7 +282,11 @@ class IntegerModel(nn.Module):
             for start in range(0, len(input_ids), size)
         ]
         # The head takes the whole batch at once: in parts, its floating point sums would differ in rounding.
-        return SequenceClassifierOutput(logits=self.head(torch.cat(parts)))
+        hidden = torch.cat(parts)
+        if not self.shape.every_token:
+            return SequenceClassifierOutput(logits=self.head(hidden))
+        padding = None if attention_mask is None else (attention_mask == 0)[..., None]
+        return SequenceClassifierOutput(logits=logits_of_tokens(self.head, hidden, padding))
 
 
 def integer_model(encoder: Encoder) -> IntegerModel:

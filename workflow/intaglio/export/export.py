@@ -44,7 +44,7 @@ def export(checkpoint: Path, output: Path) -> None:
     Integer models have a native form beside the graph (`intaglio.export.native_form`). In place of model.onnx, an 8-bit
     model for OpenVINO has model.xml and model.bin.
 
-    export.json names operations and inputs of the graph, and the thresholds of a multi-label model's labels;
+    export.json names operations and inputs of the graph, and thresholds that were tuned;
     sizes.parquet has the sizes of file, tensors and checkpoint.
 
     Raises:
@@ -58,7 +58,7 @@ def export(checkpoint: Path, output: Path) -> None:
         write_table(draft / "sizes.parquet", size_rows(checkpoint, draft, model), SIZES)
         about |= {name: record[name] for name in ("difference", "tolerance")}
         if opened.thresholds is not None:
-            record["thresholds"] = dict(zip(opened.labels, opened.thresholds, strict=True))
+            record["thresholds"] = opened.record["thresholds"]
         save_tokenizer(opened.tokenizer, draft)
         plain = {name: value for name, value in opened.described.items() if name != SECTION}
         (draft / CONFIG).write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")

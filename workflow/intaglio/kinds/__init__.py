@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from intaglio.errors import UserError, nearest
-from intaglio.kinds import strata
+from intaglio.kinds import answers, strata
 from intaglio.kinds.thresholds import label_sets, tuned_thresholds
 from intaglio.metrics import (
     KNOWN_METRICS,
     MULTI_LABEL,
+    QUESTION_ANSWERING,
     REGRESSION,
     SINGLE_LABEL,
     Classes,
@@ -27,7 +27,7 @@ from intaglio.metrics import (
     named,
     why_not,
 )
-from intaglio.schemas import PREDICTED_LABEL_SETS, PREDICTED_VALUES, PREDICTIONS
+from intaglio.schemas import PREDICTED_ANSWERS, PREDICTED_LABEL_SETS, PREDICTED_VALUES, PREDICTIONS
 
 if TYPE_CHECKING:
     import torch
@@ -49,22 +49,25 @@ class TaskKind:
     """A kind of task.
 
     Attributes:
-        name: transformers' name (`problem_type` of a configuration), which decides the model's head.
-        targets: the Arrow type of a target.
-        predictions: the schema of the table of predictions.
-        loss: maps outputs [examples, outputs] and targets to the sum of the examples' losses, in the outputs' dtype.
-        divergence: maps a teacher's outputs, a student's and a temperature to divergences, [examples], float32 or
+        name: transformers' name (`problem_type` of a configuration), which decides the model's head; models for
+            question answering are of their own classes.
+        predictions: the schema of the table of predictions: the Arrow types of targets and of predictions.
+        loss: maps logits [examples, outputs] and targets to the sum of the examples' losses, in the logits' dtype.
+            For question answering these are of windows (`tokens.encoded`), logits [windows, length, 2].
+        divergence: maps a teacher's logits, a student's and a temperature to divergences, [examples], float32 or
             wider.
-        decode: maps outputs [examples, outputs] and thresholds (None for 0.5) to predictions, which are like targets.
+        decode: maps outputs and thresholds (None for 0.5) to predictions, which are like targets. Outputs are the
+            logits, [examples, outputs]; for question answering what `tokens.encoded` makes of them, [questions].
         changed: maps predictions before and after a conversion and the task to whether they differ, like predictions.
         by_class: maps predictions before a conversion and `changed` to those of each predicted class, by its index.
         strata: maps targets to the strata whose shares splits preserve.
-        tune: maps targets and outputs on the validation split to thresholds; None for kinds without thresholds.
+        tune: maps targets and outputs on the validation split to thresholds, or to None if there is nothing to decide;
+            None for kinds without thresholds.
+        numbers: maps outputs to the numbers that are kept of them, [examples, numbers].
         draw: resamples examples for intervals.
     """
 
     name: str
-    targets: Any
     predictions: Any
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     divergence: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
@@ -72,7 +75,8 @@ class TaskKind:
     changed: Callable[[NDArray[Any], NDArray[Any], Mapping[str, Any]], NDArray[np.bool_]]
     by_class: Callable[[NDArray[Any], NDArray[np.bool_]], dict[int, NDArray[np.bool_]]]
     strata: Callable[[NDArray[Any]], _Integers]
-    tune: Callable[[NDArray[Any], NDArray[Any]], list[float]] | None = None
+    tune: Callable[[NDArray[Any], NDArray[Any]], list[float] | None] | None = None
+    numbers: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray
     draw: Draw = draw_examples
 
     def metrics(self, classes: Classes) -> list[Metric]:
@@ -185,7 +189,6 @@ KINDS: dict[str, TaskKind] = {
     for kind in (
         TaskKind(
             SINGLE_LABEL,
-            targets=pa.int64(),
             predictions=PREDICTIONS,
             loss=_cross_entropy,
             divergence=divergence_of_classes,
@@ -196,7 +199,6 @@ KINDS: dict[str, TaskKind] = {
         ),
         TaskKind(
             MULTI_LABEL,
-            targets=pa.list_(pa.int8()),
             predictions=PREDICTED_LABEL_SETS,
             loss=_binary_cross_entropy,
             divergence=divergence_of_labels,
@@ -208,7 +210,6 @@ KINDS: dict[str, TaskKind] = {
         ),
         TaskKind(
             REGRESSION,
-            targets=pa.float64(),
             predictions=PREDICTED_VALUES,
             loss=_squared_error,
             divergence=_squared_distance,
@@ -216,6 +217,18 @@ KINDS: dict[str, TaskKind] = {
             changed=_moved,
             by_class=lambda *_: {},
             strata=strata.of_values,
+        ),
+        TaskKind(
+            QUESTION_ANSWERING,
+            predictions=PREDICTED_ANSWERS,
+            loss=answers.loss_of_spans,
+            divergence=answers.divergence_of_spans(divergence_of_classes),
+            decode=answers.answers_of,
+            changed=_differ,
+            by_class=lambda *_: {},
+            strata=answers.answerable,
+            tune=answers.tuned_no_answer,
+            numbers=answers.scores_of,
         ),
     )
 }
@@ -231,6 +244,11 @@ def kind_of(task: Mapping[str, Any]) -> TaskKind:
     if name not in KINDS:
         raise UserError(f"task.json: unknown kind of task {name!r}, {nearest(name, KINDS)}; make the data again")
     return KINDS[name]
+
+
+def threshold_names(task: Mapping[str, Any]) -> list[str]:
+    """Return what the thresholds of a task decide on, from the content of its task.json: labels, or "no answer"."""
+    return ["no answer"] if task["kind"] == QUESTION_ANSWERING else list(task["labels"])
 
 
 def classes_of(task: Mapping[str, Any]) -> Classes:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import ConcatDataset
 
 from intaglio.checkpoint import Checkpoint
 from intaglio.kinds import kind_of
@@ -15,11 +14,10 @@ from intaglio.measure.backends import backend
 from intaglio.measure.evaluate import predict
 from intaglio.measure.places import Opened, Place, opened, reference
 from intaglio.tasks.stored import read_task
-from intaglio.tokens.artifact import read_tokens
+from intaglio.tokens.encoded import Rows, read_encoded
 
 # Number of compared examples, at most: a multiple of the examples per call.
 COMPARED, _BATCH = 512, 32
-_Examples = list[dict[str, list[int]]]
 
 
 class ChangedPredictions(NamedTuple):
@@ -54,15 +52,25 @@ def changed_predictions(
         return {}
     task = read_task(data)
     kind = kind_of(task)
-    tokens: Any = [read_tokens(data, name, checkpoint.tokenizer, max_length) for name in task["test_sets"]]
-    tokens = ConcatDataset(tokens)
-    examples = [tokens[row] for row in _drawn(len(tokens))]
+    sets = [read_encoded(data, name, checkpoint.tokenizer, max_length) for name in task["test_sets"]]
+    starts = np.cumsum([0, *(len(one.rows) for one in sets)])
+    drawn = _drawn(starts[-1])
+    parts = [
+        one.take(drawn[(drawn >= first) & (drawn < last)] - first)
+        for one, first, last in zip(sets, starts, starts[1:], strict=False)
+    ]
+
+    def decided(model: Opened) -> Any:
+        logits = _logits(model, [row for part in parts for row in part.rows])
+        pieces = np.split(logits, np.cumsum([len(part.rows) for part in parts])[:-1])
+        outputs = (part.outputs(piece) for part, piece in zip(parts, pieces, strict=True))
+        return np.concatenate([kind.decode(of_set, checkpoint.thresholds) for of_set in outputs])
+
     with opened(reference(checkpoint), checkpoint, export, threads) as exact:
-        expected = kind.decode(_logits(exact, examples), checkpoint.thresholds)
+        expected = decided(exact)
     found = {}
     for model in halves:
-        decided = kind.decode(_logits(model, examples), checkpoint.thresholds)
-        changed = kind.changed(expected, decided, task)
+        changed = kind.changed(expected, decided(model), task)
         found[model.place] = ChangedPredictions(int(changed.sum()), changed.size)
     return found
 
@@ -74,9 +82,9 @@ def _drawn(total: int) -> Any:
     return np.sort(np.random.default_rng(0).choice(total, count, replace=False))
 
 
-def _logits(model: Opened, examples: _Examples) -> Any:
+def _logits(model: Opened, rows: Rows) -> Any:
     if backend(model.place.backend).recompiles:
-        longest = max(len(example["input_ids"]) for example in examples)
-        padded = model.tokenizer.pad(examples, padding="max_length", max_length=longest)
-        examples = [{name: padded[name][row] for name in padded} for row in range(len(examples))]
-    return predict(model.model, model.tokenizer, examples, _BATCH, model.place.device)
+        longest = max(len(row["input_ids"]) for row in rows)
+        padded = model.tokenizer.pad(rows, padding="max_length", max_length=longest)
+        rows = [{name: padded[name][row] for name in padded} for row in range(len(rows))]
+    return predict(model.model, model.tokenizer, rows, _BATCH, model.place.device)

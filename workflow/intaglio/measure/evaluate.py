@@ -17,10 +17,11 @@ from intaglio.errors import UserError
 from intaglio.kinds import TaskKind, kind_of
 from intaglio.machine import device_name, fingerprint
 from intaglio.measure.metrics import metric_rows, one_sided
-from intaglio.schemas import METRICS, as_array, as_column, write_table
+from intaglio.schemas import METRICS, as_column, write_table
 from intaglio.store import new_artifact
 from intaglio.tasks.stored import open_data, read_split, read_task
-from intaglio.tokens.artifact import cut_warning, read_tokens
+from intaglio.tokens.artifact import cut_warning
+from intaglio.tokens.encoded import Rows, joined_logits, read_encoded
 from intaglio.tokens.tokenize import collate
 
 
@@ -62,17 +63,17 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
     kind = kind_of(task)
     predictions, metrics = [], []
     for test_set in task["test_sets"]:
-        tokens = read_tokens(data, test_set, tokenizer, max_length)
+        encoded = read_encoded(data, test_set, tokenizer, max_length)
         table = read_split(data, test_set, ["id", "label"])
-        about["truncated"][test_set] = tokens.truncated
+        about["truncated"][test_set] = encoded.rows.truncated
         about["warnings"] += cut_warning(test_set, about["truncated"][test_set], max_length)
-        logits = predict(model, tokenizer, tokens, batch_size, device)
-        _check_finite(logits, table["id"].to_pylist(), f"{checkpoint}: test set {test_set!r}")
-        targets, thresholds = as_array(table["label"]), opened.thresholds
-        rows = metric_rows(task, targets, logits, thresholds)
-        predicted = kind.decode(logits, thresholds)
+        logits = predict(model, tokenizer, encoded.rows, batch_size, device)
+        _check_finite(logits, table["id"].to_pylist(), encoded.examples, f"{checkpoint}: test set {test_set!r}")
+        targets, outputs, thresholds = encoded.targets, encoded.outputs(logits), opened.thresholds
+        rows = metric_rows(task, targets, outputs, thresholds, kind.mean_loss(encoded.labels, logits))
+        predicted = kind.decode(outputs, thresholds)
         metrics += [{"test_set": test_set, **row} for row in rows]
-        predictions.append(_predictions(kind, test_set, table, predicted, logits))
+        predictions.append(_predictions(kind, test_set, table, predicted, outputs))
         about["warnings"] += [f"{test_set}: {warning}" for warning in one_sided(task, targets, predicted)]
         about["primary"][test_set] = {row["metric"]: row["value"] for row in rows if row["primary"]}
     with new_artifact(output, "evaluation", about) as folder:
@@ -81,10 +82,8 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
 
 
 @torch.inference_mode()
-def predict(
-    model: Any, tokenizer: Any, examples: Sequence[dict[str, list[int]]], batch_size: int, device: str
-) -> NDArray[np.float32]:
-    """Return the logits of tokenized examples, in their order, [examples, labels].
+def predict(model: Any, tokenizer: Any, examples: Rows, batch_size: int, device: str) -> NDArray[np.float32]:
+    """Return the logits of tokenized examples, in their order, [examples, labels], or of windows, [windows, length, 2].
 
     Examples of similar length share a batch, which keeps padding low. The longest come first, so that insufficient
     memory shows immediately.
@@ -96,7 +95,7 @@ def predict(
         batch = padded([examples[index] for index in chosen]).to(device)
         output = model(**batch).logits.float().cpu().numpy()
         logits.update(zip(chosen, output, strict=True))
-    return np.stack([logits[index] for index in range(len(examples))])
+    return joined_logits([logits[index][None] for index in range(len(examples))])
 
 
 def _chunks(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
@@ -104,8 +103,8 @@ def _chunks(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         yield order[start : start + size]
 
 
-def _check_finite(logits: NDArray[np.float32], ids: Sequence[str], where: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+def _check_finite(logits: NDArray[np.float32], ids: Sequence[str], of_row: NDArray[np.int64], where: str) -> None:
+    bad = np.unique(of_row[~np.isfinite(logits).reshape(len(logits), -1).all(axis=1)])
     if len(bad):
         raise UserError(
             f"{where}: the logits of {len(bad)} of {len(ids)} examples are not finite (first: id {ids[bad[0]]!r}); "
@@ -114,7 +113,7 @@ def _check_finite(logits: NDArray[np.float32], ids: Sequence[str], where: str) -
 
 
 def _predictions(
-    kind: TaskKind, test_set: str, table: pa.Table, predictions: NDArray[Any], outputs: NDArray[np.float32]
+    kind: TaskKind, test_set: str, table: pa.Table, predictions: NDArray[Any], outputs: NDArray[Any]
 ) -> pa.Table:
     """Return the table of predictions of a test set."""
     return pa.table(
@@ -122,7 +121,7 @@ def _predictions(
             "test_set": pa.array([test_set] * len(outputs), pa.string()),
             "id": table["id"],
             "label": table["label"],
-            "prediction": as_column(predictions, kind.targets),
-            "logits": as_column(outputs, pa.list_(pa.float32())),
+            "prediction": as_column(predictions, kind.predictions.field("prediction").type),
+            "logits": as_column(kind.numbers(outputs).astype(np.float32), pa.list_(pa.float32())),
         }
     )

@@ -11,8 +11,10 @@ from sklearn import metrics as sk
 
 from intaglio.errors import UserError
 from intaglio.kinds import classes_of, kind_of
+from intaglio.kinds.answers import answerable
 from intaglio.kinds.thresholds import DEFAULT
-from intaglio.metrics import MULTI_LABEL, SINGLE_LABEL, Judged, why_not
+from intaglio.metrics import MULTI_LABEL, QUESTION_ANSWERING, SINGLE_LABEL, Classes, Judged, why_not
+from intaglio.metrics.answers import OF_ANSWERS
 
 _Row = dict[str, Any]
 _Integers = NDArray[np.int64]
@@ -23,18 +25,21 @@ def metric_rows(
     targets: NDArray[Any],
     outputs: NDArray[Any],
     thresholds: Sequence[float] | None = None,
+    loss: float | None = None,
 ) -> list[_Row]:
     """Return the metrics of one test set.
 
     Args:
         task: the content of the data's task.json.
         targets: true values, as `metrics.Judged` describes them; at least one example.
-        outputs: outputs of the model, [examples, outputs].
-        thresholds: of a multi-label task's labels; None for 0.5.
+        outputs: outputs of the examples, as `TaskKind.decode` takes them.
+        thresholds: as tuned; None for the default.
+        loss: mean loss; None to compute it from targets and outputs, which question answering cannot.
 
     Returns:
         Rows with metric, label, predicted, value, primary: one per metric and one for the loss, then `per_class`, then
-            `confusion_counts`, or `label_counts` and the thresholds of a multi-label task. Regression has neither.
+            `confusion_counts`, or `label_counts` and the thresholds of a multi-label task. Regression has neither;
+            question answering has its metrics over the questions with and without an answer, where both occur.
 
     Raises:
         UserError: a target is not one of the classes, or the task does not have the primary metric.
@@ -46,13 +51,15 @@ def metric_rows(
         raise UserError(f"metric: {reason}")
     judged = kind.judged(targets, outputs, thresholds)
     values = {metric.name: metric.compute(judged, classes) for metric in kind.metrics(classes)}
-    values["loss"] = kind.mean_loss(targets, outputs)
+    values["loss"] = kind.mean_loss(targets, outputs) if loss is None else loss
     rows = [_row(metric, value, primary=metric == primary) for metric, value in values.items()]
     details = _DETAILS.get(kind.name)
     return [*rows, *(details(judged, names, thresholds) if details else ())]
 
 
 def _check(kind: str, targets: NDArray[Any], outputs: NDArray[Any], classes: int) -> None:
+    if kind == QUESTION_ANSWERING:
+        return
     fits = outputs.shape == (len(targets), classes)
     if kind == SINGLE_LABEL:
         fits = fits and targets.min() >= 0 and targets.max() < classes
@@ -72,6 +79,8 @@ def one_sided(task: Mapping[str, Any], targets: NDArray[Any], predictions: NDArr
         missing = sorted(set(targets.tolist()) - set(predictions.tolist()))
     elif kind == MULTI_LABEL:
         missing = np.flatnonzero(targets.any(0) & ~predictions.any(0)).tolist()
+    elif kind == QUESTION_ANSWERING:
+        return ["no question is answered"] if answerable(targets).any() and not predictions.astype(bool).any() else []
     else:
         return ["all predictions are equal"] if len(predictions) > 1 and not np.ptp(predictions) else []
     return [f"{names[index]!r} is never predicted" for index in missing]
@@ -137,9 +146,22 @@ def _of_labels(judged: Judged, names: Sequence[str], thresholds: Sequence[float]
     return [*per_class(targets, predictions, names), *shown, *label_counts(targets, predictions, names)]
 
 
+def _of_questions(judged: Judged, _: Sequence[str], __: Sequence[float] | None) -> list[_Row]:
+    """Return the metrics over the questions with an answer, and over those without, if there are both."""
+    has = answerable(judged.targets)
+    if has.all() or not has.any():
+        return []
+    return [
+        _row(f"class_{metric.name}", metric.compute(judged.take(np.flatnonzero(has == side)), Classes(2)), label=label)
+        for metric in OF_ANSWERS
+        for side, label in ((1, "with an answer"), (0, "without an answer"))
+    ]
+
+
 _DETAILS: Mapping[str, Callable[[Judged, Sequence[str], Sequence[float] | None], list[_Row]]] = {
     SINGLE_LABEL: _of_classes,
     MULTI_LABEL: _of_labels,
+    QUESTION_ANSWERING: _of_questions,
 }
 
 

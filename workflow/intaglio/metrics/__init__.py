@@ -7,7 +7,17 @@ intervals, tables and plots take its name, label, unit and function from there.
 from __future__ import annotations
 
 from intaglio.errors import UserError, nearest
-from intaglio.metrics.metric import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Classes, Judged, Means, Metric
+from intaglio.metrics.answers import OF_ANSWERS
+from intaglio.metrics.metric import (
+    MULTI_LABEL,
+    QUESTION_ANSWERING,
+    REGRESSION,
+    SINGLE_LABEL,
+    Classes,
+    Judged,
+    Means,
+    Metric,
+)
 from intaglio.metrics.multi_label import OF_LABEL_SETS
 from intaglio.metrics.regression import OF_VALUES
 from intaglio.metrics.single_label import OF_CLASSES
@@ -15,6 +25,7 @@ from intaglio.metrics.single_label import OF_CLASSES
 __all__ = [
     "KNOWN_METRICS",
     "MULTI_LABEL",
+    "QUESTION_ANSWERING",
     "REGRESSION",
     "SINGLE_LABEL",
     "Classes",
@@ -26,7 +37,9 @@ __all__ = [
     "why_not",
 ]
 
-KNOWN_METRICS: dict[str, Metric] = {metric.name: metric for metric in (*OF_CLASSES, *OF_LABEL_SETS, *OF_VALUES)}
+KNOWN_METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in (*OF_CLASSES, *OF_LABEL_SETS, *OF_VALUES, *OF_ANSWERS)
+}
 
 
 def named(name: str) -> Metric:

@@ -14,6 +14,8 @@ Floats = NDArray[np.float64]
 SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
+# transformers has no `problem_type` for it, but models of its own.
+QUESTION_ANSWERING = "question_answering"
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Judged:
     Attributes:
         targets: for single-label classification the indices of classes, int64 [examples]; for multi-label
             classification 1 for each label that an example has, else 0, [examples, labels]; for regression float64
-            [examples].
-        predictions: like `targets`.
+            [examples]; for question answering lists of the accepted answers, [questions].
+        predictions: like `targets`; for question answering texts.
         outputs: the model's outputs, [examples, outputs]; None for metrics that do not read them.
     """
 

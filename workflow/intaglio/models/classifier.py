@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
+from transformers import AutoConfig, set_seed
 
 from intaglio import store
 from intaglio.checkpoint import longest_input
 from intaglio.encoder.files import read_config
+from intaglio.encoder.transformers_head import from_config, set_head
 from intaglio.errors import UserError
+from intaglio.metrics import QUESTION_ANSWERING
 from intaglio.models.dropout import override_dropout
 from intaglio.models.standard_scores import to_values
 from intaglio.models.weights import head_keys, output_layer, read_classifier
@@ -45,6 +47,9 @@ def pretrained_classifier(
     config = _config(model, task, options, max_length)
     set_seed(seed)
     classifier, present = read_classifier(model, config, str(model))
+    # Heads for question answering are all for the same two outputs, whatever they are called.
+    if task["kind"] == QUESTION_ANSWERING:
+        return classifier
     # A pretrained model may have a part of the head (ModernBERT has its first layer), a classifier has all of it.
     if len(present) < len(head_keys(classifier)):
         to_values(classifier, task)
@@ -79,7 +84,7 @@ def _reorder(classifier: Any, rows: Sequence[int]) -> None:
 def _draw_head(classifier: Any, seed: int) -> None:
     """Initialize the whole head at random, as for a model without one."""
     set_seed(seed)
-    fresh = AutoModelForSequenceClassification.from_config(classifier.config).state_dict()
+    fresh = from_config(classifier.config).state_dict()
     for key in head_keys(classifier):
         classifier.get_parameter(key).copy_(fresh[key])
 
@@ -95,14 +100,15 @@ def _config(model: Path, task: Mapping[str, Any], options: TrainingOptions, max_
     longest = longest_input(read_config(model))
     if longest is not None and max_length > longest:
         raise UserError(f"max_length: {max_length} tokens, but {model} takes {longest} at most")
-    labels = task["labels"]
+    labels, answers = task["labels"], task["kind"] == QUESTION_ANSWERING
     config = AutoConfig.from_pretrained(
         model,
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
-        problem_type=task["kind"],
+        problem_type=None if answers else task["kind"],
     )
+    set_head(config, answers)
     config.dtype = torch.float32
     override_dropout(config, options)
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from intaglio.checkpoint import longest_input
 from intaglio.encoder.config import from_transformers
 from intaglio.encoder.parts import count_layers, layer_parts, linear_layers
+from intaglio.encoder.transformers_head import set_head
 from intaglio.errors import UserError
 from intaglio.execution.checks import check_shape
 from intaglio.models.low_rank import target_layers
@@ -45,6 +47,11 @@ def check_demands(config: Any, demands: Mapping[str, Any], name: str) -> None:
     for key, length in (("max_length", demands["max_length"]), ("profile.lengths", demands["longest_profiled"])):
         if longest is not None and length > longest:
             raise UserError(f"{key}: {length} tokens, but {name} takes {longest} at most")
+    if demands.get("answers"):
+        try:
+            set_head(deepcopy(config), True)
+        except UserError as error:
+            raise UserError(f"{name}: {error}; take another model") from error
     reasons: dict[str, list[str]] = {}
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config)

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification
 
 from intaglio.encoder.model import Encoder
+from intaglio.encoder.transformers_head import auto_class, with_logits
 from intaglio.errors import UserError
 
 # Number of mismatching keys or shapes that a message names.
@@ -31,7 +31,7 @@ def read_classifier(folder: Path, config: Any, name: str) -> tuple[Any, set[str]
         UserError: there are no weights, or weights of the encoder are missing, of another shape, or have no place.
     """
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = auto_class(config).from_pretrained(
             folder,
             config=config,
             use_safetensors=True,
@@ -44,7 +44,7 @@ def read_classifier(folder: Path, config: Any, name: str) -> tuple[Any, set[str]
     except OSError as error:
         raise UserError(f"{name}: no weights in model.safetensors; bring a model that has them") from error
     _check(model, report, name)
-    return model, set(head_keys(model)) - set(report["missing_keys"])
+    return with_logits(model), set(head_keys(model)) - set(report["missing_keys"])
 
 
 def head_keys(model: Any) -> list[str]:

@@ -25,6 +25,8 @@ FORM = "native"
 CONSTANTS, LIBRARY, RUNNER = "model.safetensors", "libintaglio.so", "runner.py"
 # Key of the numbers in the metadata of the file of constants.
 NUMBERS = "numbers"
+# Of them, that of models with logits for every token: the logit of padding.
+PADDING_LOGIT = "head.padding"
 _TYPES = {"I8": np.int8, "I32": np.int32, "I64": np.int64, "F32": np.float32}
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "message": (ctypes.c_char_p, []),
@@ -145,11 +147,13 @@ class NativeModel:
         weakref.finalize(self, self._library.model_free, self._model)
         self.labels: int = self._library.model_labels(self._model)
         self.width = int(numbers["width"])
+        self.every_token = PADDING_LOGIT in numbers
         self.instructions: str = self._library.model_instructions(self._model).decode()
 
     def __call__(self, input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> NDArray[np.float32]:
         """Return the logits, float32 [batch, labels], of token sequences, integers [batch, length].
 
+        Those of a model for question answering are [batch, length, 2], of first and of last tokens of answers.
         Padding, where the mask is 0, costs nothing: it is left out of the computation.
 
         Raises:
@@ -160,7 +164,10 @@ class NativeModel:
     def hidden_and_logits(
         self, input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return what enters the classification head, float32 [batch, width], and the logits [batch, labels]."""
+        """Return what enters the head, float32 [batch, width], and the logits [batch, labels].
+
+        Where the head is over every token, both are [batch, length, ...]; at padding, zeros enter.
+        """
         given = [
             None if x is None else np.ascontiguousarray(x, dtype=np.int64)
             for x in (input_ids, attention_mask, token_type_ids)
@@ -169,8 +176,9 @@ class NativeModel:
         if ids is None or ids.ndim != 2 or any(x is not None and x.shape != ids.shape for x in given):
             raise ValueError("input_ids, attention_mask and token_type_ids must have one shape [batch, length]")
         batch, length = ids.shape
-        logits = np.empty((batch, self.labels), np.float32)
-        hidden = np.empty((batch, self.width), np.float32)
+        rows = (batch, length) if self.every_token else (batch,)
+        logits = np.empty((*rows, self.labels), np.float32)
+        hidden = np.empty((*rows, self.width), np.float32)
         places = [None if x is None else x.ctypes.data for x in given]
         if batch and self._library.run(self._model, *places, batch, length, logits.ctypes.data, hidden.ctypes.data):
             raise ValueError(self._library.said())

@@ -54,21 +54,23 @@ class Graph:
         self.nodes.append(onnx.helper.make_node(kind, list(inputs), names, **attributes))
         return names
 
-    def model(self, inputs: Sequence[str], outputs: dict[str, int]) -> onnx.ModelProto:
+    def model(self, inputs: Sequence[str], outputs: dict[str, int], *, of_tokens: bool = False) -> onnx.ModelProto:
         """Return the checked model.
 
         Args:
             inputs: names of int64 inputs [batch, length].
             outputs: names of float32 outputs [batch, size], and their sizes.
+            of_tokens: whether outputs are [batch, length, size].
         """
         import onnx
         from onnx import TensorProto, helper
 
+        sizes = ["batch", "length"] if of_tokens else ["batch"]
         graph = helper.make_graph(
             self.nodes,
             "intaglio",
             [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"]) for name in inputs],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", n]) for name, n in outputs.items()],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [*sizes, n]) for name, n in outputs.items()],
             list(self.initializers.values()),
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]

@@ -11,14 +11,12 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from intaglio.arithmetic import softmax, sums
 from intaglio.encoder.model import Encoder
 from intaglio.execution.constants import (
-    Constants,
     EmbeddingConstants,
     GeluConstants,
     LinearConstants,
@@ -28,6 +26,7 @@ from intaglio.execution.constants import (
 )
 from intaglio.execution.program import run
 from intaglio.onnx.graph import MICROSOFT, Graph
+from intaglio.onnx.integer_head import add_head
 from intaglio.onnx.integer_rows import exponential_table, norm_rows, softmax_rows
 
 if TYPE_CHECKING:
@@ -245,29 +244,6 @@ class OnnxOperations:
         return self._cast(self.graph.add("Round", levels), "UINT8")
 
 
-def _classify(operations: OnnxOperations, constants: Constants, wide: str) -> None:
-    """Add the head, from the last layer's result to `hidden`, [batch, width], and `logits`."""
-    graph = operations.graph
-    width = constants.shape.hidden_size
-    sizes = graph.add("Concat", operations.tokens, graph.constant([width], np.int64), axis=0)
-    first = graph.add("Gather", graph.add("Reshape", wide, sizes), graph.constant(0, np.int64), axis=1)
-    if "layernorm" in constants.shape.integer:
-        integers = graph.add("Sub", first, graph.constant(OFFSET, np.int32))
-        real = operations._cast(integers, "FLOAT")
-        graph.add("Mul", real, graph.constant(_array(constants.scale), np.float32), output="hidden")
-    else:
-        graph.add("Identity", first, output="hidden")
-    head = constants.head
-    activation = {"tanh": "Tanh", "relu": "Relu", "gelu": "Gelu"}[head.activation.__name__]
-    dense = _gemm(graph, "hidden", head.dense)
-    _gemm(graph, graph.add(activation, dense), head.output, output="logits")
-
-
-def _gemm(graph: Graph, x: str, layer: torch.nn.Linear, output: str | None = None) -> str:
-    weight = graph.constant(_array(layer.weight), np.float32)
-    return graph.add("Gemm", x, weight, graph.constant(_array(layer.bias), np.float32), transB=1, output=output)
-
-
 def integer_onnx(encoder: Encoder, token_types: bool) -> onnx.ModelProto:
     """Convert a calibrated integer encoder to an ONNX graph.
 
@@ -277,11 +253,13 @@ def integer_onnx(encoder: Encoder, token_types: bool) -> onnx.ModelProto:
 
     Returns:
         A graph from input_ids, attention_mask(, token_type_ids), int64 [batch, length], to logits, float32
-        [batch, labels]. The input of the head, float32 [batch, width], is a value named `hidden`.
+        [batch, labels]. The input of the head, float32 [batch, width], is a value named `hidden`. With a head for
+        every token, both are [batch, length, ...].
     """
     constants = constants_of(encoder)
     graph = Graph()
     operations = OnnxOperations(graph, constants.shape.head_width, token_types)
-    _classify(operations, constants, run(operations, constants))
+    wide = run(operations, constants)
+    add_head(graph, constants, wide, operations.tokens, operations.masked, OFFSET)
     inputs = ["input_ids", "attention_mask"] + ["token_type_ids"] * token_types
-    return graph.model(inputs, {"logits": constants.shape.labels})
+    return graph.model(inputs, {"logits": constants.shape.labels}, of_tokens=constants.shape.every_token)

@@ -32,13 +32,13 @@ class AccuracyControl(NamedTuple):
     """What accuracy may be lost; layers that cost more are left in floating point.
 
     Attributes:
-        examples: inputs of a graph, each with its target.
-        score: from targets and logits, float32 [examples, labels], to the metric, which is higher for better models.
+        examples: inputs of a graph, each with its position.
+        score: from positions and the logits at each, float32 [1, ...], to the metric, higher for better models.
         max_drop: largest allowed drop of the metric.
     """
 
-    examples: Sequence[tuple[_Inputs, Any]]
-    score: Callable[[NDArray[Any], NDArray[np.float32]], float]
+    examples: Sequence[tuple[_Inputs, int]]
+    score: Callable[[Sequence[int], Sequence[NDArray[np.float32]]], float]
     max_drop: float
 
 
@@ -109,12 +109,12 @@ def quantize_with_nncf(
     return linear_layers_in(quantized)
 
 
-def _scored(control: AccuracyControl, compiled: Any, examples: Iterable[tuple[_Inputs, Any]]) -> float:
-    targets, logits = [], []
-    for inputs, target in examples:
-        targets.append(target)
+def _scored(control: AccuracyControl, compiled: Any, examples: Iterable[tuple[_Inputs, int]]) -> float:
+    places, logits = [], []
+    for inputs, place in examples:
+        places.append(place)
         logits.append(np.array(compiled(inputs)[0]))
-    return control.score(np.array(targets), np.concatenate(logits))
+    return control.score(places, logits)
 
 
 def linear_layers_in(model: Any) -> LinearLayers:

@@ -17,7 +17,8 @@ def demands(study: Study, model: str) -> dict[str, Any]:
 
     Returns:
         `max_length`, `longest_profiled` (the largest of the profile's lengths), and `stages`: a list of entries with
-        `stage`, the options that a model may not support, and `variants`, the names of the variants concerned.
+        `stage`, the options that a model may not support, and `variants`, the names of the variants concerned; and
+        `answers`, true, where a task is question answering.
     """
     found: dict[str, dict[str, Any]] = {}
     for task in study.tasks.values():
@@ -27,7 +28,9 @@ def demands(study: Study, model: str) -> dict[str, Any]:
                 if variant not in entry["variants"]:
                     entry["variants"].append(variant)
     longest = max(study.profile.lengths)
-    return {"max_length": study.max_length, "longest_profiled": longest, "stages": list(found.values())}
+    asked = any(task.kind == "question_answering" for task in study.tasks.values())
+    required = {"max_length": study.max_length, "longest_profiled": longest, "stages": list(found.values())}
+    return required | ({"answers": True} if asked else {})
 
 
 def _of_recipe(stages: list[AnyStage], model: str, studied: bool) -> list[dict[str, Any]]:

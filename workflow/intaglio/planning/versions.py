@@ -27,8 +27,8 @@ VERSIONS: Mapping[str, int] = {
     "export": 3,
     "evaluate": 1,
     "profile": 4,
-    "summarize": 6,
-    "pages": 6,
+    "summarize": 7,
+    "pages": 7,
     "plot": 5,
 }
 

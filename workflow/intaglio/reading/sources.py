@@ -9,6 +9,7 @@ from intaglio.errors import UserError, nearest
 from intaglio.reading.archive import extract
 from intaglio.reading.raw_table import RawTable
 from intaglio.reading.read import read_raw_table
+from intaglio.reading.squad import read_squad
 from intaglio.store import open_artifact
 from intaglio.study.sources import FilesSource, HubSource, PackageSource
 from intaglio.study.task import Task
@@ -43,6 +44,10 @@ def read_source(task: Task, source: Path | None, work: Path) -> dict[str, RawTab
 
 
 def _read(task: Task, paths: list[Path], name: str) -> RawTable:
+    if task.kind == "question_answering" and ".json" in paths[0].suffixes and paths[0].is_file():
+        table = read_squad(paths[0], name)
+        if table is not None:
+            return table
     return read_raw_table(paths, name, task.columns, task.delimiter, task.quotes)
 
 

@@ -8,13 +8,14 @@ PAGES = (
     *("runs", "variants", "model-comparison", "classes", "compression", "conversions", "backends", "published"),
     "data",
 )
-# Pages and plots of classes: a study without any leaves them out.
+# Pages and plots of classes: a study whose tasks have none leaves them out.
 _OF_CLASSES = {"classes", "confusion"}
+_WITHOUT_CLASSES = {"regression", "question_answering"}
 
 
 def of_kinds(names: Iterable[str], kinds: Collection[str]) -> list[str]:
     """Return those of these pages or plots that a study with tasks of these kinds has."""
-    return [name for name in names if name not in _OF_CLASSES or set(kinds) != {"regression"}]
+    return [name for name in names if name not in _OF_CLASSES or not set(kinds) <= _WITHOUT_CLASSES]
 
 
 # The overview, for a terminal and for the report's first page.

@@ -32,7 +32,11 @@ from intaglio.report.formatting import (
 
 # Columns of metrics beside the primary one; those that no task has are left out.
 _SCORES = {
-    name: named(name).axis for name in ("f1_macro", "jaccard", "f1_micro", "subset_accuracy", "pearson", "spearman")
+    name: named(name).axis
+    for name in (
+        *("f1_macro", "jaccard", "f1_micro", "subset_accuracy", "pearson", "spearman"),
+        *("exact_match", "answer_f1"),
+    )
 }
 _MARKS = (
     "Texts cut: test texts longer than max_length. In training: test texts that are also in the training data. Others: "

@@ -41,20 +41,26 @@ DESCRIPTION = schema(
 )
 
 
-def _predictions(kind: pa.DataType, true: str, predicted: str) -> pa.Schema:
+def _predictions(
+    kind: pa.DataType,
+    true: str,
+    predicted: str,
+    outputs: str = "The model's outputs, one per label.",
+    predicted_kind: pa.DataType | None = None,
+) -> pa.Schema:
     return schema(
         "predictions",
         [
             field("test_set", STRING, "Name of the test set."),
             field("id", STRING, "Example, unique within its test set."),
             field("label", kind, true),
-            field("prediction", kind, predicted),
-            field("logits", pa.list_(pa.float32()), "The model's outputs, one per label."),
+            field("prediction", predicted_kind or kind, predicted),
+            field("logits", pa.list_(pa.float32()), outputs),
         ],
     )
 
 
-# By the kind of task: classification with one label, with any number of labels, and regression.
+# By the kind of task: classification with one label, with any number of labels, regression, and question answering.
 PREDICTIONS = _predictions(INT, "True label, an index into the task's labels.", "Predicted label.")
 PREDICTED_LABEL_SETS = _predictions(
     pa.list_(pa.int8()),
@@ -62,6 +68,14 @@ PREDICTED_LABEL_SETS = _predictions(
     "1 for each label whose probability is above its threshold, else 0.",
 )
 PREDICTED_VALUES = _predictions(FLOAT, "True value.", "Predicted value.")
+PREDICTED_ANSWERS = _predictions(
+    pa.list_(pa.struct([("text", STRING), ("start", INT)])),
+    "The accepted answers, each with its first character in the context; none if the question has no answer.",
+    "Text of the predicted answer; empty if there is none.",
+    "Score of the best answer: the sum of the logits of its first and last token; where questions may have no answer, "
+    "also the score of none.",
+    STRING,
+)
 
 METRICS = schema(
     "metrics",

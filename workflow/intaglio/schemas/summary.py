@@ -21,6 +21,8 @@ SCORES = (
     ("spearman", FLOAT, "Spearman correlation of true and predicted values, -1 to 1."),
     ("mse", FLOAT, "Mean squared error, in the squared unit of the targets."),
     ("mae", FLOAT, "Mean absolute error, in the unit of the targets."),
+    ("exact_match", FLOAT, "Share of questions whose answer has the words of an accepted one, 0 to 1."),
+    ("answer_f1", FLOAT, "Mean over questions of F1 of the words of the best accepted answer, 0 to 1."),
 )
 
 RUNS = schema(
@@ -112,6 +114,8 @@ VARIANTS = schema(
         *_over_seeds("subset_accuracy", "subset accuracy"),
         *_over_seeds("pearson", "Pearson correlation"),
         *_over_seeds("spearman", "Spearman correlation"),
+        *_over_seeds("exact_match", "exact match"),
+        *_over_seeds("answer_f1", "F1 of answers"),
         *nullable(
             ("train_n", INT, "Runs behind the training times: those on the hardware that most runs of the task had."),
         ),

@@ -70,11 +70,19 @@ def _from_rows(rows: Sequence[Mapping[str, Any]], schema: Any, path: Path) -> An
 
 
 def as_array(column: Any) -> NDArray[Any]:
-    """Return an Arrow column as an array, [rows], or [rows, items] where it holds lists of one length."""
+    """Return an Arrow column as an array, [rows], or [rows, items] where it holds lists of one length.
+
+    Lists of structures, as accepted answers are, become lists of dictionaries in an array of objects, [rows].
+    """
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not pa.types.is_list(column.type):
         return np.asarray(column.to_numpy(zero_copy_only=False))
     rows = len(column)
+    if pa.types.is_struct(column.type.value_type):
+        lists = np.empty(rows, dtype=object)
+        for row, of_row in enumerate(column.to_pylist()):
+            lists[row] = of_row
+        return lists
     return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(rows, -1 if rows else 0)
 
 

@@ -17,14 +17,16 @@ from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.cutting import Kept, cut_out, multiply_adds
 from intaglio.encoder.files import convert, save_encoder
 from intaglio.encoder.model import Encoder
+from intaglio.encoder.padding import PADDING
 from intaglio.errors import UserError
 from intaglio.kinds import kind_of
 from intaglio.models.dropout import override_dropout
 from intaglio.stages.importance import Units, choose, gated, importance
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import CutOptions
+from intaglio.tokens.encoded import batches_of
 from intaglio.training.distillation import distillation_loss
-from intaglio.training.examples import drawn_batches
+from intaglio.training.examples import drawn_examples
 from intaglio.training.job import Learner, StageJob
 
 # Tolerance for the difference of a logit, relative to the largest logit (or 1), for another order of float32 sums.
@@ -51,7 +53,7 @@ def prepare(job: StageJob[CutOptions]) -> Prepared:
     set_seed(job.seed)
     model = parent.load("cuda" if torch.cuda.is_available() else "cpu", config)
     full = convert(model, frozenset()).to(model.device)
-    batches = drawn_batches(job, tokenizer, options.importance_examples, labels=True)
+    batches = batches_of(drawn_examples(job, tokenizer, options.importance_examples), tokenizer, labels=True)
     kept = _kept(job, model, full.shape, batches)
     encoder = cut_out(full, kept)
     facts = {
@@ -105,7 +107,8 @@ def check_against_masked(
     with gated(model, Units.only(kept, shape, model.device)):
         expected = model(**inputs).logits
     difference = float((encoder(**inputs).logits - expected).abs().max())
-    tolerance = _TOLERANCE * max(1.0, float(expected.abs().max()))
+    largest = float(expected.masked_fill(expected == PADDING, 0.0).abs().max())
+    tolerance = _TOLERANCE * max(1.0, largest)
     if not difference <= tolerance:
         raise UserError(
             f"cutting changed the model: a logit differs by {difference:.3g} from the one with masked heads and neurons"

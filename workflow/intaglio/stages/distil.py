@@ -5,10 +5,11 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.parts import count_layers, layer_blocks, shares_layers
+from intaglio.encoder.transformers_head import from_config
 from intaglio.errors import UserError
 from intaglio.models.classifier import pretrained_classifier
 from intaglio.models.dropout import override_dropout
@@ -63,7 +64,7 @@ def with_layers(model: Any, options: DistilOptions) -> Any:
     config = deepcopy(model.config)
     config.num_hidden_layers = count
     override_dropout(config, options)
-    student = AutoModelForSequenceClassification.from_config(config)
+    student = from_config(config)
     # All its names are in the model; the model's additional layers have no place.
     weights = model.state_dict()
     student.load_state_dict({name: weights[name] for name in student.state_dict()})

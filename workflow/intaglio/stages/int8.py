@@ -31,12 +31,10 @@ from intaglio.onnx.linear import floating_products, linear_inputs, separate_atte
 from intaglio.onnx.session import MODEL
 from intaglio.openvino.int8 import AccuracyControl, LinearLayers, quantize_with_nncf
 from intaglio.openvino.session import IR
-from intaglio.schemas import as_array
 from intaglio.stages.changes import prediction_changes
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import Int8Options
-from intaglio.tasks.stored import read_split
-from intaglio.tokens.artifact import read_tokens
+from intaglio.tokens.encoded import Encoded, Rows, joined_logits, read_encoded
 from intaglio.training.job import StageJob
 from intaglio.training.train import TrainingResult
 
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
 _COMPARED = 500
 # Facts of the parent's record that remain true: zeros stay zeros, and cut parts stay cut.
 _KEPT = ("sparsity", "cut")
-_Example = dict[str, list[int]]
 _Logits = NDArray[np.float32]
 
 
@@ -66,28 +63,29 @@ def prepare(job: StageJob[Int8Options]) -> Prepared:
     before = parent.record
     job.work.mkdir(parents=True, exist_ok=True)
     model, tokenizer = parent.load(), parent.tokenizer
-    training, tokens = (read_tokens(job.data, split, tokenizer, job.max_length) for split in ("train", "validation"))
-    examples = training.take(_rows(len(training), options.calibration_examples, job.seed))
-    targets = as_array(read_split(job.data, "validation", ["label"])["label"])
+    training, validation = (
+        read_encoded(job.data, split, tokenizer, job.max_length) for split in ("train", "validation")
+    )
+    examples = training.rows.take(_rows(len(training.rows), options.calibration_examples, job.seed))
     inputs = graph_inputs(tokenizer)
     start = time.perf_counter()
     graph = float_graph(parent.path, model, inputs)
     if options.engine == "openvino":
-        layers = _write_for_openvino(job, graph, inputs, examples, tokens, targets)
+        layers = _write_for_openvino(job, graph, inputs, examples, validation)
     else:
         layers = _write_for_onnxruntime(job, graph, inputs, examples)
     _check_layers(parent, model, layers, options)
     seconds = time.perf_counter() - start
-    logits = predict_singly(open_graph(job.work, options.engine), tokens)
-    conversion = _compare(job, model, tokens, logits)
+    logits = predict_singly(open_graph(job.work, options.engine), validation.rows)
+    conversion = _compare(job, model, validation, logits)
     if options.max_drop is not None:
         conversion["measure"] += f"; {layers.floating} of {layers.total} linear layers in floating point"
     tune = kind_of(job.task).tune
     result = TrainingResult(
         seconds=seconds,
-        validation=_judge(job, targets, logits),
+        validation=validation.validation(job.task, logits),
         device=device_name("cpu"),
-        thresholds=tune(targets, logits) if tune else None,
+        thresholds=tune(validation.targets, validation.outputs(logits)) if tune else None,
     )
     facts = {"conversion": conversion} | {name: before[name] for name in _KEPT if name in before}
     described = parent.described | {SECTION: {"int8": options.model_dump(mode="json")}}
@@ -101,19 +99,17 @@ def _save_graph(work: Path, engine: Engine, described: dict[str, Any], folder: P
     (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
 
 
-def _judge(job: StageJob[Int8Options], targets: NDArray[Any], logits: _Logits) -> dict[str, float]:
-    return kind_of(job.task).validation(job.task, targets, logits)
-
-
-def _score(job: StageJob[Int8Options], targets: NDArray[Any], logits: _Logits) -> float:
-    """Return the task's metric, negative if lower values are better."""
+def _score(
+    job: StageJob[Int8Options], validation: Encoded, rows: Sequence[int], logits: Sequence[NDArray[np.float32]]
+) -> float:
+    """Return the task's metric on these rows, negative if lower values are better."""
     metric = named(job.task["metric"])
-    value = _judge(job, targets, logits)[metric.name]
+    value = validation.take(np.array(rows)).validation(job.task, joined_logits(logits))[metric.name]
     return value if metric.higher_is_better else -value
 
 
 def _write_for_onnxruntime(
-    job: StageJob[Int8Options], graph: onnx.ModelProto, inputs: list[str], examples: Sequence[_Example]
+    job: StageJob[Int8Options], graph: onnx.ModelProto, inputs: list[str], examples: Rows
 ) -> LinearLayers:
     """Quantize a float graph, and write it into the work folder."""
     options = job.options
@@ -134,22 +130,21 @@ def _write_for_openvino(
     job: StageJob[Int8Options],
     graph: onnx.ModelProto,
     inputs: list[str],
-    examples: Sequence[_Example],
-    validation: Sequence[_Example],
-    targets: NDArray[Any],
+    examples: Rows,
+    validation: Encoded,
 ) -> LinearLayers:
     """Quantize a float graph with NNCF, and write it into the work folder."""
     control = None
     if job.options.max_drop is not None:
         control = AccuracyControl(
-            list(zip(_singly(inputs, validation), targets, strict=True)),
-            partial(_score, job),
+            [(row, place) for place, row in enumerate(_singly(inputs, validation.rows))],
+            partial(_score, job, validation),
             job.options.max_drop / named(job.task["metric"]).scale,
         )
     return quantize_with_nncf(graph, _singly(inputs, examples), control, job.work / IR)
 
 
-def _singly(inputs: list[str], examples: Sequence[_Example]) -> list[dict[str, NDArray[np.int64]]]:
+def _singly(inputs: list[str], examples: Rows) -> list[dict[str, NDArray[np.int64]]]:
     """Return inputs of a graph, one example at a time, so that there is no padding."""
     return [{name: np.array([example[name]]) for name in inputs} for example in examples]
 
@@ -176,13 +171,13 @@ def _rows(total: int, count: int, seed: int) -> NDArray[np.int64]:
 
 
 @torch.inference_mode()
-def predict_singly(model: Any, examples: Sequence[_Example]) -> _Logits:
-    """Return the logits [examples, labels] of tokenized examples, each in a batch of its own, without padding."""
+def predict_singly(model: Any, examples: Rows) -> _Logits:
+    """Return the joined logits of tokenized examples, each in a batch of its own, without padding."""
     tensors = ({name: torch.tensor([tokens]) for name, tokens in example.items()} for example in examples)
-    return np.concatenate([model(**inputs).logits.float().numpy() for inputs in tensors])
+    return joined_logits([model(**inputs).logits.float().numpy() for inputs in tensors])
 
 
-def _compare(job: StageJob[Int8Options], model: Any, tokens: Sequence[_Example], logits: _Logits) -> dict[str, Any]:
+def _compare(job: StageJob[Int8Options], model: Any, validation: Encoded, logits: _Logits) -> dict[str, Any]:
     """Compare predictions with the parent's, on randomly drawn validation examples; return the result for the record.
 
     Raises:
@@ -190,12 +185,13 @@ def _compare(job: StageJob[Int8Options], model: Any, tokens: Sequence[_Example],
             those of one predicted class; or logits are not finite.
     """
     parent, options = job.parent, job.options
-    rows = _rows(len(tokens), _COMPARED, job.seed)
-    expected = predict_singly(model, [tokens[row] for row in rows])
+    rows = validation.rows_of(_rows(len(validation.targets), _COMPARED, job.seed))
+    compared = validation.take(rows)
+    expected = predict_singly(model, compared.rows)
     if not np.isfinite(expected).all() or not np.isfinite(logits).all():
         raise UserError(f"{parent}: logits are not finite; the training has diverged, lower its learning rate")
     kind, thresholds = kind_of(job.task), parent.thresholds
-    before, after = (kind.decode(outputs, thresholds) for outputs in (expected, logits[rows]))
+    before, after = (kind.decode(compared.outputs(found), thresholds) for found in (expected, logits[rows]))
     changes = prediction_changes(job.task, before, after)
     excess = changes.excess(options.tolerance)
     if excess:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import TrainerCallback, set_seed
@@ -24,8 +25,9 @@ from intaglio.stages.changes import prediction_changes
 from intaglio.stages.masks import held_masks, sparsity_rows
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import QuantizeOptions
+from intaglio.tokens.encoded import BATCH, Encoded, batches_of, joined_logits
 from intaglio.training.distillation import distillation_loss
-from intaglio.training.examples import drawn_batches
+from intaglio.training.examples import drawn_examples
 from intaglio.training.job import Learner, StageJob
 
 # Number of calibration batches on which predictions are compared with the parent's.
@@ -50,10 +52,12 @@ def prepare(job: StageJob[QuantizeOptions]) -> Prepared:
     set_seed(job.seed)
     encoder = read_encoder(parent.path, frozenset(options.integer), config)
     check_shape(encoder.shape, job.max_length)
-    batches = drawn_batches(job, tokenizer, options.calibration_examples)
+    examples = drawn_examples(job, tokenizer, options.calibration_examples)
+    batches = batches_of(examples, tokenizer)
     observe = partial(calibrate_ranges, encoder, batches, options.momentum)
     observe()
-    conversion = compare_predictions(job, model, encoder, batches[:_COMPARED])
+    compared = examples.take(np.arange(min(_COMPARED * BATCH, len(examples.rows))))
+    conversion = compare_predictions(job, model, encoder, batches[:_COMPARED], compared)
     del model
     masks = held_masks(encoder)
     learner = Learner(
@@ -97,7 +101,11 @@ def calibrate_ranges(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], 
 
 @torch.no_grad()
 def compare_predictions(
-    job: StageJob[QuantizeOptions], parent: Any, encoder: Encoder, batches: Sequence[Mapping[str, Tensor]]
+    job: StageJob[QuantizeOptions],
+    parent: Any,
+    encoder: Encoder,
+    batches: Sequence[Mapping[str, Tensor]],
+    examples: Encoded,
 ) -> dict[str, Any]:
     """Compare predictions before and after quantization, before any training.
 
@@ -106,6 +114,7 @@ def compare_predictions(
         parent: the float model, in evaluation mode.
         encoder: the calibrated integer encoder, in evaluation mode, on the same device.
         batches: inputs of both.
+        examples: the examples in the batches.
 
     Returns:
         `measure`, `difference`, the bounds of its interval, and `tolerance`, as `Changes.facts` returns them.
@@ -114,8 +123,8 @@ def compare_predictions(
         UserError: significantly more have changed, over all classes, as training follows.
     """
     kind, tolerance = kind_of(job.task), job.options.tolerance
-    logits = (torch.cat([model(**batch).logits for batch in batches]).numpy() for model in (parent, encoder))
-    before, after = (kind.decode(outputs, job.parent.thresholds) for outputs in logits)
+    logits = (joined_logits([model(**batch).logits.numpy() for batch in batches]) for model in (parent, encoder))
+    before, after = (kind.decode(examples.outputs(found), job.parent.thresholds) for found in logits)
     found = prediction_changes(job.task, before, after).total
     if found.exceeds(tolerance):
         raise UserError(

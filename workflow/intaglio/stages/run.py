@@ -9,6 +9,7 @@ from typing import Any
 from intaglio import machine
 from intaglio.allocation import Preempted, return_to_queue
 from intaglio.checkpoint import write_checkpoint
+from intaglio.kinds import threshold_names
 from intaglio.ownership import assert_owned
 from intaglio.stages import cut, distil, finetune, int8, prune, quantize
 from intaglio.stages.prepared import Prepared
@@ -59,7 +60,7 @@ def _run(job: StageJob[Any]) -> None:
         result, tokenizer = prepared.training, job.parent.tokenizer
     record = training_record(job, result, before) | prepared.facts()
     if result.thresholds is not None:
-        record["thresholds"] = dict(zip(job.task["labels"], result.thresholds, strict=True))
+        record["thresholds"] = dict(zip(threshold_names(job.task), result.thresholds, strict=True))
     set_limit(tokenizer, job.max_length)
     assert_owned(job.work)
     write_checkpoint(job.output, prepared.save, tokenizer, record, result.history)

@@ -21,6 +21,10 @@ from intaglio.study.task import StageOptions, Task
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
+# Least number of tokens of a window of question answering: a third of it may be the question.
+_SHORTEST_WINDOW = 16
+
+
 class Pretrained(StudyPart):
     """A pretrained encoder."""
 
@@ -109,6 +113,24 @@ class Study(StudyPart):
             if reason:
                 raise ValueError(f"{name}: {reason}")
         return entries
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> Self:
+        """Check that the windows of question answering hold a question and a part of the context."""
+        for name, task in self.tasks.items():
+            if task.kind != "question_answering":
+                continue
+            if self.max_length < _SHORTEST_WINDOW:
+                raise ValueError(
+                    f"max_length: {self.max_length} tokens are too few for the windows of {name}, a task of question "
+                    f"answering; give {_SHORTEST_WINDOW} at least"
+                )
+            if (task.stride or 0) > self.max_length // 3:
+                raise ValueError(
+                    f"tasks.{name}.stride: {task.stride} is more than a third of max_length, {self.max_length}; lower "
+                    "it, or raise max_length"
+                )
+        return self
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:

@@ -22,18 +22,22 @@ from intaglio.study.sources import Source, StudyPart
 
 # Steps that change the texts of a task; `tasks/preprocess.py` does them.
 Step = Literal["stop_words", "lemmatize", "mask_urls", "mask_users"]
-KindName = Literal["single_label", "multi_label", "regression"]
+KindName = Literal["single_label", "multi_label", "regression", "question_answering"]
 PROBLEM_TYPES: Mapping[str, str] = {
     "single_label": metrics.SINGLE_LABEL,
     "multi_label": metrics.MULTI_LABEL,
     "regression": metrics.REGRESSION,
+    "question_answering": metrics.QUESTION_ANSWERING,
 }
 # Primary metrics where none is given, and options that only one kind has.
-_METRICS = {"multi_label": "jaccard", "regression": "pearson"}
+_METRICS = {"multi_label": "jaccard", "regression": "pearson", "question_answering": "answer_f1"}
 _ONLY_OF = {
     **dict.fromkeys(("bins", "positive", "class_weights", "oversample", "focal"), "single_label"),
     "label_delimiter": "multi_label",
+    **dict.fromkeys(("stride", "longest_answer"), "question_answering"),
 }
+# Columns of question answering where none are given, as in SQuAD.
+_QUESTIONS = {"text": ["question", "context"], "label": "answers"}
 # Splits become file names: `test` or `test_NAME`.
 Split = Annotated[str, StringConstraints(pattern=r"^(train|test|test_[A-Za-z0-9][A-Za-z0-9_-]*)$")]
 
@@ -77,17 +81,23 @@ class Task(StudyPart):
     kind: KindName = Field(
         "single_label",
         description="What a text has: `single_label`, one of the labels; `multi_label`, any number of them; "
-        "`regression`, a number.",
+        "`regression`, a number. `question_answering` finds the answer to a question in a context.",
     )
     columns: list[str] | None = Field(None, description="Column names of a file without a header line.")
     delimiter: str | None = Field(None, description="Delimiter of a text file, where its name does not tell.")
     quotes: bool | None = Field(
         None, description="Whether double quotes enclose fields of a text file; when null, unless tabs delimit."
     )
-    text: list[str] = Field(min_length=1, max_length=2, description="Column of the text, or two for a pair of texts.")
+    text: list[str] = Field(
+        min_length=1,
+        max_length=2,
+        description="Column of the text, or two for a pair of texts. Of question answering: the columns of question "
+        "and context, by default `question` and `context`.",
+    )
     label: str | list[str] = Field(
         description="Column of the label or number. Of a multi-label task: a column of lists, or a column of 0 and 1 "
-        "for every label."
+        "for every label. Of question answering: the column of answers, by default `answers`, each with `text` and "
+        "`answer_start`, its first character in the context."
     )
     labels: list[str] = Field(
         default_factory=list,
@@ -107,8 +117,8 @@ class Task(StudyPart):
     )
     metric: str = Field(
         "accuracy",
-        description=f"The primary metric: {', '.join(metrics.KNOWN_METRICS)}. By default jaccard for multi-label tasks "
-        "and pearson for regression.",
+        description=f"The primary metric: {', '.join(metrics.KNOWN_METRICS)}. By default jaccard for multi-label "
+        "tasks, pearson for regression and answer_f1 for question answering.",
         json_schema_extra=lambda schema: schema.update(enum=list(metrics.KNOWN_METRICS)),
     )
     positive: str | None = Field(None, description="The one of two labels to which the metric f1 applies.")
@@ -150,6 +160,15 @@ class Task(StudyPart):
         description="γ of the focal loss: in training, an example counts by (1 − p)^γ, where p is the probability that "
         "the model gives to its class. 2 is usual.",
     )
+    stride: int | None = Field(
+        None,
+        ge=0,
+        description="Of question answering: number of tokens that neighbouring windows of a long context share; null "
+        "for a third of max_length, which is the most.",
+    )
+    longest_answer: int | None = Field(
+        None, gt=0, description="Of question answering: largest number of tokens of an answer; 30 by default."
+    )
     stages: StageOptions = Field(default_factory=StageOptions, description="Options for this task.")
 
     @field_validator("preprocess")
@@ -169,14 +188,16 @@ class Task(StudyPart):
     @model_validator(mode="before")
     @classmethod
     def _by_kind(cls, given: Any) -> Any:
-        """Fill in the metric, and the labels of a multi-label task with a column for each, where they are not given."""
+        """Fill in what the kind decides and is not given: metric, labels of several columns, columns of questions."""
         if not isinstance(given, dict):
             return given
-        further = {}
+        further: dict[str, Any] = {}
         if "metric" not in given and given.get("kind") in _METRICS:
             further["metric"] = _METRICS[given["kind"]]
         if "labels" not in given and given.get("kind") == "multi_label" and isinstance(given.get("label"), list):
             further["labels"] = given["label"]
+        if given.get("kind") == "question_answering":
+            further |= {key: value for key, value in _QUESTIONS.items() if key not in given}
         return {**given, **further}
 
     @property
@@ -186,7 +207,9 @@ class Task(StudyPart):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the model's outputs: the labels, or the column of a regression task's number."""
+        """Names of the model's outputs: labels, a regression task's column, or first and last token of an answer."""
+        if self.kind == "question_answering":
+            return ["start", "end"]
         return self.labels or self.label_columns
 
     @property
@@ -204,12 +227,23 @@ class Task(StudyPart):
             raise ValueError("label: several columns are for `kind: multi_label`")
         if self.kind == "regression" and (self.labels or self.label_values):
             raise ValueError("labels: regression has numbers; leave `labels` out, or `kind: regression`")
+        if self.kind == "question_answering":
+            return self._questions_fit()
         if self.kind != "regression" and len(self.labels) < 2:
             raise ValueError("labels: at least two are needed (or `kind: regression`, if `label` holds numbers)")
         if several and len(self.labels) != len(self.label):
             raise ValueError(f"labels: {len(self.labels)} names for the {len(self.label)} columns in `label`")
         if several and (self.label_values or self.label_delimiter):
             raise ValueError("label_values, label_delimiter: are for labels in one column")
+        return self
+
+    def _questions_fit(self) -> Self:
+        if self.labels or self.label_values:
+            raise ValueError("labels: question answering has answers in the context; leave `labels` out")
+        if len(self.text) != 2:
+            raise ValueError("text: question answering needs two columns, of the question and of the context")
+        if self.preprocess:
+            raise ValueError("preprocess: would move answers away from their places; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -27,6 +27,8 @@ _OVER_SEEDS = {
     "subset_accuracy": "subset_accuracy",
     "pearson": "pearson",
     "spearman": "spearman",
+    "exact_match": "exact_match",
+    "answer_f1": "answer_f1",
     "train_seconds": "train_seconds",
     "total_train_seconds": "total_train_seconds",
     "size_mb": "size_mb",

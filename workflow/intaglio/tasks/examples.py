@@ -126,7 +126,9 @@ def read_examples(task: Task, table: RawTable, file: Path, *, is_cut: bool = Fal
     schema = pa.schema([("number", pa.int64()), *((name, pa.string()) for name in names), ("label", reader.type)])
     # Groups of a test set are compared with those of the training data.
     keys = KeyReader(task, is_cut) if task.split_by or (is_cut and task.split_by_time) else None
-    needed = [task.text[0], *task.label_columns, *([keys.column] if keys and is_cut else [])]
+    # A second text may be empty, but a context may not.
+    required = task.text if task.kind == "question_answering" else task.text[:1]
+    needed = [*required, *task.label_columns, *([keys.column] if keys and is_cut else [])]
     held: dict[str, list[NDArray[Any]]] = {"targets": [], "contents": [], "keys": []}
     dropped = empty = 0
     identified = set(ID_COLUMNS) - {*task.text, *task.label_columns}

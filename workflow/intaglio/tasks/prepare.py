@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from intaglio.errors import UserError
 from intaglio.kinds import KINDS
+from intaglio.kinds.answers import answerable
 from intaglio.kinds.strata import GROUPS
 from intaglio.reading.sources import read_source
 from intaglio.store import new_artifact
@@ -28,7 +29,9 @@ from intaglio.tasks.preprocess import PLACEHOLDER
 from intaglio.tasks.splits import at_most, split_groups, split_latest, split_off
 
 # Settings of a task that training and descriptions read.
-_SETTINGS = {"preprocess", "language", "class_weights", "oversample", "focal"}
+_SETTINGS = {"preprocess", "language", "class_weights", "oversample", "focal", "stride", "longest_answer"}
+# Names of the strata of question answering.
+_ANSWERABLE = ("without an answer", "with an answer")
 
 
 def prepare_data(task: Task, source: Path | None, output: Path) -> None:
@@ -98,6 +101,7 @@ def _prepare(task: Task, source: Path | None, work: Path, folder: Path) -> dict[
         "test_sets": tests,
         "pair": len(task.text) == 2,
         **(_moments(splits["train"]) if task.kind == "regression" else {}),
+        **({"unanswerable": not answerable(splits["train"].targets).all()} if _asks(task) else {}),
         # Without those that have their defaults.
         **task.model_dump(mode="json", include=_SETTINGS, exclude_defaults=True),
     }
@@ -180,10 +184,20 @@ def _cut(task: Task, examples: Examples, share: float, name: str, keep: int = 1)
 
 def _strata(task: Task) -> list[str]:
     """Return the names of the strata of the task's kind, for messages."""
+    if _asks(task):
+        return list(_ANSWERABLE)
     return [*task.labels, "none"] if task.kind != "regression" else [f"group {number}" for number in range(GROUPS)]
 
 
+def _asks(task: Task) -> bool:
+    return task.kind == "question_answering"
+
+
 def _check(task: Task, name: str, examples: Examples) -> None:
+    if _asks(task) and len(examples):
+        if not answerable(examples.targets).any():
+            raise UserError(f"{name}: none of its {len(examples)} questions has an answer; check `label`")
+        return
     present = np.unique(examples.targets, axis=0)
     if not len(present):
         raise UserError(f"{name}: no examples; check the source, and `bins` if the task has them")
@@ -199,8 +213,8 @@ def _check(task: Task, name: str, examples: Examples) -> None:
 
 
 def _per_label(task: Task, examples: Examples) -> list[int]:
-    """Return the number of examples of every label; empty for regression."""
-    if task.kind == "regression":
+    """Return the number of examples of every label; empty for kinds without labels."""
+    if task.kind in ("regression", "question_answering"):
         return []
     if task.kind == "multi_label":
         of_label: list[int] = examples.targets.sum(0).tolist()
@@ -231,6 +245,9 @@ def _write(examples: Examples, path: Path) -> None:
 
 
 def _counts(task: Task, examples: Examples) -> dict[str, Any]:
+    if _asks(task):
+        numbers = np.bincount(answerable(examples.targets), minlength=2).tolist()
+        return {"examples": len(examples), "labels": dict(zip(_ANSWERABLE, numbers, strict=True))}
     counts = {"examples": len(examples), "labels": dict(zip(task.labels, _per_label(task, examples), strict=True))}
     if task.kind != "regression":
         return counts

@@ -14,6 +14,7 @@ import pyarrow as pa
 from intaglio.errors import UserError, nearest, shown
 from intaglio.reading.raw_table import Chunk, missing
 from intaglio.study.task import Bins, Task
+from intaglio.tasks.answers import Answers
 
 # Whether a row has the label of a column.
 _YES_OR_NO = {"1": 1, "true": 1, "0": 0, "false": 0}
@@ -43,6 +44,8 @@ def target_reader(task: Task) -> TargetReader:
     """Return what reads the targets of a task."""
     if task.kind == "regression":
         return _Values(task)
+    if task.kind == "question_answering":
+        return Answers(task)
     if task.kind == "multi_label":
         return _LabelColumns(task) if len(task.label_columns) > 1 else _Lists(task)
     return _Declared(task) if task.bins is None else _Binned(task, task.bins)

@@ -8,6 +8,10 @@ A split is an Arrow file of record batches. Its columns are
   attention_mask and, where the tokenizer makes them, token_type_ids;
 - label, as in the [data] artifact.
 
+A row is a text or a pair; of question answering it is a window, of which a question may have several (see
+`tokens.windows`): label is then its own, the positions of first and last token, and characters: list<int32> says where
+its tokens are in the context.
+
 Texts are stored cut, as only the tokenizer knows how it cuts a pair, or on which side; so `max_length` is part of the
 artifact's key.
 """
@@ -16,7 +20,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 from pathlib import Path
@@ -29,14 +33,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from intaglio.errors import UserError
+from intaglio.metrics import QUESTION_ANSWERING
 from intaglio.schemas import as_array
 from intaglio.store import new_artifact, open_artifact
 from intaglio.tasks.stored import open_data, read_task, split_file
 from intaglio.tokens.tokenize import TEXTS_AT_ONCE, encode_texts, text_columns
+from intaglio.tokens.windows import windows_of
 
 # Number of examples on which the tokens are compared with those of the tokenizer at hand.
 _COMPARED = 100
-_FACTS = ("example", "length", "unknown")
+_FACTS = ("example", "length", "unknown", "characters", "label")
 _NARROW = {"attention_mask", "token_type_ids"}
 
 
@@ -51,9 +57,10 @@ class Tokens(Sequence[dict[str, Any]]):
         """Map an Arrow file; its rows have labels if `labels`."""
         with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as stored:
             batches = [stored.get_batch(number) for number in range(stored.num_record_batches)]
-        left_out = {*_FACTS} if labels else {*_FACTS, "label"}
-        names = [name for name in batches[0].schema.names if name not in left_out]
-        self._facts = pa.Table.from_batches([batch.select(_FACTS) for batch in batches])
+        given = batches[0].schema.names
+        names = [name for name in given if name not in _FACTS or (labels and name == "label")]
+        facts = [name for name in given if name in _FACTS]
+        self._facts = pa.Table.from_batches([batch.select(facts) for batch in batches])
         self._batches = [batch.select(names) for batch in batches]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in batches[:-1])])
         self._rows = np.arange(self._facts.num_rows)
@@ -81,12 +88,19 @@ class Tokens(Sequence[dict[str, Any]]):
         return np.concatenate(found).astype(np.int64)[self._rows]
 
     def fact(self, name: str) -> NDArray[Any]:
-        """Return a column of facts, [rows]: example, length or unknown; see the module."""
+        """Return a column of facts, [rows, ...]: example, length, unknown or label; see the module."""
         return as_array(self._facts[name])[self._rows]
+
+    def characters(self) -> Iterator[NDArray[np.int64]]:
+        """Yield for each window where its tokens begin and end in the context, [length, 2]; -1 for other tokens."""
+        for places in self._facts["characters"].take(self._rows):
+            yield places.values.to_numpy().astype(np.int64).reshape(-1, 2)
 
     @property
     def truncated(self) -> float:
-        """Share of the rows whose text is cut."""
+        """Share of the rows whose text is cut; nothing is of a context that is read in windows."""
+        if "characters" in self._facts.column_names:
+            return 0.0
         return float((self.fact("length") > self.lengths).mean())
 
 
@@ -139,7 +153,7 @@ def read_tokens(data: Path, split: str, tokenizer: Any, max_length: int, *, labe
     if cut_at != max_length:
         raise UserError(f"{data}: texts are cut at {cut_at} tokens, where max_length is {max_length}; give the same")
     texts, path = pq.ParquetFile(split_file(data, split)), data / f"{split}.arrow"
-    expected = _encoded(tokenizer, next(texts.iter_batches(_COMPARED)), 0, max_length)
+    expected = _encoded(tokenizer, read_task(data), next(texts.iter_batches(_COMPARED)), 0, max_length)
     with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as stored:
         if not stored.get_batch(0).slice(0, expected.num_rows).equals(expected):
             raise UserError(
@@ -151,7 +165,7 @@ def read_tokens(data: Path, split: str, tokenizer: Any, max_length: int, *, labe
 
 def _write(tokenizer: Any, data: Path, split: str, max_length: int, path: Path) -> None:
     """Write the Arrow file of a split, in parts, so that memory does not grow with its texts."""
-    parts = _parts(tokenizer, pq.ParquetFile(split_file(data, split)), max_length)
+    parts = _parts(tokenizer, read_task(data), pq.ParquetFile(split_file(data, split)), max_length)
     first = next(parts, None)
     if first is None:
         raise UserError(f"{data}: {split} is empty; give it examples")
@@ -160,24 +174,30 @@ def _write(tokenizer: Any, data: Path, split: str, max_length: int, path: Path) 
             writer.write_batch(part)
 
 
-def _parts(tokenizer: Any, texts: pq.ParquetFile, max_length: int) -> Iterator[pa.RecordBatch]:
+def _parts(tokenizer: Any, task: Mapping[str, Any], texts: pq.ParquetFile, max_length: int) -> Iterator[pa.RecordBatch]:
     first = 0
     for batch in texts.iter_batches(TEXTS_AT_ONCE):
-        yield _encoded(tokenizer, batch, first, max_length)
+        yield _encoded(tokenizer, task, batch, first, max_length)
         first += batch.num_rows
 
 
-def _encoded(tokenizer: Any, examples: pa.RecordBatch, first: int, max_length: int) -> pa.RecordBatch:
+def _encoded(
+    tokenizer: Any, task: Mapping[str, Any], examples: pa.RecordBatch, first: int, max_length: int
+) -> pa.RecordBatch:
     """Return the rows of successive examples of a split, of which `first` is the position of the first one."""
     found = encode_texts(tokenizer, text_columns(examples), max_length)
+    of_example, inputs, label = np.arange(examples.num_rows), found.inputs, {"label": examples["label"]}
+    if task.get("kind") == QUESTION_ANSWERING:
+        of_example, inputs = windows_of(tokenizer, examples, task, max_length)
+        label = {"label": pa.array(inputs.pop("label"), pa.list_(pa.int64()))}
     columns = {
-        "example": pa.array(np.arange(first, first + examples.num_rows)),
-        "length": pa.array(found.lengths, pa.int32()),
-        "unknown": pa.array(found.unknown, pa.int32()),
+        "example": pa.array(of_example + first),
+        "length": pa.array(found.lengths, pa.int32()).take(of_example),
+        "unknown": pa.array(found.unknown, pa.int32()).take(of_example),
     }
-    for name, rows in found.inputs.items():
+    for name, rows in inputs.items():
         columns[name] = pa.array(rows, pa.list_(pa.int8() if name in _NARROW else pa.int32()))
-    return pa.RecordBatch.from_pydict({**columns, "label": examples["label"]})
+    return pa.RecordBatch.from_pydict({**columns, **label})
 
 
 def cut_warning(split: str, share: float, length: int) -> list[str]:

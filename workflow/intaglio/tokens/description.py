@@ -71,7 +71,9 @@ def description_rows(data: Path, model: Path | None, max_length: int) -> list[_R
             stopped = sum(count for word, count in counts.items() if is_stop_word(word))
             facts.append(("stop_words", None, stopped / max(counts.total(), 1)))
         if tokenizer is not None:
-            tokens = read_tokens(data, split, tokenizer, max_length)[:: _step(examples)]
+            tokens = read_tokens(data, split, tokenizer, max_length)
+            # Of a text that is read in windows, the first.
+            tokens = tokens.take(np.unique(tokens.fact("example"), return_index=True)[1])[:: _step(examples)]
             facts += [*_of_tokens(tokens, max_length), ("capitals_lost", None, _lost(tokenizer, counts))]
         rows += [{"split": split, "measure": name, "item": item, "value": float(value)} for name, item, value in facts]
     return rows
@@ -125,7 +127,7 @@ def _of_tokens(tokens: Tokens, max_length: int) -> _Facts:
     yield "tokens_median", None, float(np.median(lengths))
     yield "tokens_p95", None, float(np.percentile(lengths, 95))
     yield "tokens_longest", None, float(lengths.max())
-    yield "truncated", None, float((lengths > max_length).mean())
+    yield "truncated", None, tokens.truncated
     yield "unknown", None, float(tokens.fact("unknown").sum() / lengths.sum())
     width = max(1, max_length // _BINS)
     low = 1

@@ -18,11 +18,13 @@ from intaglio.allocation import Preempted, StopRequest, stop_requests
 from intaglio.errors import UserError
 from intaglio.heap import keep_freed_memory
 from intaglio.imbalance import oversampled
+from intaglio.metrics import QUESTION_ANSWERING
 from intaglio.models.standard_scores import label_loss, to_scores, to_values
 from intaglio.schemas import as_array
 from intaglio.study.options import TrainingOptions
 from intaglio.tasks.stored import read_split
 from intaglio.tokens.artifact import cut_warning, read_tokens
+from intaglio.tokens.encoded import read_encoded
 from intaglio.tokens.padding import padding_saved, padding_share, random_order
 from intaglio.tokens.tokenize import collate
 from intaglio.training import resume
@@ -53,7 +55,7 @@ class TrainingResult:
         truncated: share of truncated texts, by split (training and validation).
         padding: share of the training tokens that is padding.
         padding_saved: share of the tokens of a random order, padding included, that grouping by length saves.
-        thresholds: of a multi-label task's labels, tuned on the validation split; None for other kinds.
+        thresholds: tuned on the validation split, as `TaskKind.tune` returns them; None for other kinds.
     """
 
     seconds: float
@@ -104,6 +106,10 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
     lengths = training.lengths
     steps = count_steps(options, len(training))
     arguments = training_arguments(options, steps, job.seed, job.work, learner.precision)
+    # Batches of similar lengths need little padding.
+    by_length = np.argsort(validation.lengths, kind="stable")
+    asked = job.task["kind"] == QUESTION_ANSWERING
+    windows = read_encoded(job.data, "validation", learner.tokenizer, job.max_length) if asked else None
     order = GroupedByLength(lengths, options.batch_size, arguments.data_seed)
     to_scores(learner.model, job.task)
     with _deterministic(), stop_requests() as stop:
@@ -116,12 +122,12 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
             learner.loss,
             order if options.group_by_length else None,
             label_loss(job.task, job.data, job.seed),
+            windows and windows.take(by_length),
             model=learner.model,
             args=arguments,
             data_collator=collate(learner.tokenizer),
             train_dataset=training,
-            # Batches of similar lengths need little padding.
-            eval_dataset=validation.take(np.argsort(validation.lengths, kind="stable")),
+            eval_dataset=validation.take(by_length),
         )
         bar = ProgressBar(job.options.stage)
         interval = resume.PeriodicSave(options.checkpoint_minutes, stop)

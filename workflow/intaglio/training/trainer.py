@@ -16,6 +16,7 @@ from intaglio.imbalance import Loss
 from intaglio.kinds import kind_of
 from intaglio.models.standard_scores import values_of
 from intaglio.study.options import TrainingOptions
+from intaglio.tokens.encoded import Encoded
 from intaglio.training import resume
 from intaglio.training.arguments import Steps
 from intaglio.training.clock import Clock
@@ -47,6 +48,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         loss: torch.nn.Module | None = None,
         order: Sampler[int] | None = None,
         of_labels: Loss | None = None,
+        windows: Encoded | None = None,
         **kwargs: Any,
     ) -> None:
         self._order = order
@@ -55,10 +57,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             of_labels = of_labels.to(kwargs["args"].device)
         super().__init__(
             compute_loss_func=partial(batch_loss, of_labels),
-            compute_metrics=partial(_validation_metrics, task),
+            compute_metrics=partial(_validation_metrics, task, windows),
             **kwargs,
         )
-        self._kind = kind_of(task)
+        self._kind, self._windows = kind_of(task), windows
         self.work, self._draft = work, work
         device = self.args.device
         self.loss = None if loss is None else loss.to(device)
@@ -153,12 +155,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         safetensors.torch.load_model(self.model, str(weights))
 
     def tuned_thresholds(self) -> list[float] | None:
-        """Return the thresholds of the labels, tuned on the validation split; None for kinds without thresholds."""
+        """Return thresholds that are tuned on the validation split; None for kinds without them."""
         if self._kind.tune is None:
             return None
         # A request to end may have come too late to interrupt the training; this takes less time than is left then.
         self.remove_callback(resume.PeriodicSave)
         found = self.predict(self.eval_dataset)
+        if self._windows is not None:
+            return self._kind.tune(self._windows.targets, self._windows.outputs(found.predictions))
         return self._kind.tune(found.label_ids, found.predictions)
 
     @property
@@ -168,11 +172,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return self.selection.evaluated == step and (self.selection.stopped or step == self.state.max_steps)
 
 
-def _validation_metrics(task: Mapping[str, Any], prediction: EvalPrediction) -> dict[str, float]:
+def _validation_metrics(
+    task: Mapping[str, Any], windows: Encoded | None, prediction: EvalPrediction
+) -> dict[str, float]:
     """Return the task's metric and the mean loss over the examples.
+
+    Windows are those of question answering, in the order of the predictions.
 
     The Trainer's own loss is replaced: it overweights a short last batch, and has the weights of training.
     """
     logits, labels = prediction.predictions, prediction.label_ids
     logits = logits[0] if isinstance(logits, tuple) else logits
+    if windows is not None:
+        return windows.validation(task, logits)
     return kind_of(task).validation(task, labels, values_of(logits, task))

@@ -152,12 +152,17 @@ Embeddings embeddings_of(const Constants &all, const Kernels &kernels, Threads &
 
 Head head_of(const Constants &all) {
   Head found;
-  found.dense_weight = copied(all.tensor("head.dense.weight"));
-  found.dense_bias = copied(all.tensor("head.dense.bias"));
   found.output_weight = copied(all.tensor("head.output.weight"));
   found.output_bias = copied(all.tensor("head.output.bias"));
-  found.activation = static_cast<Head::Activation>(static_cast<int>(all.number("head.activation")));
   found.labels = size(all.tensor("head.output.weight"), 0);
+  found.every_token = all.has("head.padding");
+  if (found.every_token) {
+    found.padding = static_cast<float>(all.number("head.padding"));
+    return found;
+  }
+  found.dense_weight = copied(all.tensor("head.dense.weight"));
+  found.dense_bias = copied(all.tensor("head.dense.bias"));
+  found.activation = static_cast<Head::Activation>(static_cast<int>(all.number("head.activation")));
   return found;
 }
 
@@ -199,6 +204,21 @@ void Model::classify(const float *hidden, int batch, float *logits) {
   }
   kernels_.dense(head_.output_weight.data(), head_.output_bias.data(), width_, head_.labels, dense, batch, 0,
                  head_.labels, logits);
+}
+
+// The logits of every token, and of padding.
+void Model::find_answers(const float *hidden, const int64_t *mask, int rows, float *logits) {
+  const Clock clock(spent_[HEAD]);
+  constexpr int BLOCK = 64;
+  threads_.run((rows + BLOCK - 1) / BLOCK, [&](int task, int) {
+    const ptrdiff_t first = static_cast<ptrdiff_t>(task) * BLOCK;
+    const int count = std::min(BLOCK, rows - static_cast<int>(first));
+    float *out = logits + first * head_.labels;
+    kernels_.dense(head_.output_weight.data(), head_.output_bias.data(), width_, head_.labels, hidden + first * width_,
+                   count, 0, head_.labels, out);
+    for (int row = 0; mask && row < count; row++)
+      if (!mask[first + row]) std::fill_n(out + row * head_.labels, head_.labels, head_.padding);
+  });
 }
 
 }  // namespace intaglio

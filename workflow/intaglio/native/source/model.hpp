@@ -73,6 +73,9 @@ struct Head {
   Buffer<float> dense_weight, dense_bias, output_weight, output_bias;
   Activation activation = TANH;
   int labels = 0;
+  // Whether it is one layer over every token, and the logit of padding then.
+  bool every_token = false;
+  float padding = 0;
 };
 
 // A part of a batch without its padding. A sequence has its first token and all that the mask keeps.
@@ -84,6 +87,7 @@ struct Tokens {
   };
   std::vector<Sequence> sequences;
   std::vector<int64_t> ids, positions, types;
+  std::vector<ptrdiff_t> places;   // in the batch; -1 for padding
   int longest = 0;
 };
 
@@ -107,7 +111,8 @@ class Model {
   const Spent &spent(int which) const { return spent_[which]; }
 
   // ids, mask, types: int64 [batch][length]; no mask means no padding, no types mean type 0. Writes logits
-  // [batch][labels] and, unless null, the input of the head, hidden [batch][width]. Calls wait for each other.
+  // [batch][labels] and, unless null, the input of the head, hidden [batch][width]; with a head over every token, both
+  // are [batch][length][...]. Calls wait for each other.
   void run(const int64_t *ids, const int64_t *mask, const int64_t *types, int batch, int length, float *logits,
            float *hidden);
 
@@ -146,7 +151,9 @@ class Model {
   void normalize(const NormLayer &, const int32_t *x, int32_t *wide, uint8_t *narrow, int rows);
   void multiply(const Weight &, const uint8_t *x, int stride, int rows, const Epilogue &, int first_panel = 0,
                 int last_panel = 0);
+  void real(const int32_t *wide, float *out) const;
   void classify(const float *hidden, int batch, float *logits);
+  void find_answers(const float *hidden, const int64_t *mask, int rows, float *logits);
 
   const Kernels &kernels_;
   Threads threads_;

@@ -40,6 +40,7 @@ int Model::take(const int64_t *ids, const int64_t *mask, const int64_t *types, i
       const int64_t counted = padding ? 0 : seen;
       tokens.positions.push_back(embeddings_.positions_from_padding ? counted + embeddings_.padding_index : i);
       tokens.types.push_back(types ? types[static_cast<ptrdiff_t>(row) * length + i] : 0);
+      tokens.places.push_back(kept && !kept[i] ? -1 : static_cast<ptrdiff_t>(row) * length + i);
     }
   }
   return row;
@@ -211,11 +212,14 @@ void Model::layer(const Layer &layer, const Tokens &tokens, Rows all, Rows some,
 void Model::run(const int64_t *ids, const int64_t *mask, const int64_t *types, int batch, int length, float *logits,
                 float *hidden) {
   const std::lock_guard<std::mutex> one_at_a_time(running_);
+  const bool every = head_.every_token;
+  const size_t read = static_cast<size_t>(every ? batch * length : batch) * width_;
   std::vector<float> own;
   if (!hidden) {
-    own.resize(static_cast<size_t>(batch) * width_);
+    own.resize(read);
     hidden = own.data();
   }
+  if (every) std::fill_n(hidden, read, 0.0f);
   for (int first = 0; first < batch;) {
     Tokens tokens;
     const int next = take(ids, mask, types, first, batch, length, tokens);
@@ -234,18 +238,29 @@ void Model::run(const int64_t *ids, const int64_t *mask, const int64_t *types, i
     embed(tokens, all);
     if (embeddings_.projected) project(all);
     for (size_t i = 0; i < layers_.size(); i++) {
-      const bool last = i + 1 == layers_.size();
+      const bool last = !every && i + 1 == layers_.size();
       layer(layers_[i], tokens, all, last ? some : all, last);
     }
     if (layers_.empty()) first_tokens(tokens, all, some);
-    for (int i = 0; i < sequences * width_; i++) {
-      float real;
-      std::memcpy(&real, some.wide + i, sizeof real);
-      hidden[static_cast<ptrdiff_t>(first) * width_ + i] = integer_ ? static_cast<float>(some.wide[i]) * scale_ : real;
-    }
+    for (int i = 0; !every && i < sequences; i++)
+      real(some.wide + static_cast<ptrdiff_t>(i) * width_, hidden + static_cast<ptrdiff_t>(first + i) * width_);
+    for (int i = 0; every && i < count; i++)
+      if (tokens.places[i] >= 0)
+        real(all.wide + static_cast<ptrdiff_t>(i) * width_, hidden + tokens.places[i] * width_);
     first = next;
   }
-  classify(hidden, batch, logits);
+  if (every)
+    find_answers(hidden, mask, batch * length, logits);
+  else
+    classify(hidden, batch, logits);
+}
+
+// A token's result as real values.
+void Model::real(const int32_t *wide, float *out) const {
+  if (integer_)
+    for (int i = 0; i < width_; i++) out[i] = static_cast<float>(wide[i]) * scale_;
+  else
+    std::memcpy(out, wide, width_ * sizeof(float));
 }
 
 }  // namespace intaglio

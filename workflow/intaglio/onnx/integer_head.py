@@ -1,0 +1,67 @@
+"""The head of an integer encoder in an ONNX graph, in floating point."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from intaglio.encoder.padding import PADDING
+from intaglio.execution.constants import Constants
+from intaglio.onnx.graph import Graph
+
+
+def add_head(graph: Graph, constants: Constants, wide: str, tokens: str, masked: str, offset: int) -> None:
+    """Add the head, from the last layer's result to `hidden`, [batch, width], and `logits`.
+
+    Args:
+        graph: the graph.
+        constants: of the encoder.
+        wide: the last layer's result.
+        tokens: the shape [batch, length].
+        masked: whether a token is padding, [batch, 1, 1, length].
+        offset: what it is larger by, if it is an integer.
+    """
+    head = constants.head
+    width = constants.shape.hidden_size
+    sizes = graph.add("Concat", tokens, graph.constant([width], np.int64), axis=0)
+    every = graph.add("Reshape", wide, sizes)
+    if constants.shape.every_token:
+        _find_answers(graph, constants, every, masked, offset)
+        return
+    first = graph.add("Gather", every, graph.constant(0, np.int64), axis=1)
+    _real(graph, constants, first, offset, "hidden")
+    activation = {"tanh": "Tanh", "relu": "Relu", "gelu": "Gelu"}[head.activation.__name__]
+    dense = _gemm(graph, "hidden", head.dense)
+    _gemm(graph, graph.add(activation, dense), head.output, output="logits")
+
+
+def _find_answers(graph: Graph, constants: Constants, every: str, masked: str, offset: int) -> None:
+    """Add a head over every token: `hidden`, [batch, length, width], and `logits`, [batch, length, 2]."""
+    output = constants.head.output
+    padding = graph.add("Squeeze", masked, graph.constant([1], np.int64))
+    padding = graph.add("Transpose", padding, perm=[0, 2, 1])
+    real = _real(graph, constants, every, offset)
+    graph.add("Where", padding, graph.constant(0.0, np.float32), real, output="hidden")
+    weight, bias = (_constant(graph, x) for x in (output.weight.t(), output.bias))
+    logits = graph.add("Add", graph.add("MatMul", "hidden", weight), bias)
+    graph.add("Where", padding, graph.constant(PADDING, np.float32), logits, output="logits")
+
+
+def _real(graph: Graph, constants: Constants, x: str, offset: int, output: str | None = None) -> str:
+    """Return the last layer's result as real values."""
+    from onnx import TensorProto
+
+    if "layernorm" not in constants.shape.integer:
+        return graph.add("Identity", x, output=output)
+    integers = graph.add("Sub", x, graph.constant(offset, np.int32))
+    real = graph.add("Cast", integers, to=TensorProto.FLOAT)
+    return graph.add("Mul", real, _constant(graph, constants.scale), output=output)
+
+
+def _gemm(graph: Graph, x: str, layer: torch.nn.Linear, output: str | None = None) -> str:
+    return graph.add("Gemm", x, _constant(graph, layer.weight), _constant(graph, layer.bias), transB=1, output=output)
+
+
+def _constant(graph: Graph, x: Tensor) -> str:
+    return graph.constant(x.detach().cpu().numpy(), np.float32)

@@ -1,0 +1,102 @@
+"""Questions with their contexts as windows of tokens.
+
+A context that is longer than a model can read is read in several windows, which overlap, each after the question. How
+windows become questions again is in `tokens.encoded`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from intaglio.errors import UserError
+from intaglio.schemas import as_array
+
+# Longer questions are cut: at so many tokens, or at a third of a window.
+_LONGEST_QUESTION = 64
+_Integers = NDArray[np.int64]
+
+
+def windows_of(
+    tokenizer: Any, examples: pa.Table | pa.RecordBatch, task: Mapping[str, Any], max_length: int
+) -> tuple[_Integers, dict[str, list[Any]]]:
+    """Return the windows of questions.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        examples: with columns text_a (questions), text_b (contexts) and label (accepted answers).
+        task: the content of task.json.
+        max_length: number of tokens of a window, special ones included.
+
+    Returns:
+        The question of every window, its position among the examples, int64 [windows], ascending; and by name, with an
+        entry for every window, the model's inputs, `label` (the first and the last token of the first accepted answer;
+        0, which is the first token of all, where a window lacks a part of it) and `characters` (where each token begins
+        and ends in the context, one number after the other; -1 for tokens that are not of the context).
+
+    Raises:
+        UserError: the tokenizer does not tell where its tokens are in the text.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"question answering needs a tokenizer that tells where tokens are in the text; {type(tokenizer).__name__}"
+            " does not: take a model with tokenizer.json"
+        )
+    third = max_length // 3
+    encoded = tokenizer(
+        _shortened(tokenizer, examples["text_a"].to_pylist(), min(_LONGEST_QUESTION, third)),
+        examples["text_b"].to_pylist(),
+        truncation="only_second",
+        max_length=max_length,
+        stride=third if task.get("stride") is None else task["stride"],
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    questions = np.array(encoded["overflow_to_sample_mapping"], dtype=np.int64)
+    characters = [_characters(encoded, window) for window in range(len(questions))]
+    answers = as_array(examples["label"])
+    columns = {name: list(encoded[name]) for name in tokenizer.model_input_names if name in encoded}
+    columns["label"] = [place_of(answers[of], own) for of, own in zip(questions, characters, strict=True)]
+    columns["characters"] = [own.ravel() for own in characters]
+    return questions, columns
+
+
+def _shortened(tokenizer: Any, questions: Sequence[str], longest: int) -> list[str]:
+    """Return the questions without leading blanks, cut after so many tokens."""
+    questions = [question.lstrip() for question in questions]
+    places = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return [
+        question if len(of_tokens) <= longest else question[: of_tokens[longest - 1][1]]
+        for question, of_tokens in zip(questions, places, strict=True)
+    ]
+
+
+def _characters(encoded: Any, window: int) -> _Integers:
+    """Return where the tokens of a window begin and end in the context, [length, 2]; -1 for others."""
+    of_context = np.array([sequence == 1 for sequence in encoded.sequence_ids(window)])
+    places = np.array(encoded["offset_mapping"][window], dtype=np.int64)
+    return np.where(of_context[:, None], places, -1)
+
+
+def place_of(answers: Sequence[Mapping[str, Any]], characters: _Integers) -> tuple[int, int]:
+    """Return the first and the last token of the first answer in a window; 0 and 0 if it is not all there.
+
+    Args:
+        answers: accepted answers, with `text` and `start`.
+        characters: where the window's tokens begin and end in the context, [length, 2]; -1 for others.
+    """
+    tokens = np.flatnonzero(characters[:, 0] >= 0)
+    if not answers or not len(tokens):
+        return 0, 0
+    begin = answers[0]["start"]
+    end = begin + len(answers[0]["text"])
+    begins, ends = characters[tokens].T
+    if begin < begins[0] or end > ends[-1]:
+        return 0, 0
+    first = int(np.searchsorted(begins, begin, side="right")) - 1
+    last = int(np.searchsorted(ends, end, side="left"))
+    return int(tokens[first]), int(tokens[last])
