@@ -210,7 +210,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "config/demo.yaml": ("bert", {"movie": {}}, ("float", "int")),
     "config/sentiment.yaml": ("bert", {"movie": {}}, ("float", "int-linear-gelu")),
     "config/compression.yaml": ("bert", {"movie": {}}, ("float", "distilled-pruned-int", "distilled-pruned-int8")),
-    "config/template.yaml": ("bert", {}, ("float", "small")),
+    "config/template.yaml": ("bert", {}, ("float", "int8")),
     "config.yaml": ("roberta", {"rte": {}}, ("float", "int-linear-softmax-layernorm")),
 }
 
