@@ -4,6 +4,7 @@ from pathlib import Path
 
 WORKFLOW = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(WORKFLOW))
+from intaglio.allocation import restarts
 from intaglio.cluster.leading import lead, release_lock
 from intaglio.errors import UserError
 from intaglio.planning.identity import digest
@@ -63,11 +64,10 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
     # Jobs on a cluster plan again, later and on another machine, and must arrive at the same plan.
     INTAGLIO_STUDY=SUBMITTED or str(STUDY_COPY),
+    # SLURM's own variable is hidden from the commands by the plugin.
+    INTAGLIO_RESTARTS=str(restarts()),
     **plan_.start.environment(),
 )
-if "SLURM_RESTART_COUNT" in environment:
-    # The plugin hides it from the commands.
-    os.environ["INTAGLIO_RESTARTS"] = environment["SLURM_RESTART_COUNT"]
 
 
 def planned(phase, name):
