@@ -21,6 +21,7 @@ TRAINING = {*STAGES} - {"int8"}
 CPU = {
     "data": "-t 60 --mem 8000 --cpus-per-task=1",
     "describe": "-t 30 --mem 4000 --cpus-per-task=1",
+    "tokens": "-t 60 --mem 4000 --cpus-per-task=2",
     "summarize": "-t 60 --mem 8000 --cpus-per-task=1",
     "pages": "-t 30 --mem 2000 --cpus-per-task=1",
     "plot": "-t 30 --mem 4000 --cpus-per-task=1",
