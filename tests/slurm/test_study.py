@@ -53,7 +53,7 @@ def test_a_study_through_slurm_with_a_preempted_training(tmp_path: Path) -> None
         (cluster / "study.yaml").write_text("variants: {}")
         helpers.preempt(job)
         snakemake(quiet, "--cores", "1")
-        assert run.wait(timeout=400) == 0, (cluster / "snakemake.txt").read_text()
+        assert run.wait(timeout=900) == 0, (cluster / "snakemake.txt").read_text()
 
     attempts = helpers.sacct(job, "State", "AllocTRES", every_attempt=True)
     assert [attempt["State"] for attempt in attempts] == ["PREEMPTED", "COMPLETED"]
