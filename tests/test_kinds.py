@@ -217,7 +217,7 @@ def data_of(folder: Path, kind: str, n: int) -> Path:
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: another classifier, in several files, as the step `model` takes it."""
     folder = tmp_path_factory.mktemp("own")
-    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 96}
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
     config = BertConfig(**sizes, max_position_embeddings=MAX_LENGTH, id2label=dict(enumerate("abcde")))
     pretrained(folder / "saved", config, tiny_tokenizer(), shards="40KB")
     assert len(list((folder / "saved").glob("*.safetensors"))) > 1
