@@ -145,6 +145,14 @@ def test_thresholds_have_the_best_f1_of_any() -> None:
     assert label_sets(np.array([[0.0, 0.1], [-0.1, -3.0]]), [0.4, 0.6]).tolist() == [[1, 0], [1, 0]]
 
 
+def test_weights_are_selected_with_tuned_thresholds() -> None:
+    """Probabilities that are all below one half, but higher where a label is present."""
+    targets = (np.random.default_rng(0).random((60, 3)) < 0.3).astype(np.int64)
+    found = KINDS[MULTI_LABEL].validation(TASKS[MULTI_LABEL], targets, targets - 3.0)
+    assert found["jaccard"] == 1
+    assert found["loss"] == pytest.approx(sk.log_loss(targets.ravel(), expit(targets.ravel() - 3.0)), rel=1e-6)
+
+
 def test_strata_are_the_rarest_labels_and_groups_of_equal_size() -> None:
     targets = np.array([[1, 0, 1], [1, 0, 0], [1, 1, 1], [0, 0, 0], [1, 0, 1]])
     assert strata.of_label_sets(targets).tolist() == [2, 0, 1, 3, 2]

@@ -94,11 +94,14 @@ class TaskKind:
         return float(self.loss(torch.from_numpy(outputs).double(), torch.tensor(targets)) / len(targets))
 
     def validation(self, task: Mapping[str, Any], targets: NDArray[Any], outputs: NDArray[Any]) -> dict[str, float]:
-        """Return the value of the task's metric by its name, with thresholds of 0.5, and the mean loss of the examples.
+        """Return the value of the task's metric by its name, and the mean loss of the examples.
 
+        Thresholds are tuned on these examples, as they are when a stage ends: with thresholds of 0.5, a model that is
+        not sure of anything yet predicts no label, whatever it has learnt, and the first evaluation would be the best.
         The loss of regression is that of standard scores, which is trained: in units of the targets' variance.
         """
-        value = named(task["metric"]).compute(self.judged(targets, outputs), classes_of(task))
+        thresholds = None if self.tune is None else self.tune(targets, outputs)
+        value = named(task["metric"]).compute(self.judged(targets, outputs, thresholds), classes_of(task))
         return {task["metric"]: value, "loss": self.mean_loss(targets, outputs) / task.get("deviation", 1.0) ** 2}
 
 

@@ -50,7 +50,7 @@ LIBRARIES: Mapping[str, Sequence[str]] = {
     "evaluate": (*_TRAINING, "scikit-learn"),
 }
 # Raised when the results of one kind of task change, from its data on; the others keep their keys.
-OF_KINDS: Mapping[str, int] = {"regression": 2}
+OF_KINDS: Mapping[str, int] = {"multi_label": 2, "regression": 2}
 # Libraries that decide data in addition, by step of `preprocess`.
 OF_STEPS: Mapping[str, Sequence[str]] = {"lemmatize": ("simplemma",)}
 
