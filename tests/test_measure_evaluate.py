@@ -12,6 +12,7 @@ from intaglio.machine import fingerprint
 from intaglio.measure.evaluate import evaluate
 from intaglio.schemas import METRICS, PREDICTIONS, read_table
 from intaglio.store import MANIFEST, new_artifact, open_artifact
+from questions import asked, write_questions
 from stage_runs import load_checkpoint
 from tiny import ARCHITECTURES, tiny_checkpoint, tiny_data, tiny_model
 
@@ -94,6 +95,13 @@ def test_logits_that_are_not_finite(tmp_path):
 def test_checkpoint_of_another_task(tmp_path):
     checkpoint = tiny_checkpoint(tmp_path / "checkpoint")
     data = tiny_data(tmp_path / "data", labels=LABELS)
+    with pytest.raises(UserError, match="another task"):
+        evaluate(checkpoint, data, 32, tmp_path / "evaluation")
+
+
+def test_classifier_on_questions(tmp_path):
+    checkpoint = tiny_checkpoint(tmp_path / "checkpoint")
+    data = write_questions(tmp_path / "data", {"test": asked(4, 0)})
     with pytest.raises(UserError, match="another task"):
         evaluate(checkpoint, data, 32, tmp_path / "evaluation")
 

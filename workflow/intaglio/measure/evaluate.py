@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
         logits = predict(model, tokenizer, encoded.rows, batch_size, device)
         _check_finite(logits, table["id"].to_pylist(), encoded.examples, f"{checkpoint}: test set {test_set!r}")
         targets, outputs, thresholds = encoded.targets, encoded.outputs(logits), opened.thresholds
-        rows = metric_rows(task, targets, outputs, thresholds, kind.mean_loss(encoded.labels, logits))
+        rows = metric_rows(task, targets, outputs, thresholds, partial(kind.mean_loss, encoded.labels, logits))
         predicted = kind.decode(outputs, thresholds)
         metrics += [{"test_set": test_set, **row} for row in rows]
         predictions.append(_predictions(kind, test_set, table, predicted, outputs))

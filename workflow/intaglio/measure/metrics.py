@@ -25,7 +25,7 @@ def metric_rows(
     targets: NDArray[Any],
     outputs: NDArray[Any],
     thresholds: Sequence[float] | None = None,
-    loss: float | None = None,
+    loss: Callable[[], float] | None = None,
 ) -> list[_Row]:
     """Return the metrics of one test set.
 
@@ -34,7 +34,7 @@ def metric_rows(
         targets: true values, as `metrics.Judged` describes them; at least one example.
         outputs: outputs of the examples, as `TaskKind.decode` takes them.
         thresholds: as tuned; None for the default.
-        loss: mean loss; None to compute it from targets and outputs, which question answering cannot.
+        loss: returns the mean loss; None to compute it from targets and outputs, which question answering cannot.
 
     Returns:
         Rows with metric, label, predicted, value, primary: one per metric and one for the loss, then `per_class`, then
@@ -51,7 +51,7 @@ def metric_rows(
         raise UserError(f"metric: {reason}")
     judged = kind.judged(targets, outputs, thresholds)
     values = {metric.name: metric.compute(judged, classes) for metric in kind.metrics(classes)}
-    values["loss"] = kind.mean_loss(targets, outputs) if loss is None else loss
+    values["loss"] = kind.mean_loss(targets, outputs) if loss is None else loss()
     rows = [_row(metric, value, primary=metric == primary) for metric, value in values.items()]
     details = _DETAILS.get(kind.name)
     return [*rows, *(details(judged, names, thresholds) if details else ())]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.encoder.padding import PADDING
+from intaglio.errors import UserError
 from intaglio.kinds import classes_of, kind_of
 from intaglio.kinds.answers import NO_SCORE, OUTPUTS, best_span
 from intaglio.metrics import QUESTION_ANSWERING, named
@@ -118,7 +119,15 @@ class Windows(Encoded):
 
         Args:
             logits: of all windows, [windows, length, 2]; what is beyond the tokens of a window is ignored.
+
+        Raises:
+            UserError: the logits are those of a model for another kind of task.
         """
+        if logits.ndim != 3:
+            raise UserError(
+                f"question answering: logits of shape {list(logits.shape)} are not of first and last tokens; was the"
+                " checkpoint trained on another task?"
+            )
         questions, of_window = np.unique(self.examples, return_inverse=True)
         found = np.zeros(len(questions), OUTPUTS)
         found["text"], found["score"], found["none"] = "", NO_SCORE, np.inf if self._unanswerable else -np.inf
