@@ -1,9 +1,11 @@
-"""The memory of large tensors on a CPU, kept between the operations of a training."""
+"""The memory of this process: freed memory is kept, and garbage is not searched for, where either costs time."""
 
 from __future__ import annotations
 
 import ctypes
-from contextlib import suppress
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 # Parameters of mallopt in <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -20,3 +22,15 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_TRIM_THRESHOLD, _LARGEST)
         mallopt(_MMAP_MAX, 0)
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Leave out Python's search for cycles of objects."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

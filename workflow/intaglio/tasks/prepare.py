@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from intaglio.errors import UserError
+from intaglio.heap import no_garbage_collection
 from intaglio.kinds import KINDS
 from intaglio.kinds.answers import answerable
 from intaglio.kinds.strata import GROUPS
@@ -62,23 +61,12 @@ def prepare_data(task: Task, source: Path | None, output: Path) -> None:
     with new_artifact(output, "data", about) as folder:
         work = folder / "work"
         work.mkdir()
-        with _no_garbage_collection():
+        # Rows are millions of tuples, none of which is in a cycle.
+        with no_garbage_collection():
             about.update(_prepare(task, source, work, folder))
         shutil.rmtree(work)
     for warning in about["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Leave out the search for cycles: rows are millions of tuples, none of which is in one."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def _prepare(task: Task, source: Path | None, work: Path, folder: Path) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from intaglio.heap import no_garbage_collection
 from intaglio.measure.disturbance import Watch
 
 Call = Callable[[], Any]
@@ -45,7 +45,9 @@ def in_rounds(
     usual = [_warmed_up(call, wait, warmup) for call in calls]
     times: list[list[float]] = [[] for _ in calls]
     order, chance = list(range(len(calls))), random.Random(seed)
-    with _no_garbage_collection(), watch.timing():
+    # Garbage is collected before, and not during, timed calls.
+    gc.collect()
+    with no_garbage_collection(), watch.timing():
         for _ in range(rounds):
             chance.shuffle(order)
             for place in order:
@@ -77,16 +79,3 @@ def _settle(call: Call, wait: Call, usual: float) -> None:
     while time.perf_counter() < end:
         call()
         wait()
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Collect garbage before, and not during, timed calls."""
-    gc.collect()
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
