@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 CORES ?= 2
+# One more than cores: the tests of SLURM wait most of their time.
+WORKERS ?= 3
 # Jobs and tests import the same modules many times: let Python keep their compiled form.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -26,7 +28,7 @@ demo: $(READY)
 	@echo "Report:      $(CURDIR)/report.html"
 
 test: $(READY) check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --durations=25
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -17,6 +17,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a GPU")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let a worker take whole files, which share fixtures, and one worker all tests of SLURM: there is one cluster.
+
+    What takes long begins first, so that the workers end together.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("slurm" if _of_slurm(item) else item.path.stem))
+    items.sort(key=lambda item: (not _of_slurm(item), item.get_closest_marker("slow") is None))
+
+
+def _of_slurm(item: pytest.Item) -> bool:
+    return item.path.parent.name == "slurm"
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Compute on one thread, so that sums have one order."""

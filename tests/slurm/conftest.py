@@ -15,7 +15,7 @@ _SCRIPT = Path(__file__).with_name("cluster.sh")
 
 @pytest.fixture(scope="session")
 def _cluster() -> Iterator[None]:
-    """The real SLURM of cluster.sh: the one that runs, or one for these tests (one pytest process: no -n)."""
+    """The real SLURM of cluster.sh: the one that runs, or one for these tests (one worker has all of them)."""
     missing = [program for program in ("slurmd", "slurmctld", "slurmdbd", "munged", "mariadbd") if not _found(program)]
     if missing:
         pytest.skip(f"no {', '.join(missing)}; run tests/slurm/cluster.sh install")
