@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from intaglio.cli import main
-from intaglio.planning.jobs import Job
+from intaglio.planning.jobs import Job, Plan
 from intaglio.planning.plan import make_plan, write_plan
 from intaglio.study.load import load
 from intaglio.study.options import STAGES
@@ -15,9 +16,23 @@ from intaglio.study.options import STAGES
 
 def run_study(content: dict[str, Any]) -> None:
     """Make all results of a study in the working folder; existing ones, as fetched sources, are taken as they are."""
+    plan = run_jobs(content)
+    results = Path("results", plan.study.study)
+    # Not planned again: that would ask for another measurement of what others have disturbed.
+    write_plan(plan, results / "plan.json")
+    _main("summarize", "--plan", results / "plan.json", "--output", results / "summary")
+    for verb in ("pages", "plot"):
+        _main(verb, "--summary", results / "summary", "--output", results / ("plots" if verb == "plot" else verb))
+
+
+def run_jobs(content: dict[str, Any], only: Collection[str] | None = None) -> Plan:
+    """Run a study's jobs, or only those of some rules, and return its plan."""
     plan = make_plan(load(content))
     waiting = [
-        (rule, job) for rule, jobs in plan.jobs.items() for job in jobs.values() if not Path(job.output).exists()
+        (rule, job)
+        for rule, jobs in plan.jobs.items()
+        for job in jobs.values()
+        if not Path(job.output).exists() and (only is None or rule in only)
     ]
     while waiting:
         able = [(rule, job) for rule, job in waiting if all(Path(path).exists() for path in job.inputs.values())]
@@ -25,12 +40,7 @@ def run_study(content: dict[str, Any]) -> None:
         for rule, job in able:
             _main(*_command(rule, job, plan.study.max_length), "--output", job.output)
             waiting.remove((rule, job))
-    results = Path("results", plan.study.study)
-    # Not planned again: that would ask for another measurement of what others have disturbed.
-    write_plan(plan, results / "plan.json")
-    _main("summarize", "--plan", results / "plan.json", "--output", results / "summary")
-    for verb in ("pages", "plot"):
-        _main(verb, "--summary", results / "summary", "--output", results / ("plots" if verb == "plot" else verb))
+    return plan
 
 
 def _command(rule: str, job: Job, max_length: int) -> list[Any]:

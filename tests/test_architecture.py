@@ -49,6 +49,7 @@ ROOMS = [
     {"report"},
     {"plots"},
     {"cluster"},
+    {"forecast"},
     {"cli"},
     {"__main__"},
 ]

@@ -158,18 +158,18 @@ def test_what_yaml_would_not_say(tmp_path: Path, old: str, new: str, message: st
 def test_a_study_file_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str, message: str
 ) -> None:
-    """What Snakemake refuses without file and line before it runs anything of ours, `intaglio study` names."""
+    """What Snakemake refuses without file and line before it runs anything of ours, `intaglio plan` names."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.csv").write_text("text,label\na,ham\nb,spam\n")
     (tmp_path / "model").mkdir()
     path = tmp_path / "study.yaml"
     path.write_text(content)
-    assert main(["study", str(path)]) == (0 if message is None else 2)
+    assert main(["plan", str(path)]) == (0 if message is None else 2)
     printed = capsys.readouterr()
     if message is None:
-        assert printed.out.startswith(f"{path}: 1 runs, ")
+        assert printed.out.startswith("mine: 1 runs; ")
     else:
-        assert printed.err.startswith(f"intaglio study: {path}{message}")
+        assert printed.err.startswith(f"intaglio plan: {path}{message}")
         assert printed.err.count("\n") == 1
 
 
@@ -238,7 +238,7 @@ def test_a_results_folder_belongs_to_one_study_file(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("study: mine\n", "", "study: is missing"),
-        # Snakemake's own words, before it reads the Snakefile; README sends to `intaglio study`.
+        # Snakemake's own words, before it reads the Snakefile; README sends to `intaglio plan`.
         ("    text: [text]", "\ttext: [text]", "Config file is not valid JSON or YAML"),
         ("seeds: [0]", "seeds: [0]\nseeds: [1]", "study.yaml, line 3: duplicate key 'seeds', also on line 2"),
         ("train.csv", "trian.csv", "tasks.mails.source.train: no such file or folder: trian.csv"),

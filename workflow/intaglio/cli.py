@@ -155,21 +155,23 @@ def _profile(arguments: Arguments) -> None:
             profile(arguments.checkpoint, arguments.export, options, arguments.output, baseline, texts)
 
 
-def _plan(arguments: Arguments) -> None:
-    """Write the plan of a study: every run and the folders of its results."""
+def _runs(arguments: Arguments) -> None:
+    """Write every run of a study and the folders of its results."""
     from intaglio.planning.plan import make_plan, write_plan
     from intaglio.study.load import load
 
     write_plan(make_plan(load(arguments.options)), arguments.output)
 
 
-def _study(arguments: Arguments) -> None:
-    """Check a study file, and print its plan."""
+def _plan(arguments: Arguments) -> None:
+    """Check a study file; print its jobs, what is finished, and what the rest will take or all has used."""
+    from intaglio.forecast.text import told
     from intaglio.planning.plan import make_plan
     from intaglio.study.load import read
 
     plan = make_plan(read(arguments.file))
-    print(f"{arguments.file}: {len(plan.runs)} runs, {sum(map(len, plan.jobs.values()))} jobs")
+    for line in told(plan, arguments.jobs, arguments.probe, Path("results", plan.study.study)):
+        print(line)
 
 
 def _summarize(arguments: Arguments) -> None:
@@ -258,9 +260,12 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("--baseline-export", type=Path, help="export of that checkpoint")
     profile.add_argument("--data", type=Path, help="data of the task, on which bf16 is compared with float32")
     profile.add_argument("--max-length", type=int, default=128, help="tokens at which its texts are truncated")
-    verb(_study).add_argument("file", type=Path, help="study file")
+    plan = verb(_plan)
+    plan.add_argument("file", type=Path, help="study file")
+    plan.add_argument("--jobs", type=int, default=100, help="number of jobs at once, as given to Snakemake (100)")
+    plan.add_argument("--probe", action="store_true", help="run a few steps of the stages that nothing is known of")
     verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="accept missing results")
-    for run, made_of in ((_plan, "options"), (_pages, "summary"), (_plot, "summary")):
+    for run, made_of in ((_runs, "options"), (_pages, "summary"), (_plot, "summary")):
         verb(run, made_of, "output")
     verb(_schema, "schema", "reference")
     add_arguments(verb(_submit))

@@ -1,8 +1,8 @@
 """Artifacts: folders that are either complete or absent.
 
-Every job writes its result as a folder with a manifest (its kind and the size of every file). The folder is filled
-under a temporary name and renamed into place, so a killed job leaves nothing that looks like a result. `open_artifact`
-refuses a folder whose files differ from the manifest.
+Every job writes its result as a folder with a manifest: its kind, the size of every file, and what making it took. The
+folder is filled under a temporary name and renamed into place, so a killed job leaves nothing that looks like a result.
+`open_artifact` refuses a folder whose files differ from the manifest.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,14 @@ def _share(folder: Path) -> None:
             file.chmod(file.stat().st_mode | 0o444 & ~umask)
 
 
+def _made() -> dict[str, Any]:
+    """Return the seconds since this process began, and the number of its SLURM job, if any."""
+    return {
+        "seconds": round(time.time() - psutil.Process().create_time(), 1),
+        "allocation": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
 @contextmanager
 def new_artifact(path: Path, kind: str, about: dict[str, Any] | None = None) -> Iterator[Path]:
     """Yield an empty folder to fill; on leaving without an error it becomes `path`.
@@ -75,7 +84,7 @@ def new_artifact(path: Path, kind: str, about: dict[str, Any] | None = None) -> 
     try:
         yield draft
         _share(draft)
-        manifest = {"kind": kind, "files": _sizes(draft), "about": about}
+        manifest = {"kind": kind, "files": _sizes(draft), "about": about, "made": _made()}
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
         if path.exists():
             # Aside first: whoever reads finds the old one, none or the new one, and at no time a part.

@@ -22,7 +22,7 @@ rule plan:
         options=STUDY,
         of=OF,
     shell:
-        "exec python -m intaglio --log {log:q} plan --options {params.options:q} --output {output:q}"
+        "exec python -m intaglio --log {log:q} runs --options {params.options:q} --output {output:q}"
 
 
 rule summarize:
