@@ -126,8 +126,8 @@ def test_what_is_told_of_a_study(planned: Plan, commands: Commands, tmp_path: Pa
     commands.add("sacct", "7|1800|billing=4,cpu=4,gres/gpu=2,mem=16G\n" * 2)
     lines = "\n".join(told(planned, 2, False, tmp_path))
     assert "2 of" in lines.splitlines()[0]
-    # 320 s and 40 s around them for one; 30 steps of 8 for the other, of which one takes 0.2 s.
-    assert "GPU time:  0.11 hours (all jobs: 0.23 CPU hours)" in lines
+    # 320 s and 40 s around them for one; 30 steps of 8 examples of 0.2 s and 40 s for the other, on two CPUs each.
+    assert "GPU time:  0.12 hours (all jobs: 0.25 CPU hours)" in lines
     assert "Wall time: 7.5 min with 2 jobs at once, 7.5 min with all (the longest chain)" in lines
     assert "Used so far, by sacct: 2.0 GPU hours and 4.0 CPU hours in 1 allocations, started again 1 times" in lines
     assert "Planned at first:      0.00 GPU hours" in lines

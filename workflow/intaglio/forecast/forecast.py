@@ -95,13 +95,17 @@ def forecast(plan: Plan, known: Iterable[Measured], at_once: int) -> Forecast:
     """
     known = list(known)
     estimates = Estimates(plan, known)
-    rules, seconds, after, devices, probed = [], {}, {}, {}, False
+    rules: list[RuleForecast] = []
+    seconds: dict[str, float] = {}
+    after: dict[str, list[str]] = {}
+    devices: dict[str, None] = {}
+    probed = False
     for rule, jobs in plan.jobs.items():
         left = [job for job in jobs.values() if not Path(job.output).exists()]
         found = {job.output: estimates.of(rule, job) for job in left}
         for job in left:
             peers = estimates.peers(rule, job)
-            devices |= {one.device: None for one in peers if one.device}
+            devices.update(dict.fromkeys(one.device for one in peers if one.device))
             probed = probed or any(one.probed for one in peers)
             seconds[job.output] = found[job.output].seconds or 0.0
             after[job.output] = list(job.inputs.values())

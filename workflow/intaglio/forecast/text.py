@@ -81,9 +81,8 @@ def _used(plan: Plan, path: Path) -> Iterator[str]:
     spent, before = used(jobs), kept(path)
     if spent is None:
         return
-    again = (
-        f", {spent.attempts - spent.allocations} of them started again" if spent.attempts > spent.allocations else ""
-    )
+    restarts = spent.attempts - spent.allocations
+    again = f", started again {restarts} times" if restarts else ""
     yield ""
     yield (
         f"Used so far, by sacct: {_hours(spent.gpu_hours)} GPU hours and {_hours(spent.cpu_hours)} CPU hours "

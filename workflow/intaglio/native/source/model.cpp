@@ -52,12 +52,12 @@ int integer_or(const Constants &all, const std::string &name, int otherwise) {
 }
 
 LinearLayer linear(const Constants &all, const std::string &name, const Kernels &kernels, Threads &threads,
-                   int zero = ZERO) {
+                   Pages &pages, int zero = ZERO) {
   const Tensor &weight = all.tensor(name + ".weight");
   const int out = size(weight, 0), in = size(weight, 1);
   LinearLayer found;
   const auto *bias = data<int32_t>(all.tensor(name + ".bias"));
-  found.weight = PackedWeight(kernels, threads, data<int8_t>(weight), bias, in, out, zero);
+  found.weight = PackedWeight(kernels, threads, data<int8_t>(weight), bias, in, out, zero, &pages);
   found.scale = vector_of<float>(all, name + ".scale");
   found.multiplier = vector_of<int32_t>(all, name + ".multiplier");
   found.shift = integer_or(all, name + ".shift", 0);
@@ -98,11 +98,11 @@ Softmax softmax(const Constants &all, const std::string &name) {
 }
 
 Layer layer_of(const Constants &all, const std::string &name, const Kernels &kernels, Threads &threads,
-               int head_width) {
+               Pages &pages, int head_width) {
   Layer found;
-  found.projections = linear(all, name + ".projections", kernels, threads);
-  found.attention_output = linear(all, name + ".attention_output", kernels, threads);
-  found.intermediate = linear(all, name + ".intermediate", kernels, threads);
+  found.projections = linear(all, name + ".projections", kernels, threads, pages);
+  found.attention_output = linear(all, name + ".attention_output", kernels, threads, pages);
+  found.intermediate = linear(all, name + ".intermediate", kernels, threads, pages);
   found.projections_multiplier = vector_of<float>(all, name + ".projections_multiplier");
   const std::vector<float> context(head_width, static_cast<float>(all.number(name + ".context_multiplier")));
   found.context_multiplier = padded_vector<float>(context.data(), head_width);
@@ -126,11 +126,11 @@ Layer layer_of(const Constants &all, const std::string &name, const Kernels &ker
     found.gelu_scale = vector_of<float>(all, name + ".gelu.scale");
     found.gelu_inverse = static_cast<float>(all.number(name + ".gelu.inverse"));
   }
-  found.output = linear(all, name + ".output", kernels, threads, zero);
+  found.output = linear(all, name + ".output", kernels, threads, pages, zero);
   return found;
 }
 
-Embeddings embeddings_of(const Constants &all, const Kernels &kernels, Threads &threads) {
+Embeddings embeddings_of(const Constants &all, const Kernels &kernels, Threads &threads, Pages &pages) {
   Embeddings found;
   for (int i = 0; all.has("embeddings.tables." + std::to_string(i)); i++) {
     const Tensor &table = all.tensor("embeddings.tables." + std::to_string(i));
@@ -144,7 +144,7 @@ Embeddings embeddings_of(const Constants &all, const Kernels &kernels, Threads &
   found.scale = static_cast<float>(all.number("embeddings.scale"));
   found.norm = norm(all, "embeddings.norm");
   found.projected = all.has("embeddings.projection.weight");
-  if (found.projected) found.projection = linear(all, "embeddings.projection", kernels, threads);
+  if (found.projected) found.projection = linear(all, "embeddings.projection", kernels, threads, pages);
   found.projection_shift = integer_or(all, "embeddings.projection_short_shift", 0);
   found.projection_inverse = number_or(all, "embeddings.projection_inverse", 0);
   return found;
@@ -174,14 +174,14 @@ Model::Model(const Constants &all, const Kernels &kernels, int threads)
       width_(static_cast<int>(all.number("width"))),
       head_width_(static_cast<int>(all.number("head_width"))),
       scale_(static_cast<float>(all.number("scale"))),
-      embeddings_(embeddings_of(all, kernels, threads_)),
+      embeddings_(embeddings_of(all, kernels, threads_, pages_)),
       head_(head_of(all)),
       memory_(threads_.count()) {
   short_stride_ = padded(std::max(width_, embeddings_.width), 64);
   attention_stride_ = middle_stride_ = 0;
   const int count = static_cast<int>(all.number("layers"));
   for (int i = 0; i < count; i++) {
-    layers_.push_back(layer_of(all, "layers." + std::to_string(i), kernels, threads_, head_width_));
+    layers_.push_back(layer_of(all, "layers." + std::to_string(i), kernels, threads_, pages_, head_width_));
     attention_stride_ = std::max(attention_stride_, padded(layers_[i].heads * head_width_, 64));
     middle_stride_ = std::max(middle_stride_, padded(layers_[i].intermediate.weight->out, 64));
   }

@@ -160,6 +160,7 @@ class Model {
   bool integer_;   // LayerNorm, and with it the residual stream
   int width_, head_width_, short_stride_, attention_stride_, middle_stride_;
   float scale_;
+  Pages pages_;
   Embeddings embeddings_;
   std::vector<Layer> layers_;
   Head head_;
