@@ -14,6 +14,8 @@ from intaglio.forecast.schedule import wall_time
 from intaglio.planning.jobs import Job, Plan
 from intaglio.store import new_file
 
+_AFTER_STAGES = ("evaluate", "export", "profile")
+
 
 @dataclass(frozen=True)
 class RuleForecast:
@@ -100,7 +102,8 @@ def forecast(plan: Plan, known: Iterable[Measured], at_once: int) -> Forecast:
     after: dict[str, list[str]] = {}
     devices: dict[str, None] = {}
     probed = False
-    for rule, jobs in plan.jobs.items():
+    for rule in sorted(plan.jobs, key=lambda rule: rule in _AFTER_STAGES):
+        jobs = plan.jobs[rule]
         left = [job for job in jobs.values() if not Path(job.output).exists()]
         found = {job.output: estimates.of(rule, job) for job in left}
         for job in left:
