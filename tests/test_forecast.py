@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from commands import Commands
 from in_process import run_jobs
 from intaglio.cli import main
+from intaglio.forecast.costs import all_costs, made_of
 from intaglio.forecast.estimate import Estimates
-from intaglio.forecast.measured import all_measured, made_of
 from intaglio.forecast.schedule import wall_time
 from intaglio.forecast.text import duration, told
 from intaglio.planning.jobs import Job, Plan
@@ -87,14 +87,14 @@ def test_a_training_is_estimated_from_the_time_of_an_example(planned: Plan) -> N
     first, second = (of_seed(planned, "finetune", seed) for seed in (1, 2))
     # 100 steps of 16 examples in 160 s, and 40 s around them.
     finish(first, 200, size=5000, steps=100, train_seconds=160.0, device="A100", machine={"gpu": "A100"})
-    assert Estimates(planned, all_measured()).of("finetune", second).seconds is None, "no one knows how many examples"
+    assert Estimates(planned, all_costs()).of("finetune", second).seconds is None, "no one knows how many examples"
     (tokens,) = planned.jobs["tokens"].values()
     finish(tokens, 4, {"splits": {"train": {"examples": 1605}}})
-    found = Estimates(planned, all_measured()).of("finetune", second)
+    found = Estimates(planned, all_costs()).of("finetune", second)
     # Two passes of 101 batches.
     assert found.seconds == pytest.approx(40 + 2 * 101 * 16 * 0.1)
     assert found.size > 5000
-    assert Estimates(planned, all_measured()).of("quantize", of_seed(planned, "quantize", 1)).seconds is None
+    assert Estimates(planned, all_costs()).of("quantize", of_seed(planned, "quantize", 1)).seconds is None
 
 
 def test_a_job_is_estimated_from_the_same_stages_before_others_of_its_model(planned: Plan) -> None:
@@ -104,10 +104,10 @@ def test_a_job_is_estimated_from_the_same_stages_before_others_of_its_model(plan
         for stages in ("finetune", "finetune-quantize")
     )
     finish(one[0], 20)
-    assert Estimates(planned, all_measured()).of("evaluate", other[0]).seconds == 20
+    assert Estimates(planned, all_costs()).of("evaluate", other[0]).seconds == 20
     finish(other[0], 30)
-    assert Estimates(planned, all_measured()).of("evaluate", other[1]).seconds == 30
-    assert Estimates(planned, all_measured()).of("evaluate", one[1]).seconds == 20
+    assert Estimates(planned, all_costs()).of("evaluate", other[1]).seconds == 30
+    assert Estimates(planned, all_costs()).of("evaluate", one[1]).seconds == 20
 
 
 def test_what_is_told_of_a_study(planned: Plan, commands: Commands, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from intaglio.forecast.measured import Measured, made_of
+from intaglio.forecast.costs import Cost, made_of
 from intaglio.planning.jobs import Job, Plan
 from intaglio.store import MANIFEST
 
@@ -33,10 +33,10 @@ class Estimate:
 class Estimates:
     """Estimates of a plan's jobs."""
 
-    def __init__(self, plan: Plan, known: Iterable[Measured]) -> None:
+    def __init__(self, plan: Plan, known: Iterable[Cost]) -> None:
         """Estimate from `known`, finished jobs of any study."""
         self._plan = plan
-        self._by_rule: dict[str, list[Measured]] = {}
+        self._by_rule: dict[str, list[Cost]] = {}
         for one in known:
             self._by_rule.setdefault(one.rule, []).append(one)
 
@@ -46,7 +46,7 @@ class Estimates:
         size = _median(peers, lambda one: float(one.size))
         return Estimate(self._seconds(job, peers), None if size is None else round(size))
 
-    def peers(self, rule: str, job: Job) -> Sequence[Measured]:
+    def peers(self, rule: str, job: Job) -> Sequence[Cost]:
         """Return the finished jobs that are most like this one: of the same stages, else of the same model.
 
         Those on a GPU are preferred for a job that will have one. Preparing data and models is compared with any.
@@ -60,7 +60,7 @@ class Estimates:
         alike = [one for one in done if model is None or one.model == model]
         return same or alike
 
-    def _seconds(self, job: Job, peers: Sequence[Measured]) -> float | None:
+    def _seconds(self, job: Job, peers: Sequence[Cost]) -> float | None:
         if "batch_size" not in job.options:
             return _median(peers, lambda one: one.seconds)
         each = _median(peers, lambda one: one.training / one.examples if one.training and one.examples else None)
@@ -83,6 +83,6 @@ def examples_of(job: Job) -> int | None:
     return int(steps * batch)
 
 
-def _median(peers: Sequence[Measured], value: Callable[[Measured], float | None]) -> float | None:
+def _median(peers: Sequence[Cost], value: Callable[[Cost], float | None]) -> float | None:
     values = [found for one in peers if (found := value(one)) is not None]
     return statistics.median(values) if values else None

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from intaglio.forecast.costs import Cost
 from intaglio.forecast.estimate import Estimates
-from intaglio.forecast.measured import Measured
 from intaglio.forecast.schedule import wall_time
 from intaglio.planning.jobs import Job, Plan
 from intaglio.store import new_file
@@ -87,7 +87,7 @@ class Forecast:
         return sum(rule.seconds for rule in self.rules) * self.cpus / 3600
 
 
-def forecast(plan: Plan, known: Iterable[Measured], at_once: int) -> Forecast:
+def forecast(plan: Plan, known: Iterable[Cost], at_once: int) -> Forecast:
     """Return the forecast of a plan.
 
     Args:

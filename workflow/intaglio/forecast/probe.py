@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from intaglio.errors import UserError
+from intaglio.forecast.costs import Cost, cost_of, made_of
 from intaglio.forecast.estimate import Estimates
-from intaglio.forecast.measured import Measured, made_of, measured
 from intaglio.planning.jobs import Job, Plan
 from intaglio.stages.run import run_stage
 from intaglio.study.options import STAGES
@@ -17,10 +17,10 @@ from intaglio.training.job import StageJob
 
 _log = logging.getLogger(__name__)
 
-STEPS = 4
+_STEPS = 4
 
 
-def probe(plan: Plan, estimates: Estimates) -> Iterator[Measured]:
+def probe(plan: Plan, estimates: Estimates) -> Iterator[Cost]:
     """Run a few steps of each kind of training job that nothing like it has been measured of, on this machine.
 
     Chains are probed in their order: a stage starts from the probe of the one before it where that is not finished.
@@ -35,9 +35,9 @@ def probe(plan: Plan, estimates: Estimates) -> Iterator[Measured]:
                 continue
             done = Path(folder) / f"{rule}-{made_of(Path(job.output).name)}.probe"
             if not done.exists():
-                _log.warning("probing: %d steps of %s", STEPS, made_of(Path(job.output).name))
+                _log.warning("probing: %d steps of %s", _STEPS, made_of(Path(job.output).name))
                 _run(job, plan.study.max_length, found, done, Path(folder) / "work")
-                result = measured(done, rule, probed=True)
+                result = cost_of(done, rule, probed=True)
                 if result is not None:
                     yield result
             found[job.output] = done
@@ -59,7 +59,7 @@ def _run(job: Job, max_length: int, found: dict[str, Path], output: Path, work: 
     for path in inputs.values():
         if not path.exists():
             raise UserError(f"{path} is not prepared yet: run Snakemake with `--until tokens` first, then plan again")
-    few = {"max_steps": STEPS, "evaluations": 0, "patience": None}
+    few = {"max_steps": _STEPS, "evaluations": 0, "patience": None}
     options = STAGES[job.options["stage"]].model_validate({**job.options, **few})
     run_stage(
         StageJob(

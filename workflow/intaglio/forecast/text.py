@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from intaglio.forecast.costs import all_costs, cost_of
 from intaglio.forecast.estimate import Estimates
 from intaglio.forecast.forecast import Forecast, RuleForecast, finished, forecast, keep, kept
-from intaglio.forecast.measured import all_measured, measured
 from intaglio.forecast.used import used
 from intaglio.planning.jobs import Plan
 
@@ -25,7 +25,7 @@ def told(plan: Plan, at_once: int, probing: bool, folder: Path) -> Iterator[str]
     Raises:
         UserError: something is to be probed whose data or model is not prepared yet.
     """
-    known = list(all_measured())
+    known = list(all_costs())
     if probing:
         # Imports torch.
         from intaglio.forecast.probe import probe
@@ -77,7 +77,7 @@ def _unknown(rules: list[RuleForecast]) -> str:
 
 
 def _used(plan: Plan, path: Path) -> Iterator[str]:
-    jobs = [one for rule, job in finished(plan) if (one := measured(Path(job.output), rule))]
+    jobs = [one for rule, job in finished(plan) if (one := cost_of(Path(job.output), rule))]
     spent, before = used(jobs), kept(path)
     if spent is None:
         return

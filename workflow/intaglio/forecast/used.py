@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from intaglio.allocation import printed_by
-from intaglio.forecast.measured import Measured
+from intaglio.forecast.costs import Cost
 
 # SLURM takes a command line of about this many numbers of jobs.
 _MOST = 500
@@ -30,7 +30,7 @@ class Used:
     cpu_hours: float
 
 
-def used(jobs: Sequence[Measured]) -> Used | None:
+def used(jobs: Sequence[Cost]) -> Used | None:
     """Return what the allocations of finished jobs have used; None without accounting or allocations.
 
     Attempts that SLURM started again under the same number count; those of jobs that were submitted anew under another

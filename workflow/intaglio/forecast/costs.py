@@ -11,11 +11,11 @@ from typing import Any
 from intaglio.planning.jobs import STORE
 from intaglio.store import MANIFEST
 
-RECORD = "training.json"
+_RECORD = "training.json"
 
 
 @dataclass(frozen=True)
-class Measured:
+class Cost:
     """A finished job.
 
     Attributes:
@@ -48,7 +48,7 @@ class Measured:
         return self.of.split(".")[1] if "." in self.of else self.of
 
 
-def measured(folder: Path, rule: str, probed: bool = False) -> Measured | None:
+def cost_of(folder: Path, rule: str, probed: bool = False) -> Cost | None:
     """Return what the job that made an artifact took; None if the folder is not an artifact."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -60,7 +60,7 @@ def measured(folder: Path, rule: str, probed: bool = False) -> Measured | None:
     # The first steps of a probe take longer.
     training = steps * record["step_seconds_median"] if steps and probed else record.get("train_seconds")
     machine = record.get("machine") or manifest["about"].get("machine") or {}
-    return Measured(
+    return Cost(
         rule=rule,
         of=made_of(folder.name),
         seconds=made.get("seconds"),
@@ -74,10 +74,10 @@ def measured(folder: Path, rule: str, probed: bool = False) -> Measured | None:
     )
 
 
-def all_measured(store: Path = STORE) -> Iterator[Measured]:
+def all_costs(store: Path = STORE) -> Iterator[Cost]:
     """Yield what is known of every finished job in the store."""
     for manifest in sorted(store.glob(f"*/*/{MANIFEST}")):
-        found = measured(manifest.parent, manifest.parent.parent.name)
+        found = cost_of(manifest.parent, manifest.parent.parent.name)
         if found is not None:
             yield found
 
@@ -90,6 +90,6 @@ def made_of(name: str) -> str:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD
+    path = folder / _RECORD
     content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     return content
