@@ -69,12 +69,12 @@ def test_agreement_is_the_share_of_equal_predictions_and_the_mean_divergence(tmp
         evaluation(tmp_path / "teacher", teacher, list(range(50))),
     ]
     task = {"kind": SINGLE_LABEL, "labels": ["a", "b", "c"]}
-    found = lineage.agreement(places[0], places[1], "test", task)
+    shared, mine = lineage.InCommon(), lineage.predictions(places[0], "test", task)
+    found = lineage.agreement(mine, places[1], "test", task, shared)
     p, q = softmax(teacher.astype(float), axis=1), softmax(student.astype(float), axis=1)
     assert found["teacher_agreement"] == (teacher.argmax(1) == student.argmax(1)).mean()
     assert found["teacher_kl"] == pytest.approx(rel_entr(p, q).sum(1).mean())
-    assert lineage.agreement(places[1], places[1], "test", task) == {}
-    assert lineage.agreement(places[0], tmp_path / "nobody", "test", task) == {}
+    assert lineage.agreement(mine, tmp_path / "nobody", "test", task, shared) == {}
 
 
 @pytest.fixture(scope="module")

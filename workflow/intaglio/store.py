@@ -106,10 +106,11 @@ def open_artifact(path: Path, *kinds: str) -> dict[str, Any]:
     manifest = json.loads((path / MANIFEST).read_text())
     if manifest["kind"] not in kinds:
         raise UserError(f"{path}: is a {manifest['kind']}, where a {kinds[0]} is needed")
-    found = _sizes(path)
     for name, size in manifest["files"].items():
-        if found.get(name) != size:
-            state = "is missing" if name not in found else f"has {found[name]} bytes instead of {size}"
+        file = path / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != size:
+            state = "is missing" if found is None else f"has {found} bytes instead of {size}"
             raise UserError(f"{path}: damaged, {name} {state}; delete the folder and run again")
     about: dict[str, Any] = manifest["about"]
     return about

@@ -33,15 +33,15 @@ _LONGEST = 40
 def loss_curves(summary: Summary, look: Look) -> Figure:
     """Draw training and validation loss of every variant's last stage, mean over seeds, with their range."""
     title = "Loss curves"
-    history = summary.history.filter(pc.is_in(summary.history["name"], value_set=pa.array(_LOSSES))).to_pandas()
+    losses = summary.losses.to_pandas()
     # Rows are losses and columns panels, if these fit into one row.
     drawn = [(panel, name) for name in _LOSSES for panel in summary.panels]
-    if history.empty:
+    if losses.empty:
         return statement(title, "No loss was recorded.")
     caption = "Of the variant's last stage: mean over seeds, and the range of seeds."
     figure, axes = panels(len(drawn), (2.75, 2.3), title, caption, legend=look.handles(summary.variants, line=True))
     for ax, (panel, name) in zip(axes, drawn, strict=True):
-        mine = history[(history.task == panel.task) & (history.model == panel.model) & (history.name == name)]
+        mine = losses[(losses.task == panel.task) & (losses.model == panel.model) & (losses["name"] == name)]
         for variant in summary.variants:
             _curve(ax, mine[mine.variant == variant], look.color(variant), marked=name != "loss")
         ax.set(title=panel.title, xlabel="epoch", ylabel=_LOSSES[name])
@@ -52,12 +52,10 @@ def loss_curves(summary: Summary, look: Look) -> Figure:
 def _curve(ax: Axes, rows: pd.DataFrame, color: str, marked: bool) -> None:
     if rows.empty:
         return
-    steps = rows.groupby("step").agg(
-        epoch=("epoch", "mean"), mean=("value", "mean"), low=("value", "min"), high=("value", "max")
-    )
-    epoch = steps["epoch"].to_numpy()
-    ax.plot(epoch, steps["mean"].to_numpy(), color=color, lw=1.5, marker="o" if marked else "", ms=3.5)
-    ax.fill_between(epoch, steps["low"].to_numpy(), steps["high"].to_numpy(), color=color, alpha=0.13, lw=0)
+    steps = rows.sort_values("step")
+    epoch, mean, low, high = (steps[name].to_numpy() for name in ("epoch_mean", "value_mean", "value_min", "value_max"))
+    ax.plot(epoch, mean, color=color, lw=1.5, marker="o" if marked else "", ms=3.5)
+    ax.fill_between(epoch, low, high, color=color, alpha=0.13, lw=0)
 
 
 def confusion(summary: Summary, look: Look) -> Figure:  # noqa: ARG001 (all plots have the same arguments)

@@ -28,7 +28,7 @@ from intaglio.schemas.summary import (
     SPARSITY,
     VARIANTS,
 )
-from intaglio.schemas.tables import as_array, as_column, conform, read_table, write_table
+from intaglio.schemas.tables import TableWriter, as_array, as_column, conform, read_table, write_table
 
 __all__ = [
     "BACKENDS",
@@ -52,6 +52,7 @@ __all__ = [
     "SPARSITY",
     "TRAINING_HISTORY",
     "VARIANTS",
+    "TableWriter",
     "as_array",
     "as_column",
     "conform",

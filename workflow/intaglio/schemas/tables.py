@@ -38,8 +38,52 @@ def write_table(
         pq.write_table(table, draft, compression="zstd")
 
 
-def read_table(path: Path, schema: Any) -> Any:
+# Bytes of the rows that a growing table keeps in memory.
+_KEPT = 16_000_000
+
+
+class TableWriter:
+    """A Parquet file that grows by batches of rows; at no time is it in memory as a whole.
+
+    Args:
+        path: the file.
+        schema: one of `intaglio.schemas`.
+    """
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        self._path, self._schema = path, schema
+        self._file = pq.ParquetWriter(path, schema, compression="zstd")
+        self._waiting: list[Any] = []
+
+    def add(self, rows: Sequence[Mapping[str, Any]] | Any) -> None:
+        """Add rows, as `write_table` takes them.
+
+        Raises:
+            UserError: as `write_table`.
+        """
+        table = rows if isinstance(rows, pa.Table) else _from_rows(rows, self._schema, self._path)
+        self._waiting.append(table)
+        if sum(waiting.nbytes for waiting in self._waiting) > _KEPT:
+            self._write()
+
+    def _write(self) -> None:
+        if self._waiting:
+            self._file.write_table(conform(pa.concat_tables(self._waiting), self._schema, self._path))
+            self._waiting.clear()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._write()
+        self._file.close()
+
+
+def read_table(path: Path, schema: Any, columns: Sequence[str] | None = None) -> Any:
     """Read a table and check it; the file's own metadata is kept in `table.schema.metadata`.
+
+    Args:
+        path: the Parquet file.
+        schema: its schema.
+        columns: of the schema, to be read alone.
 
     Raises:
         UserError: the file is missing, not Parquet, or does not have this schema.
@@ -48,18 +92,23 @@ def read_table(path: Path, schema: Any) -> Any:
         raise UserError(f"{path}: no such table; run the job that makes it")
     try:
         # Not pyarrow.parquet.read_table, which adds columns for parent folders named KEY=VALUE.
-        table = pq.ParquetFile(path).read()
+        table = pq.ParquetFile(path).read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: no readable Parquet file ({first_line(error)}); delete it and run again") from error
-    return conform(table, schema, path)
+    return conform(table, schema if columns is None else _chosen(schema, columns), path)
+
+
+def _chosen(schema: Any, columns: Sequence[str]) -> Any:
+    """Return the schema of some columns of a table."""
+    return pa.schema([schema.field(name) for name in columns], metadata=schema.metadata)
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]], schema: Any, path: Path) -> Any:
     names = [str(name) for name in schema.names]
+    known = set(names)
     for number, row in enumerate(rows):
-        for name in row:
-            if name not in names:
-                raise UserError(f"{path}: row {number}: unknown column {name!r}, {nearest(name, names)}")
+        for name in row.keys() - known:
+            raise UserError(f"{path}: row {number}: unknown column {name!r}, {nearest(name, names)}")
     columns = []
     for field in schema:
         try:
@@ -113,7 +162,7 @@ def conform(table: Any, schema: Any, path: Path) -> Any:
             row = column.is_null().index(True).as_py()
             raise UserError(f"{path}: column {field.name!r} is empty in row {row}: {describe(schema)[field.name]}")
         try:
-            columns.append(column.cast(field.type))
+            columns.append(column if column.type == field.type else column.cast(field.type))
         except pa.ArrowException as error:
             raise UserError(f"{path}: column {field.name!r} must be {field.type}, not {column.type}") from error
     return pa.table(columns, schema=schema.with_metadata(table.schema.metadata))

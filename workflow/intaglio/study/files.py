@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,18 @@ def _child(node: yaml.Node, part: Any) -> tuple[int, yaml.Node | None]:
     return (pairs[0][0].start_mark.line + 1, pairs[0][1]) if pairs else (0, None)
 
 
+@lru_cache(maxsize=4)
+def _composed(text: str) -> yaml.Node | None:
+    """Return the nodes of a YAML text whose values can be read; parsing a long one takes seconds."""
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    yaml.safe_load(text)
+    return root
+
+
 def _parsed(path: Path) -> yaml.Node | None:
     try:
         text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        yaml.safe_load(text)
+        root = _composed(text)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

@@ -14,33 +14,28 @@ Row = dict[str, Any]
 OPERATORS_SHOWN = 3
 DEVICES = ("cpu", "cuda")
 _PLACE = ("variant", "device", "backend")
+_OF_RUN = ("study", "task", "model", "variant", "seed", "size_mb")
 
 
 def backend_rows(records: Sequence[Record]) -> list[Row]:
-    """Return the rows of backends.parquet, in the order of the plan, then of devices and backends."""
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in records:
-        if record.row["status"] == "ok":
-            groups.setdefault((record.row["task"], record.row["model"]), []).append(record)
-    return [row for group in groups.values() for row in _rows_of_group(group)]
-
-
-def _rows_of_group(group: Sequence[Record]) -> list[Row]:
-    """Return the rows of one task and model."""
-    timed, others = of_one_machine([{**record.row, **row} for record in group for row in record.timed])
-    cells = _by_place(timed)
-    profiled = [record for record in group if "operators" in record.tables]
-    operators = _by_place(
-        {**row, "variant": record.row["variant"]}
-        for record in profiled
-        for row in record.tables["operators"].to_pylist()
+    """Return the rows of backends.parquet of one task and model, in the order of the plan, then of devices."""
+    group = [record for record in records if record.row["status"] == "ok"]
+    timed, others = of_one_machine(
+        [{**{name: record.row.get(name) for name in _OF_RUN}, **row} for record in group for row in record.timed]
     )
+    cells = _by_place(timed)
+    operators: dict[tuple[str, ...], dict[str, float]] = {}
+    for record in group:
+        for (device, backend), times in record.operators.items():
+            sums = operators.setdefault((record.row["variant"], device, backend), {})
+            for operator, milliseconds in times.items():
+                sums[operator] = sums.get(operator, 0.0) + milliseconds
     elsewhere = _by_place(others)
     rows = [
         {
             **_row(cell),
             "left_out": len(elsewhere.get(place, [])),
-            "operators": most_time(operators.get(place, [])),
+            "operators": most_time(operators.get(place, {})),
         }
         for place, cell in cells.items()
     ]
@@ -110,11 +105,8 @@ def _smaller(seeds: Sequence[Row], baseline: Sequence[Row]) -> float | None:
     return sum(above for above, _ in known) / sum(below for _, below in known) if known else None
 
 
-def most_time(operators: Sequence[Row]) -> str:
-    """Return the operators with the largest shares of time, and the shares, from rows of the operators table."""
-    times: dict[str, float] = {}
-    for row in operators:
-        times[row["operator"]] = times.get(row["operator"], 0.0) + row["self_time_ms"]
+def most_time(times: Mapping[str, float]) -> str:
+    """Return the operators with the largest shares of time, and the shares, from times by operator."""
     total = sum(times.values())
     most = sorted(times, key=lambda name: -times[name])[:OPERATORS_SHOWN]
     return ", ".join(f"{name} {times[name] / total:.0%}" for name in most)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _Row = Mapping[str, Any]
-# Columns of a speed-up over the fastest float32 form, then over the fastest form of any precision.
-SPEEDUPS = tuple(
-    f"{name}{end}{part}"
-    for end in ("", "_any")
-    for name, part in (("speedup", ""), ("speedup", "_low"), ("speedup", "_high"), ("against", ""))
-)
 # Columns of a speed-up over the fastest float32 form, then over the fastest form of any precision.
 SPEEDUPS = tuple(
     f"{name}{end}{part}"
@@ -39,7 +33,7 @@ def runs_on_devices(runs: Sequence[_Row], times: Sequence[_Row]) -> list[dict[st
     return _joined(runs, times, (*_VARIANT, "seed"), _OF_RUN)
 
 
-def times_of_runs(timed: Sequence[_Row], backends: Sequence[_Row]) -> list[dict[str, Any]]:
+def times_of_runs(timed: Iterable[_Row], backends: Sequence[_Row]) -> list[dict[str, Any]]:
     """Return the rows of latency.parquet that are in the variant's fastest backend on the row's device.
 
     Args:

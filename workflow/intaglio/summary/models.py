@@ -16,26 +16,19 @@ from intaglio.summary.variants import BASELINE, mean_sd, resampled_runs
 _Row = dict[str, Any]
 
 
-def model_rows(records: Sequence[Record], backends: Sequence[Mapping[str, Any]], resamples: int) -> list[_Row]:
-    """Return the rows of model_comparison.parquet, in the order of the plan.
+def model_row(records: Sequence[Record], backends: Sequence[Mapping[str, Any]], resamples: int) -> _Row:
+    """Return the row of model_comparison.parquet of one task and model; none is chosen yet.
 
     A model is its variant `float`, or the study's first variant if there is none.
 
     Args:
-        records: all runs of a study.
-        backends: rows of backends.parquet.
+        records: all their runs.
+        backends: their rows of backends.parquet.
         resamples: of the bootstrap.
     """
     names = list(dict.fromkeys(record.row["variant"] for record in records))
     variant = BASELINE if BASELINE in names else names[0]
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in records:
-        if record.row["variant"] == variant:
-            groups.setdefault((record.row["task"], record.row["model"]), []).append(record)
-    rows = [_row(group, backends, resamples) for group in groups.values()]
-    for task in dict.fromkeys(row["task"] for row in rows):
-        _choose([row for row in rows if row["task"] == task])
-    return rows
+    return _row([record for record in records if record.row["variant"] == variant], backends, resamples)
 
 
 def _row(group: Sequence[Record], backends: Sequence[Mapping[str, Any]], resamples: int) -> _Row:
@@ -65,9 +58,10 @@ def _interval(done: Sequence[Record], metric: str, column: str, resamples: int) 
     return {f"{column}_mean": mean, f"{column}_low": low, f"{column}_high": high}
 
 
-def _choose(rows: Sequence[_Row]) -> None:
-    """Mark the model that is best on the validation split; the first of equals."""
-    judged = [row for row in rows if row.get("validation_mean") is not None]
-    if judged:
-        sign = 1 if named(judged[0]["primary_metric"]).higher_is_better else -1
-        max(judged, key=lambda row: sign * row["validation_mean"])["chosen"] = True
+def choose_models(rows: Sequence[_Row]) -> None:
+    """Mark the model of each task that is best on the validation split; the first of equals."""
+    for task in dict.fromkeys(row["task"] for row in rows):
+        judged = [row for row in rows if row["task"] == task and row.get("validation_mean") is not None]
+        if judged:
+            sign = 1 if named(judged[0]["primary_metric"]).higher_is_better else -1
+            max(judged, key=lambda row: sign * row["validation_mean"])["chosen"] = True

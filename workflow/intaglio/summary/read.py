@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import acero, dataset
 
 from intaglio import schemas
 from intaglio.store import open_artifact
@@ -24,6 +27,13 @@ _TABLES = {
     "conversions": schemas.CONVERSIONS,
     "published": schemas.PUBLISHED,
 }
+# Names in the history of trainings.
+LOSSES = ("loss", "validation_loss")
+# Columns of latency.parquet that are shown.
+_TIMES = [
+    *("task", "model", "variant", "seed", "backend", "device", "device_name", "batch_size", "length"),
+    *("mean_ms", "std_ms", "p50_ms", "p99_ms", "machine_id"),
+]
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,14 @@ class Panel:
 
     def of(self, variant: str) -> _Rows:
         """Return the runs of one variant."""
-        return [run for run in self.runs if run["variant"] == variant]
+        return self._by_variant.get(variant, [])
+
+    @cached_property
+    def _by_variant(self) -> dict[str, _Rows]:
+        found: dict[str, _Rows] = {}
+        for run in self.runs:
+            found.setdefault(run["variant"], []).append(run)
+        return found
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,8 @@ class Summary:
         panels: one per task and model with results, in the study's order.
         variants: names of all variants, in the study's order.
         metrics: table metrics.parquet with the runs' keys.
-        history: table history.parquet with the runs' keys.
+        losses: table of the losses in history.parquet over seeds: task, model, variant, name, step, and means of epoch
+            and value, and the value's least and most, as epoch_mean, value_mean, value_min and value_max.
     """
 
     study: str
@@ -75,7 +93,7 @@ class Summary:
     panels: Sequence[Panel]
     variants: Sequence[str]
     metrics: Any
-    history: Any
+    losses: Any
 
 
 def read_summary(folder: Path) -> Summary:
@@ -87,7 +105,7 @@ def read_summary(folder: Path) -> Summary:
     about = open_artifact(folder, "summary")
     rows = {name: schemas.read_table(folder / f"{name}.parquet", of).to_pylist() for name, of in _TABLES.items()}
     runs, variants, backends = rows["runs"], rows["variants"], rows["backends"]
-    times = times_of_runs(_headline(folder, *about["headline"]), backends)
+    times = times_of_runs(_headline(folder / "latency.parquet", *about["headline"]), backends)
     several = len({row["model"] for row in variants}) > 1
     panels = []
     for task, model in dict.fromkeys((row["task"], row["model"]) for row in variants):
@@ -107,13 +125,28 @@ def read_summary(folder: Path) -> Summary:
         panels=panels,
         variants=list(dict.fromkeys(row["variant"] for row in variants)),
         metrics=schemas.read_table(folder / "metrics.parquet", schemas.keyed(schemas.METRICS)),
-        history=schemas.read_table(folder / "history.parquet", schemas.keyed(schemas.TRAINING_HISTORY)),
+        losses=_losses(folder / "history.parquet"),
     )
 
 
-def _headline(folder: Path, batch_size: int, length: int) -> _Rows:
-    """Return the rows of latency.parquet at the headline point, without the times of single calls."""
-    table = schemas.read_table(folder / "latency.parquet", schemas.keyed(schemas.LATENCY)).drop_columns(["calls"])
-    chosen = (pc.field("batch_size") == batch_size) & (pc.field("length") == length)
-    rows: _Rows = table.filter(chosen).to_pylist()
-    return rows
+def _headline(path: Path, batch_size: int, length: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of latency.parquet at the headline point, in the columns that are shown."""
+    for batch in pq.ParquetFile(path).iter_batches(columns=_TIMES):
+        at = pc.and_(pc.equal(batch["batch_size"], batch_size), pc.equal(batch["length"], length))
+        yield from batch.filter(at).to_pylist()
+
+
+def _losses(path: Path) -> Any:
+    """Return the losses over seeds; the file is read in parts."""
+    wanted = pc.field("name").isin(LOSSES)
+    keys = ["task", "model", "variant", "name", "step"]
+    values = (("epoch", "mean"), ("value", "mean"), ("value", "min"), ("value", "max"))
+    sums = [(column, f"hash_{of}", None, f"{column}_{of}") for column, of in values]
+    scan = acero.ScanNodeOptions(dataset.dataset(path), columns=[*keys, "epoch", "value"], filter=wanted)
+    steps = (
+        acero.Declaration("scan", scan),
+        acero.Declaration("filter", acero.FilterNodeOptions(wanted)),
+        acero.Declaration("aggregate", acero.AggregateNodeOptions(sums, keys)),
+    )
+    # With one thread, sums have one order.
+    return acero.Declaration.from_sequence(steps).to_table(use_threads=False)

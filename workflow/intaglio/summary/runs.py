@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.schemas.summary import SCORES
 from intaglio.store import MANIFEST, open_artifact
 from intaglio.summary import lineage, recipes
+from intaglio.summary.devices import SPEEDUPS
 from intaglio.summary.failures import reasons
 
 KEY = ("task", "model", "variant", "seed")
@@ -25,6 +28,13 @@ _SIZES = {
     "checkpoint": "checkpoint_mb",
     "parameters": "parameters_mb",
 }
+# Columns of the latency table behind the table of backends.
+_TIMED = [
+    *("backend", "device", "device_name", "kernel", "batch_size", "length", "threads", "p50_ms", "throughput", "busy"),
+    *("peak_memory_mb", "max_difference", "changed_predictions", "compared_predictions"),
+    *SPEEDUPS,
+    *("machine_id", "machine_instructions"),
+]
 
 
 @dataclass
@@ -34,7 +44,8 @@ class Record:
     Attributes:
         row: its row of runs.parquet, without unknown values.
         tables: existing pyarrow tables by name (metrics, history, latency, baselines, sizes, operators).
-        timed: rows of its latency table at the study's headline point.
+        timed: rows of its latency table at the study's headline point, in the columns of `_TIMED`.
+        operators: times of operators by device and backend, ms.
         evaluation: folder of its predictions, if it is complete.
         task: content of its data's task.json.
         validation: metrics of the selected weights on the validation split.
@@ -46,6 +57,7 @@ class Record:
     row: dict[str, Any]
     tables: dict[str, Any] = field(default_factory=dict)
     timed: list[dict[str, Any]] = field(default_factory=list)
+    operators: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     evaluation: Path | None = None
     task: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)
@@ -54,8 +66,8 @@ class Record:
     conversions: list[dict[str, Any]] = field(default_factory=list)
 
 
-def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
-    """Read the existing results of a run of the plan.
+def read_run(study: Mapping[str, Any], run: Mapping[str, Any], shared: lineage.InCommon | None = None) -> Record:
+    """Read the existing results of a run of the plan; `shared` holds what it has in common with others.
 
     Its status is `ok` if all results are complete, `failed` if an artifact is damaged or a job recorded an error, else
     `pending`.
@@ -65,6 +77,7 @@ def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
     facts["stages"] = json.dumps(run["recipe"], sort_keys=True)
     record = Record({"study": study["study"], **key, **facts})
     missing, damaged = [], []
+    shared = lineage.InCommon() if shared is None else shared
     for kind, read in _READERS.items():
         if run[kind] is None:
             continue
@@ -73,8 +86,7 @@ def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
             missing.append(kind)
             continue
         try:
-            open_artifact(folder, kind)
-            read(record, folder, study, run)
+            read(record, _Result(folder, open_artifact(folder, kind), study, run, shared))
         except UserError as error:
             damaged.append(str(error))
     record.row["validation_value"] = record.validation.get(record.row.get("primary_metric", ""))
@@ -84,21 +96,25 @@ def read_run(study: Mapping[str, Any], run: Mapping[str, Any]) -> Record:
     return record
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete its folder and run again") from error
-    return content
+@dataclass(frozen=True)
+class _Result:
+    """An artifact of a run, with the facts of its manifest."""
+
+    folder: Path
+    about: Mapping[str, Any]
+    study: Mapping[str, Any]
+    run: Mapping[str, Any]
+    shared: lineage.InCommon
 
 
-def _read_checkpoint(record: Record, folder: Path, _study: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-    training = _json(folder / "training.json")
-    record.tables["history"] = schemas.read_table(folder / "history.parquet", schemas.TRAINING_HISTORY)
+def _read_checkpoint(record: Record, of: _Result) -> None:
+    training = lineage.read_json(of.folder / "training.json")
+    of.shared.record(of.folder, training)
+    record.tables["history"] = schemas.read_table(of.folder / "history.parquet", schemas.TRAINING_HISTORY)
     record.validation = {name.removeprefix("validation_"): value for name, value in training["validation"].items()}
-    record.conversions += lineage.conversions(run["stages"])
-    record.sparsity = lineage.sparsity(folder)
-    record.trained = lineage.trained_seconds(run["stages"])
+    record.conversions += lineage.conversions(of.run["stages"], of.shared)
+    record.sparsity = training.get("sparsity", [])
+    record.trained = lineage.trained_seconds(of.run["stages"], of.shared)
     record.row |= {
         "sparsity": lineage.share_of_zeros(record.sparsity),
         "train_seconds": training["train_seconds"],
@@ -112,34 +128,36 @@ def _read_checkpoint(record: Record, folder: Path, _study: Mapping[str, Any], ru
     }
 
 
-def _read_evaluation(record: Record, folder: Path, _study: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-    data = open_artifact(Path(run["data"]), "data")
-    task = _json(Path(run["data"]) / "task.json")
-    about = open_artifact(folder, "evaluation")
-    metrics = schemas.read_table(folder / "metrics.parquet", schemas.METRICS)
-    test_set = task["test_sets"][0]
-    rows = [row for row in metrics.to_pylist() if row["test_set"] == test_set]
-    values = {row["metric"]: row["value"] for row in rows if row["label"] is None}
+def _read_evaluation(record: Record, of: _Result) -> None:
+    data, task = of.shared.task(Path(of.run["data"]))
+    metrics = schemas.read_table(of.folder / "metrics.parquet", schemas.METRICS)
+    test_set, teacher = task["test_sets"][0], Path(of.run["teacher"])
+    whole = pc.and_(pc.equal(metrics.column("test_set"), test_set), pc.is_null(metrics.column("label")))
+    rows = metrics.filter(whole).to_pylist()
+    values = {row["metric"]: row["value"] for row in rows}
     primary = [row["metric"] for row in rows if row["primary"]]
     if len(primary) != 1:
-        raise UserError(f"{folder}/metrics.parquet: {len(primary)} primary metrics of {test_set!r}; evaluate it again")
+        raise UserError(
+            f"{of.folder}/metrics.parquet: {len(primary)} primary metrics of {test_set!r}; evaluate it again"
+        )
     record.tables["metrics"] = metrics
-    record.evaluation, record.task = folder, task
+    record.evaluation, record.task = of.folder, task
+    mine = lineage.predictions(of.folder, test_set, task)
     record.row |= {
         "test_set": test_set,
-        "test_examples": len(lineage.predictions(folder, test_set, task).ids),
+        "test_examples": len(mine.ids),
         "primary_metric": primary[0],
         "primary_value": values[primary[0]],
-        "warnings": "; ".join(about.get("warnings", ())) or None,
-        "truncated": about.get("truncated", {}).get(test_set),
+        "warnings": "; ".join(of.about.get("warnings", ())) or None,
+        "truncated": of.about.get("truncated", {}).get(test_set),
         "test_texts_in_training": data.get("test_texts_in_training", {}).get(test_set),
         **{name: values.get(name) for name, _, _ in SCORES},
-        **lineage.agreement(folder, Path(run["teacher"]), test_set, task),
+        **({} if teacher == of.folder else lineage.agreement(mine, teacher, test_set, task, of.shared)),
     }
 
 
-def _read_export(record: Record, folder: Path, _study: Mapping[str, Any], _run: Mapping[str, Any]) -> None:
-    sizes = schemas.read_table(folder / "sizes.parquet", schemas.SIZES)
+def _read_export(record: Record, of: _Result) -> None:
+    sizes = schemas.read_table(of.folder / "sizes.parquet", schemas.SIZES)
     record.tables["sizes"] = sizes
     components: dict[str, list[dict[str, Any]]] = {}
     for row in sizes.to_pylist():
@@ -149,21 +167,25 @@ def _read_export(record: Record, folder: Path, _study: Mapping[str, Any], _run: 
         record.row[column] = sum(row["bytes"] for row in of_it) / _MB if of_it else None
     nonzero = components.get("nonzero")
     record.row["nonzero"] = sum(row["count"] for row in nonzero) if nonzero else None
-    record.conversions += lineage.exported(open_artifact(folder, "export"))
+    record.conversions += lineage.exported(of.about)
 
 
-def _read_profile(record: Record, folder: Path, study: Mapping[str, Any], _run: Mapping[str, Any]) -> None:
-    latency = schemas.read_table(folder / "latency.parquet", schemas.LATENCY)
-    operators = schemas.read_table(folder / "operators.parquet", schemas.OPERATORS)
-    baselines = schemas.read_table(folder / "baselines.parquet", schemas.BASELINES)
+def _read_profile(record: Record, of: _Result) -> None:
+    latency = schemas.read_table(of.folder / "latency.parquet", schemas.LATENCY)
+    operators = schemas.read_table(of.folder / "operators.parquet", schemas.OPERATORS)
+    baselines = schemas.read_table(of.folder / "baselines.parquet", schemas.BASELINES)
     record.tables |= {"latency": latency, "baselines": baselines, "operators": operators}
-    batch_size, length = study["profile"]["headline"]
-    record.timed = [row for row in latency.to_pylist() if (row["batch_size"], row["length"]) == (batch_size, length)]
-    record.row["disturbed"] = open_artifact(folder, "profile").get("disturbed")
+    batch_size, length = of.study["profile"]["headline"]
+    at = pc.and_(pc.equal(latency.column("batch_size"), batch_size), pc.equal(latency.column("length"), length))
+    record.timed = latency.select(_TIMED).filter(at).to_pylist()
+    columns = (operators.column(name).to_pylist() for name in ("device", "backend", "operator", "self_time_ms"))
+    for device, backend, operator, milliseconds in zip(*columns, strict=True):
+        times = record.operators.setdefault((device, backend), {})
+        times[operator] = times.get(operator, 0.0) + milliseconds
+    record.row["disturbed"] = of.about.get("disturbed")
 
 
-_Reader = Callable[[Record, Path, Mapping[str, Any], Mapping[str, Any]], None]
-_READERS: dict[str, _Reader] = {
+_READERS: dict[str, Callable[[Record, _Result], None]] = {
     "checkpoint": _read_checkpoint,
     "evaluation": _read_evaluation,
     "export": _read_export,

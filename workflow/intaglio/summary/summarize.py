@@ -8,37 +8,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from pyarrow.csv import write_csv
-
 from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.store import MANIFEST, new_artifact, open_artifact
 from intaglio.summary.backends import backend_rows
-from intaglio.summary.conversions import conversion_rows, sparsity_of_runs
 from intaglio.summary.devices import SPEEDUPS, on_devices
-from intaglio.summary.models import model_rows
+from intaglio.summary.gathered import gathered
+from intaglio.summary.lineage import InCommon
+from intaglio.summary.models import choose_models, model_row
 from intaglio.summary.published import published_rows
 from intaglio.summary.runs import KEY, Record, read_run
 from intaglio.summary.variants import variant_rows
 
+# Tables of the study, which are in memory as a whole.
 _SUMMARIZED = {
     "runs": schemas.RUNS,
     "variants": schemas.VARIANTS,
     "model_comparison": schemas.MODEL_COMPARISON,
     "backends": schemas.BACKENDS,
-    "conversions": schemas.CONVERSIONS,
-    "sparsity": schemas.SPARSITY,
     "published": schemas.PUBLISHED,
     "descriptions": schemas.DESCRIPTIONS,
-}
-_GATHERED = {
-    "metrics": schemas.METRICS,
-    "history": schemas.TRAINING_HISTORY,
-    "latency": schemas.LATENCY,
-    "baselines": schemas.BASELINES,
-    "sizes": schemas.SIZES,
-    "operators": schemas.OPERATORS,
 }
 # Columns of variants and backends on what compression keeps and saves: one row per variant and device.
 _COMPRESSION = (
@@ -65,40 +54,46 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
     """
     content = _read_plan(plan)
     study: dict[str, Any] = content["study"]
-    records = [read_run(study, run) for run in content["runs"]]
-    if not partial:
-        _refuse_gaps(study["study"], records)
-    runs = [record.row for record in records]
-    resamples, backends = int(study["bootstrap"]), backend_rows(records)
-    rows: dict[str, Sequence[Mapping[str, Any]]] = {
-        "runs": runs,
-        "variants": variant_rows(records, resamples),
-        "model_comparison": model_rows(records, backends, resamples),
-        "backends": backends,
-        "conversions": conversion_rows(records),
-        "sparsity": sparsity_of_runs(records),
-        "published": published_rows(study, runs, backends),
-        "descriptions": _descriptions(study["study"], content["runs"]),
-    }
+    resamples = int(study["bootstrap"])
     about = {
         "study": study["study"],
         "description": study.get("description", ""),
         "resamples": resamples,
         "max_length": int(study["max_length"]),
         "headline": list(study["profile"]["headline"]),
-        "train_seconds": _training(records),
         "kinds": sorted({task["kind"] for task in study["tasks"].values()}),
     }
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in _SUMMARIZED}
+    training = _TrainingTime()
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for run in content["runs"]:
+        groups.setdefault((run["task"], run["model"]), []).append(run)
     with new_artifact(output, "summary", about) as folder:
+        with gathered(folder) as tables:
+            # Group by group, since what is compared with each other is in memory at a time.
+            for group in groups.values():
+                shared, records = InCommon(), []
+                for run in group:
+                    records.append(read_run(study, run, shared))
+                    tables.add(records[-1])
+                    training.add(records[-1])
+                rows["runs"] += [record.row for record in records]
+                if not partial and any(record.row["status"] != "ok" for record in records):
+                    continue
+                backends = backend_rows(records)
+                rows["backends"] += backends
+                rows["variants"] += variant_rows(records, resamples)
+                rows["model_comparison"].append(model_row(records, backends, resamples))
+        if not partial:
+            _refuse_gaps(study["study"], rows["runs"])
+        choose_models(rows["model_comparison"])
+        rows["published"] += published_rows(study, rows["runs"], rows["backends"])
+        rows["descriptions"] += _descriptions(study["study"], content["runs"])
+        about["train_seconds"] = training.seconds()
         for name, schema in _SUMMARIZED.items():
             schemas.write_table(folder / f"{name}.parquet", rows[name], schema)
-            if name != "sparsity":
-                _write_csv(folder / f"{name}.csv", rows[name], list(schema.names))
+            _write_csv(folder / f"{name}.csv", rows[name], list(schema.names))
         _write_csv(folder / "compression.csv", on_devices(rows["variants"], rows["backends"]), _COMPRESSION)
-        gathered = {name: _gather(name, schema, records) for name, schema in _GATHERED.items()}
-        for name, schema in _GATHERED.items():
-            schemas.write_table(folder / f"{name}.parquet", gathered[name], schemas.keyed(schema))
-        write_csv(gathered["latency"].drop_columns(["calls"]), folder / "latency.csv")
 
 
 def _read_plan(plan: Path) -> dict[str, Any]:
@@ -111,14 +106,14 @@ def _read_plan(plan: Path) -> dict[str, Any]:
     return content
 
 
-def _refuse_gaps(study: str, records: Sequence[Record]) -> None:
-    gaps = [record.row for record in records if record.row["status"] != "ok"]
+def _refuse_gaps(study: str, runs: Sequence[Mapping[str, Any]]) -> None:
+    gaps = [row for row in runs if row["status"] != "ok"]
     if not gaps:
         return
     named = [f"{'/'.join(str(row[name]) for name in KEY)} {row['status']} ({row['error']})" for row in gaps[:3]]
     more = f", and {len(gaps) - 3} more" if len(gaps) > 3 else ""
     raise UserError(
-        f"study {study}: {len(gaps)} of {len(records)} runs are not complete: {', '.join(named)}{more}; "
+        f"study {study}: {len(gaps)} of {len(runs)} runs are not complete: {', '.join(named)}{more}; "
         "run the rest, or summarize existing results with --partial"
     )
 
@@ -136,24 +131,21 @@ def _descriptions(study: str, runs: Sequence[Mapping[str, Any]]) -> list[dict[st
     return rows
 
 
-def _training(records: Sequence[Record]) -> dict[str, float]:
-    """Return the training time of the study (`shared`), and that without sharing of stages (`alone`), in seconds."""
-    stages = {folder: seconds for record in records for folder, seconds in record.trained.items()}
-    alone = sum(seconds for record in records for seconds in record.trained.values())
-    return {"shared": sum(stages.values()), "alone": alone}
+class _TrainingTime:
+    """The training time of a study, with stages that runs share, and without sharing."""
 
+    def __init__(self) -> None:
+        self._stages: dict[str, float] = {}
+        self._alone = 0.0
 
-def _gather(name: str, schema: Any, records: Sequence[Record]) -> Any:
-    """Concatenate a table over runs, with the key of the run in every row."""
-    parts = [_with_key(record.row, record.tables[name]) for record in records if name in record.tables]
-    return pa.concat_tables(parts) if parts else schemas.keyed(schema).empty_table()
+    def add(self, record: Record) -> None:
+        """Add the stages of a run."""
+        self._stages |= record.trained
+        self._alone += sum(record.trained.values())
 
-
-def _with_key(row: Mapping[str, Any], table: Any) -> Any:
-    for position, field in enumerate(schemas.KEYS):
-        column = pa.repeat(pa.scalar(row[field.name], field.type), table.num_rows)
-        table = table.add_column(position, field, column)
-    return table
+    def seconds(self) -> dict[str, float]:
+        """Return the time (`shared`), and that without sharing of stages (`alone`), in seconds."""
+        return {"shared": sum(self._stages.values()), "alone": self._alone}
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

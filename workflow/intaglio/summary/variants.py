@@ -18,6 +18,8 @@ from intaglio.summary.lineage import Predictions, predictions
 from intaglio.summary.runs import Record
 
 BASELINE = "float"
+# Examples whose predictions are in memory at a time.
+_EXAMPLES = 200_000
 _OVER_SEEDS = {
     "primary": "primary_value",
     "accuracy": "accuracy",
@@ -48,17 +50,9 @@ def mean_sd(values: Iterable[float | None]) -> tuple[float | None, float | None]
 
 
 def variant_rows(records: Sequence[Record], resamples: int) -> list[dict[str, Any]]:
-    """Return the rows of variants.parquet, in the order of the plan, from all runs of a study."""
-    groups: dict[tuple[str, str], list[Record]] = {}
-    for record in records:
-        groups.setdefault((record.row["task"], record.row["model"]), []).append(record)
-    return [row for group in groups.values() for row in _rows_of_group(group, resamples)]
-
-
-def _rows_of_group(group: Sequence[Record], resamples: int) -> list[dict[str, Any]]:
-    """Return the rows of one task and model."""
+    """Return the rows of variants.parquet of one task and model, in the order of the plan, from all their runs."""
     planned: dict[str, list[Record]] = {}
-    for record in group:
+    for record in records:
         planned.setdefault(record.row["variant"], []).append(record)
     done = {name: {r.row["seed"]: r for r in runs if r.row["status"] == "ok"} for name, runs in planned.items()}
     finished = [record for runs in done.values() for record in runs.values()]
@@ -124,22 +118,29 @@ def resampled_runs(
         UserError: the runs were evaluated on different examples.
     """
     first = records[0]
-    expected = _predictions(first)
-    runs = []
-    for record in records:
-        found = _predictions(record)
-        if not np.array_equal(expected.ids, found.ids) or not np.array_equal(expected.true, found.true):
-            raise UserError(
-                f"{record.evaluation}: not the examples of {first.evaluation}, so they cannot be compared; "
-                "delete both folders and run again"
-            )
-        runs.append(Judged(found.true, found.predicted, found.outputs if metric.needs_outputs else None))
-    values = bootstrap.resampled(metric, classes_of(first.task), runs, resamples, kind_of(first.task).draw)
-    return {(r.row["variant"], r.row["seed"]): of_run for r, of_run in zip(records, values, strict=True)}
+    expected = _predictions(first, metric)
+    draw, classes = kind_of(first.task).draw, classes_of(first.task)
+    values: dict[tuple[str, int], NDArray[np.float64]] = {}
+    # Some at a time, since predictions of all runs may not fit into memory.
+    step = max(1, _EXAMPLES // max(1, len(expected.ids)))
+    for start in range(0, len(records), step):
+        some = records[start : start + step]
+        runs = []
+        for record in some:
+            found = _predictions(record, metric)
+            if not expected.ids.equals(found.ids) or not np.array_equal(expected.true, found.true):
+                raise UserError(
+                    f"{record.evaluation}: not the examples of {first.evaluation}, so they cannot be compared; "
+                    "delete both folders and run again"
+                )
+            runs.append(Judged(found.true, found.predicted, found.outputs))
+        found_values = bootstrap.resampled(metric, classes, runs, resamples, draw)
+        values |= {(r.row["variant"], r.row["seed"]): of_run for r, of_run in zip(some, found_values, strict=True)}
+    return values
 
 
-def _predictions(record: Record) -> Predictions:
-    """Return the predictions on the primary test set."""
+def _predictions(record: Record, metric: Metric) -> Predictions:
+    """Return the predictions on the primary test set, with outputs if the metric reads them."""
     if record.evaluation is None:
         raise ValueError("a finished run has an evaluation")
-    return predictions(record.evaluation, record.row["test_set"], record.task)
+    return predictions(record.evaluation, record.row["test_set"], record.task, metric.needs_outputs)

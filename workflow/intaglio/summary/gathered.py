@@ -1,0 +1,70 @@
+"""Tables concatenated over all runs. They are written while runs are read, and never are in memory as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.csv import CSVWriter
+
+from intaglio import schemas
+from intaglio.summary.runs import Record
+
+_OF_RUNS = {
+    "metrics": schemas.keyed(schemas.METRICS),
+    "history": schemas.keyed(schemas.TRAINING_HISTORY),
+    "latency": schemas.keyed(schemas.LATENCY),
+    "baselines": schemas.keyed(schemas.BASELINES),
+    "sizes": schemas.keyed(schemas.SIZES),
+    "operators": schemas.keyed(schemas.OPERATORS),
+    "conversions": schemas.CONVERSIONS,
+    "sparsity": schemas.SPARSITY,
+}
+# Tables that are CSV files, too; lists of calls do not fit into cells.
+_CSV = ("conversions", "latency")
+
+
+class Gathered:
+    """The tables, to which runs are added."""
+
+    def __init__(self, writers: Mapping[str, schemas.TableWriter]) -> None:
+        self._writers = writers
+
+    def add(self, record: Record) -> None:
+        """Write the tables of a run, with its key in every row; it keeps none of them."""
+        for name in list(record.tables):
+            self._writers[name].add(_with_key(record.row, record.tables.pop(name)))
+        key = {field.name: record.row[field.name] for field in schemas.KEYS}
+        for name, rows in (("conversions", record.conversions), ("sparsity", record.sparsity)):
+            if rows:
+                self._writers[name].add([{**key, **row} for row in rows])
+                rows.clear()
+
+
+@contextmanager
+def gathered(folder: Path) -> Iterator[Gathered]:
+    """Yield the tables; they are complete in `folder` on leaving."""
+    with ExitStack() as files:
+        writers = {}
+        for name, schema in _OF_RUNS.items():
+            writers[name] = schemas.TableWriter(folder / f"{name}.parquet", schema)
+            files.callback(writers[name].close)
+        yield Gathered(writers)
+    for name in _CSV:
+        columns = [column for column in _OF_RUNS[name].names if column != "calls"]
+        batches = pq.ParquetFile(folder / f"{name}.parquet").iter_batches(columns=columns)
+        flat = pa.schema([_OF_RUNS[name].field(column) for column in columns])
+        with CSVWriter(folder / f"{name}.csv", flat) as file:
+            for batch in batches:
+                file.write_batch(batch.select(columns))
+
+
+def _with_key(row: Mapping[str, Any], table: Any) -> Any:
+    for position, field in enumerate(schemas.KEYS):
+        column = pa.repeat(pa.scalar(row[field.name], field.type), table.num_rows)
+        table = table.add_column(position, field, column)
+    return table
