@@ -166,7 +166,7 @@ class Results:
         output = self.folder / "tokens"
         common = ("--max-length", LENGTH, "--output", output)
         run("tokens", "--data", self.examples, "--model", self.pretrained, *common)
-        tables = {file.stem: pa.ipc.open_file(file).read_all() for file in sorted(output.glob("*.arrow"))}
+        tables = {file.stem: pa.ipc.open_stream(file).read_all() for file in sorted(output.glob("*.arrow"))}
         return {name: hashed(table.to_pandas().to_json(orient="records")) for name, table in tables.items()}
 
     def _evaluate(self) -> Summary:

@@ -15,7 +15,7 @@ from functools import cache
 VERSIONS: Mapping[str, int] = {
     "fetch": 1,
     "data": 1,
-    "tokens": 1,
+    "tokens": 2,
     "describe": 1,
     "model": 1,
     "finetune": 1,
@@ -27,9 +27,9 @@ VERSIONS: Mapping[str, int] = {
     "export": 3,
     "evaluate": 1,
     "profile": 4,
-    "summarize": 7,
-    "pages": 7,
-    "plot": 5,
+    "summarize": 8,
+    "pages": 8,
+    "plot": 6,
 }
 
 _TOKENS = ("tokenizers", "transformers")

@@ -1,6 +1,6 @@
 """The splits of a task as tokens: made once for a tokenizer, mapped into memory by every job.
 
-A split is an Arrow file of record batches. Its columns are
+A split is an Arrow file as the library datasets writes and maps it (`Dataset.from_file`). Its columns are
 
 - example: int64, position in the split of the example that a row is of, ascending;
 - length and unknown: int32, numbers of all tokens and of unknown ones of the whole text;
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +40,9 @@ from intaglio.tasks.stored import open_data, read_task, split_file
 from intaglio.tokens.tokenize import TEXTS_AT_ONCE, encode_texts, text_columns
 from intaglio.tokens.windows import windows_of
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 # Number of examples on which the tokens are compared with those of the tokenizer at hand.
 _COMPARED = 100
 _FACTS = ("example", "length", "unknown", "characters", "label")
@@ -53,17 +56,14 @@ class Tokens(Sequence[dict[str, Any]]):
     `take`, is another `Tokens` on the same file.
     """
 
-    def __init__(self, path: Path, labels: bool = False) -> None:
-        """Map an Arrow file; its rows have labels if `labels`."""
-        with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as stored:
-            batches = [stored.get_batch(number) for number in range(stored.num_record_batches)]
-        given = batches[0].schema.names
-        names = [name for name in given if name not in _FACTS or (labels and name == "label")]
-        facts = [name for name in given if name in _FACTS]
-        self._facts = pa.Table.from_batches([batch.select(facts) for batch in batches])
-        self._batches = [batch.select(names) for batch in batches]
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in batches[:-1])])
-        self._rows = np.arange(self._facts.num_rows)
+    def __init__(self, stored: Dataset, labels: bool = False) -> None:
+        """Take a mapped file; its rows have labels if `labels`."""
+        given = stored.column_names
+        self._stored = stored.data.table
+        self._inputs = stored.select_columns(
+            [name for name in given if name not in _FACTS or (labels and name == "label")]
+        )
+        self._rows = np.arange(len(stored))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -71,9 +71,12 @@ class Tokens(Sequence[dict[str, Any]]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
-        row = self._rows[index]
-        batch = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self._batches[batch].slice(row - self._starts[batch], 1).to_pylist()[0]
+        return self._inputs[int(self._rows[index])]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Return several rows, which are read at once; torch's DataLoader asks for batches so."""
+        rows: list[dict[str, Any]] = self._inputs.__getitems__(self._rows[indices].tolist())
+        return rows
 
     def take(self, rows: NDArray[np.int64]) -> Tokens:
         """Return the rows at these positions, in this order."""
@@ -84,22 +87,22 @@ class Tokens(Sequence[dict[str, Any]]):
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Number of tokens of each row, int64 [rows]."""
-        found = [pc.list_value_length(batch["input_ids"]).to_numpy() for batch in self._batches]
-        return np.concatenate(found).astype(np.int64)[self._rows]
+        found: NDArray[np.int64] = pc.list_value_length(self._stored["input_ids"]).to_numpy().astype(np.int64)
+        return found[self._rows]
 
     def fact(self, name: str) -> NDArray[Any]:
         """Return a column of facts, [rows, ...]: example, length, unknown or label; see the module."""
-        return as_array(self._facts[name])[self._rows]
+        return as_array(self._stored[name])[self._rows]
 
     def characters(self) -> Iterator[NDArray[np.int64]]:
         """Yield for each window where its tokens begin and end in the context, [length, 2]; -1 for other tokens."""
-        for places in self._facts["characters"].take(self._rows):
+        for places in self._stored["characters"].take(self._rows):
             yield places.values.to_numpy().astype(np.int64).reshape(-1, 2)
 
     @property
     def truncated(self) -> float:
         """Share of the rows whose text is cut; nothing is of a context that is read in windows."""
-        if "characters" in self._facts.column_names:
+        if "characters" in self._stored.column_names:
             return 0.0
         return float((self.fact("length") > self.lengths).mean())
 
@@ -149,18 +152,24 @@ def read_tokens(data: Path, split: str, tokenizer: Any, max_length: int, *, labe
     if cut_at is None:
         with tempfile.NamedTemporaryFile(suffix=".arrow") as file:
             _write(tokenizer, data, split, max_length, Path(file.name))
-            return Tokens(Path(file.name), labels)
+            return Tokens(_mapped(Path(file.name)), labels)
     if cut_at != max_length:
         raise UserError(f"{data}: texts are cut at {cut_at} tokens, where max_length is {max_length}; give the same")
-    texts, path = pq.ParquetFile(split_file(data, split)), data / f"{split}.arrow"
-    expected = _encoded(tokenizer, read_task(data), next(texts.iter_batches(_COMPARED)), 0, max_length)
-    with pa.memory_map(str(path)) as file, pa.ipc.open_file(file) as stored:
-        if not stored.get_batch(0).slice(0, expected.num_rows).equals(expected):
-            raise UserError(
-                f"{data}: its tokens are not those of the model's tokenizer; make them with this model (intaglio"
-                " tokens), or give the [data] that they are of"
-            )
-    return Tokens(path, labels)
+    texts, stored = pq.ParquetFile(split_file(data, split)), _mapped(data / f"{split}.arrow")
+    first = _encoded(tokenizer, read_task(data), next(texts.iter_batches(_COMPARED)), 0, max_length)
+    if not stored.data.table.slice(0, first.num_rows).equals(pa.Table.from_batches([first])):
+        raise UserError(
+            f"{data}: its tokens are not those of the model's tokenizer; make them with this model (intaglio"
+            " tokens), or give the [data] that they are of"
+        )
+    return Tokens(stored, labels)
+
+
+def _mapped(path: Path) -> Dataset:
+    # Here, because it takes a second: not all that imports this module reads tokens.
+    from datasets import Dataset
+
+    return Dataset.from_file(str(path))
 
 
 def _write(tokenizer: Any, data: Path, split: str, max_length: int, path: Path) -> None:
@@ -169,7 +178,7 @@ def _write(tokenizer: Any, data: Path, split: str, max_length: int, path: Path) 
     first = next(parts, None)
     if first is None:
         raise UserError(f"{data}: {split} is empty; give it examples")
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, first.schema) as writer:
         for part in chain((first,), parts):
             writer.write_batch(part)
 
