@@ -2,13 +2,17 @@ import html
 import itertools
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import pyarrow.compute as pc
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 import fakes
 from intaglio.plots.draw import draw, write_plots
@@ -43,6 +47,10 @@ STUDIES: dict[str, dict[str, Any]] = {
         "models": {"minilm": {}, "roberta-base": {}},
         "variants": {"float": None, "int": None, "a-rather-long-name-of-a-variant": [OWN]},
     },
+    "two variants, one with a long name": {
+        "models": {"minilm": {}, "roberta-base": {}},
+        "variants": {"float": None, "a-rather-long-name-of-a-variant": [OWN]},
+    },
 }
 
 
@@ -68,7 +76,7 @@ def _texts(figure: Figure) -> list[Text]:
 
 @pytest.mark.parametrize("name", PLOTS)
 @pytest.mark.filterwarnings("error")
-def test_every_plot_of_every_study_draws_within_its_frame(study: Summary, name: str) -> None:
+def test_every_plot_of_every_study_is_whole_and_readable(study: Summary, name: str) -> None:
     with mpl.rc_context(RC):
         figure = draw(name, study)
         figure.draw_without_rendering()
@@ -77,6 +85,22 @@ def test_every_plot_of_every_study_draws_within_its_frame(study: Summary, name: 
             box = text.get_window_extent()
             assert frame.x0 <= box.x0 <= box.x1 <= frame.x1, text.get_text()
             assert frame.y0 <= box.y0 <= box.y1 <= frame.y1, text.get_text()
+        for ax in figure.axes:
+            room = ax.get_position(original=True).width * figure.bbox.width
+            for side in ("left", "center"):
+                assert _width_of_title(ax, side) < 1.1 * room, ax.get_title(loc=side)
+            assert all(left.x1 <= right.x0 + 1 for left, right in itertools.pairwise(_names_below(ax)))
+
+
+def _width_of_title(ax: Axes, side: Any) -> float:
+    return ax.set_title(ax.get_title(loc=side), loc=side).get_window_extent().width
+
+
+def _names_below(ax: Axes) -> list[Bbox]:
+    """Return where the names and numbers along the horizontal axis are, from left to right."""
+    low, high = sorted(ax.get_xlim())
+    seen = [tick.label1 for tick in ax.xaxis.majorTicks if low <= tick.get_loc() <= high and tick.label1.get_text()]
+    return sorted((label.get_window_extent() for label in seen), key=lambda box: box.x0)
 
 
 def _said(figure: Figure) -> str:
@@ -121,6 +145,18 @@ def test_accuracy_is_that_of_all_seeds_where_one_is_timed(tmp_path: Path) -> Non
     assert marks == [pytest.approx(100 * row["primary_mean"]) for row in summary.panels[0].variants]
 
 
+def test_legends_name_what_is_drawn(tmp_path: Path) -> None:
+    """A variant that takes no steps has neither a loss nor a training time."""
+    summary = _summary(tmp_path, variants=("float", "int8-static", "int"))
+    for run in summary.panels[0].of("int8-static"):
+        run["train_seconds"] = None
+    history = summary.history.filter(pc.field("variant") != "int8-static")
+    with mpl.rc_context(RC):
+        for name in ("loss-curves", "accuracy-vs-training-time"):
+            (legend,) = draw(name, replace(summary, history=history)).legends
+            assert [text.get_text() for text in legend.get_texts()] == ["float", "int"]
+
+
 def test_stages_that_take_no_steps_have_no_training_time(tmp_path: Path) -> None:
     summary = _summary(tmp_path, variants=("float",))
     for run in summary.panels[0].runs:
@@ -153,7 +189,7 @@ def test_a_task_judged_by_another_metric_shows_both(tmp_path: Path) -> None:
 def test_what_cannot_be_drawn_says_so(tmp_path: Path) -> None:
     only = _summary(tmp_path / "a", variants=("float",))
     assert "no finished float runs to compare with" in _said(draw("differences", only))
-    assert "the study has no float beside int" in _said(draw("accuracy", only))
+    assert "Accuracy by variant" in _said(draw("accuracy", only))
     root = tmp_path / "b"
     root.mkdir()
     plan = fakes.results(root)

@@ -37,6 +37,7 @@ VARIANTS: dict[str, Any] = {
         ([{"stage": "distil", "student": "distilroberta-base"}], "distilled to distilroberta-base"),
         ([{"stage": "distil", "layers": 3}, {"stage": "prune"}], "distilled to 3 layers + pruned 50 %"),
         ([{"stage": "prune", "structure": "2:4"}, {"stage": "int8"}], "pruned 2:4 + int8 dynamic"),
+        ([{"stage": "int8", "engine": "openvino"}], "int8 openvino"),
         ([{"stage": "cut", "speedup": 1.5}], "cut for 1.5×"),
         (
             [{"stage": "cut", "sparsity": 0.5}, {"stage": "quantize"}],

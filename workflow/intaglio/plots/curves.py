@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from intaglio.plots.captions import pair
-from intaglio.plots.style import Look, panels, statement
+from intaglio.plots.style import INK, Look, panels, statement
 from intaglio.summary.read import Panel, Summary
 
 _LOSSES = {"loss": "training loss", "validation_loss": "validation loss"}
@@ -24,8 +24,8 @@ _CELLS = {
     "false_positives": "lacks it: predicted",
     "true_negatives": "lacks it: not predicted",
 }
-# More classes than this leave no room for numbers in a confusion matrix.
-_MOST_NUMBERS = 6
+# More classes than this leave no room for numbers in a confusion matrix; more than the other, none for decimals.
+_MOST_NUMBERS, _MOST_DECIMALS = 6, 3
 # Maximum length of a shown class name.
 _LONGEST = 40
 
@@ -39,7 +39,8 @@ def loss_curves(summary: Summary, look: Look) -> Figure:
     if losses.empty:
         return statement(title, "No loss was recorded.")
     caption = "Of the variant's last stage: mean over seeds, and the range of seeds."
-    figure, axes = panels(len(drawn), (2.75, 2.3), title, caption, legend=look.handles(summary.variants, line=True))
+    trained = [name for name in summary.variants if name in set(history.variant)]
+    figure, axes = panels(len(drawn), (2.75, 2.3), title, caption, legend=look.handles(trained, line=True))
     for ax, (panel, name) in zip(axes, drawn, strict=True):
         mine = losses[(losses.task == panel.task) & (losses.model == panel.model) & (losses["name"] == name)]
         for variant in summary.variants:
@@ -121,11 +122,14 @@ def _heat(ax: Axes, matrix: _Matrix) -> None:
     if len(names) <= _MOST_NUMBERS or of_labels:
         for (true, predicted), share in np.ndenumerate(shares):
             count = counts[true, predicted]
-            text = f"{share:.0f} % ({count:.0f})" if of_labels else f"{share:.1f} %\n({count:.0f})"
-            ax.text(
-                predicted, true, text, ha="center", va="center",
-                fontsize=5 if of_labels else 8 if len(names) < 4 else 6.5, color="white" if share > 55 else "#1f2328",
-            )  # fmt: skip
+            if of_labels:
+                text, size = f"{share:.0f} % ({count:.0f})", 5.0
+            elif len(names) <= _MOST_DECIMALS:
+                text, size = f"{share:.1f} %\n({count:.0f})", 8.0
+            else:
+                text, size = f"{share:.0f} %\n({count:.0f})", 6.5
+            color = "white" if share > 55 else INK
+            ax.text(predicted, true, text, ha="center", va="center", fontsize=size, color=color)
     few = len(names) < 3 and max(map(len, names)) <= 14 and not of_labels
     rows, columns = (
         [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in each]

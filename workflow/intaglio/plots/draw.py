@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from intaglio.plots import backends, bars, curves, lengths, pairs, sparsity, tradeoffs
 from intaglio.plots.files import PLOTS
-from intaglio.plots.style import RC, Look, fonts, statement
+from intaglio.plots.style import RC, Look, fit_titles, fonts, statement
 from intaglio.report.files import of_kinds
 from intaglio.store import new_artifact
 from intaglio.summary.read import Summary, read_summary
@@ -77,4 +77,6 @@ def draw(name: str, content: Summary) -> Figure:
     """Draw one of `PLOTS`; where there is nothing to draw it says so."""
     if not content.panels:
         return statement(PLOTS[name], "Nothing to show yet: no run of this study has ended well.")
-    return _DRAW[name](content, Look(tuple(content.variants)))
+    figure = _DRAW[name](content, Look(tuple(content.variants)))
+    fit_titles(figure)
+    return figure

@@ -17,6 +17,9 @@ from intaglio.report.formatting import measured, score, spread, times
 from intaglio.summary.read import Panel, Summary
 from intaglio.summary.variants import BASELINE, mean_sd
 
+# Longer names would run into each other beside each other.
+_SHORT = 8
+
 
 def accuracy(summary: Summary, look: Look) -> Figure:
     """Draw accuracy, and the primary metric where that is another, of float against end-to-end integer."""
@@ -25,7 +28,7 @@ def accuracy(summary: Summary, look: Look) -> Figure:
     caption = f"Test set. {seeds_shown(summary)} Lines join the same seed."
     if len(shown) == 2:
         caption += " Below: difference with its 95\u00a0% interval, paired over examples and seeds."
-    figure, axes = panels(len(drawn), (2.45, 2.75), _against("Accuracy", shown), caption, columns=5)
+    figure, axes = _panels(len(drawn), _against("Accuracy", shown), caption, shown)
     for ax, (panel, column) in zip(axes, drawn, strict=True):
         metric = named("accuracy" if column == "accuracy" else panel.runs[0]["primary_metric"])
         _slopes(ax, panel, shown, column, look, scale=metric.scale, text=partial(_scored, metric.name))
@@ -51,14 +54,25 @@ def _scored(metric: str, mean: float | None, sd: float | None) -> str:
 def _against(what: str, shown: Sequence[str]) -> str:
     if shown == [BASELINE, INTEGER]:
         return f"{what}: float against end-to-end integer"
-    return f"{what} by variant (the study has no {BASELINE} beside {INTEGER})"
+    return f"{what} by variant"
+
+
+def _panels(count: int, title: str, caption: str, shown: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """Make panels with room for the names of variants."""
+    size = (max(2.45, 0.6 + 0.17 * len(shown)), 2.75 + (0.07 * max(map(len, shown)) if _upright(shown) else 0))
+    return panels(count, size, title, caption, columns=max(1, int(12.5 / size[0])))
+
+
+def _upright(shown: Sequence[str]) -> bool:
+    """Return whether names are written upwards."""
+    return len(shown) > 2 or max(map(len, shown)) > _SHORT
 
 
 def training_time(summary: Summary, look: Look) -> Figure:
     """Draw training time of float against end-to-end integer."""
     shown = pair(summary)
     caption = f"Of the variant's last stage. {training_conditions(summary)} {seeds_shown(summary)}"
-    figure, axes = panels(len(summary.panels), (2.45, 2.75), _against("Training time", shown), caption)
+    figure, axes = _panels(len(summary.panels), _against("Training time", shown), caption, shown)
     for ax, panel in zip(axes, summary.panels, strict=True):
         _slopes(ax, panel, shown, "train_seconds", look, text=measured)
         ax.set(title=panel.title, ylabel="training time, s")
@@ -105,7 +119,7 @@ def _slopes(
                 ha="right" if side < 0 else "left", fontsize=8.5, color=color, weight="bold",
             )  # fmt: skip
     ax.set_xticks(range(len(shown)), shown)
-    if len(shown) > 2:
+    if _upright(shown):
         ax.tick_params(axis="x", labelrotation=90, labelsize=8)
     ax.set_xlim(*((-1.15, 2.15) if len(shown) == 2 else (-0.6, len(shown) - 0.4)))
     ax.margins(y=0.15)

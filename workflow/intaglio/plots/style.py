@@ -149,6 +149,23 @@ def panels(
     return figure, axes[:count]
 
 
+def fit_titles(figure: Figure) -> None:
+    """Break titles of panels that are wider than their panels into lines."""
+    figure.draw_without_rendering()
+    broken = False
+    for ax in figure.axes:
+        room = ax.get_position(original=True).width * figure.bbox.width
+        for side in ("left", "center"):
+            text = ax.get_title(loc=side)
+            width = ax.set_title(text, loc=side).get_window_extent().width
+            if width > room:
+                ax.set_title(textwrap.fill(text, max(8, int(len(text) * room / width))), loc=side)
+                broken = True
+    if broken:
+        # One layout makes room for the lines, the next one places what is around.
+        figure.draw_without_rendering()
+
+
 def statement(title: str, text: str) -> Figure:
     """Return a figure with a sentence in place of a plot."""
     figure, (axes,) = panels(1, (6.0, 0.9), title, "")

@@ -84,7 +84,7 @@ def _scatter(
     label: str,
     front: bool,
 ) -> Figure:
-    handles = look.handles(summary.variants)
+    handles = look.handles([name for name in summary.variants if any(name in one.values for one in drawn)])
     if front:
         handles.append(Line2D([], [], color=GREY, lw=1.2, ls=(0, (4, 2)), label="Pareto front"))
     # Many variants need more room.

@@ -45,5 +45,5 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "prune": _pruned,
     "cut": _cut,
     "quantize": _quantized,
-    "int8": lambda options: f"int8 {options['method']}",
+    "int8": lambda options: f"int8 {'openvino' if options['engine'] == 'openvino' else options['method']}",
 }
