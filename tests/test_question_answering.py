@@ -111,7 +111,8 @@ def test_integers_are_the_same_everywhere(arch: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "others", [(), ("gelu",), ("softmax", "layernorm"), ("gelu", "layernorm"), ("gelu", "softmax")]
+    "others",
+    [(), ("gelu",), ("softmax",), ("layernorm",), ("softmax", "layernorm"), ("gelu", "layernorm"), ("gelu", "softmax")],
 )
 def test_partly_integer_models_agree(others: tuple[Any, ...], tmp_path: Path) -> None:
     encoder, given = integers("bert", frozenset({"linear", *others})), batch("bert", 3, 4)
@@ -226,4 +227,14 @@ def test_a_study_of_questions_ends_in_its_tables(tmp_path: Path, monkeypatch: py
     native = Path(next(run for run in plan if run["variant"] == "int")["export"]) / "native"
     assert native.is_dir()
     page = Path("results/questions/pages/variants.md").read_text()
-    assert "F1 of answers" in page and "exact match" in page and not Path("results/questions/pages/classes.md").exists()
+    assert "F1 of answers" in page and "exact match" in page
+    # The questions with an answer and those without, each with their own means.
+    metrics = schemas.read_table(summary / "metrics.parquet", schemas.keyed(schemas.METRICS)).to_pandas()
+    own = metrics[(metrics["variant"] == "float") & (metrics["metric"] == "class_answer_f1")].set_index("label")[
+        "value"
+    ]
+    lines = Path("results/questions/pages/classes.md").read_text().splitlines()
+    for label, value in own.items():
+        (line,) = (line for line in lines if "| float " in line and f"| {label} " in line)
+        assert f" {100 * value:.1f} " in line
+    assert len(own) == 2 and not Path("results/questions/plots/confusion.svg").exists()

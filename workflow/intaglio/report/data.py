@@ -84,7 +84,8 @@ def _classes(counts: Mapping[str, float], examples: float) -> str:
 
 
 def _values(found: Mapping[str, float]) -> str:
-    return f"{measured(found['mean'], found['deviation'])}, {number(found['least'])} to {number(found['most'])}"
+    least, most = (number(found[end]) if found[end] else "0" for end in ("least", "most"))
+    return f"{measured(found['mean'], found['deviation'])}, {least} to {most}"
 
 
 def _bars(counts: Sequence[float]) -> str:
@@ -94,7 +95,7 @@ def _bars(counts: Sequence[float]) -> str:
 
 
 def _count(name: str) -> Any:
-    return lambda row: number(row[name], 1) if row.get(name) is not None else NOTHING
+    return lambda row: f"{row[name]:.1f}".removesuffix(".0") if row.get(name) is not None else NOTHING
 
 
 def described(source: Path, task: str | None, model: Path | None, max_length: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from intaglio.metrics import KNOWN_METRICS
 from intaglio.report.formatting import NOTHING, percent, score, speedup_cell
 
 # Columns with names of backends.
@@ -124,10 +125,14 @@ def tabulate(title: str, cells: Mapping[str, Any], rows: Sequence[Mapping[str, A
         del formatted["model"]
     if len(set(formatted.get("device", ())) - {NOTHING}) == 1:
         del formatted["device"]
-    if set(formatted.get("metric", ())) == {"accuracy"}:
-        # If the metric is accuracy everywhere, there would be two equal columns.
-        del formatted["metric"], formatted["accuracy, %"]
-        formatted = {"accuracy, %" if name == "value, %" else name: column for name, column in formatted.items()}
+    metrics = set(formatted.get("metric", ())) - {NOTHING}
+    if len(metrics) == 1:
+        # The only metric names the column of its values, which may have been there already.
+        (label,) = metrics
+        axis = {metric.label: metric.axis for metric in KNOWN_METRICS.values()}.get(label, label)
+        del formatted["metric"]
+        formatted.pop(axis, None)
+        formatted = {axis if name in ("value", "value, %") else name: column for name, column in formatted.items()}
     kept = {name: column for name, column in formatted.items() if set(column) != {NOTHING}}
     return Display(title, list(kept), list(zip(*kept.values(), strict=True)), frozenset(kept) - frozenset(text))
 

@@ -8,14 +8,13 @@ PAGES = (
     *("runs", "variants", "model-comparison", "classes", "compression", "conversions", "backends", "published"),
     "data",
 )
-# Pages and plots of classes: a study whose tasks have none leaves them out.
-_OF_CLASSES = {"classes", "confusion"}
-_WITHOUT_CLASSES = {"regression", "question_answering"}
+# Pages and plots that a study leaves out whose tasks are all of these kinds.
+_LEFT_OUT = {"classes": {"regression"}, "confusion": {"regression", "question_answering"}}
 
 
 def of_kinds(names: Iterable[str], kinds: Collection[str]) -> list[str]:
     """Return those of these pages or plots that a study with tasks of these kinds has."""
-    return [name for name in names if name not in _OF_CLASSES or not set(kinds) <= _WITHOUT_CLASSES]
+    return [name for name in names if not set(kinds) <= _LEFT_OUT.get(name, set())]
 
 
 # The overview, for a terminal and for the report's first page.

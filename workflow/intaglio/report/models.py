@@ -22,7 +22,17 @@ _OF_CLASS = {
     "class_recall": "recall, %",
     "class_accuracy": "accuracy, %",
     "class_threshold": "threshold",
+    "class_exact_match": KNOWN_METRICS["exact_match"].axis,
+    "class_answer_f1": KNOWN_METRICS["answer_f1"].axis,
 }
+# What columns are, where their names do not tell.
+_NOTES = {
+    _OF_CLASS["class_accuracy"]: "Accuracy: of the class against the rest, the share of all examples that are rightly "
+    "said to be of this class or not.",
+    _OF_CLASS["class_threshold"]: "Threshold: the probability above which a label of a multi-label task is predicted, "
+    "tuned on the validation split.",
+}
+_NOTHING = "Nothing to show: no run has metrics of classes, or of questions with and of questions without an answer."
 # Of each class: true ones, by how they were predicted.
 _TRUE = ("confusion", "true_positives", "false_negatives")
 
@@ -85,7 +95,7 @@ def show_classes(study: str, metrics: Any, runs: Sequence[_Row]) -> Display:
     table = table[pd.Series(kept, index=table.index, dtype=bool)]
     of_class = table[table["metric"].isin(_OF_CLASS)]
     if of_class.empty:
-        return Display(title, [], [], frozenset(), ["Nothing to show yet: no run has metrics of classes."])
+        return Display(title, [], [], frozenset(), [_NOTHING])
     place = ["task", "model", "variant", "label"]
     counts = table[table["metric"].isin(_TRUE)].groupby([*place, "seed"])["value"].sum().groupby(place).mean()
     values = of_class.groupby([*place, "metric"], sort=False)["value"].agg(["mean", "std"])
@@ -106,9 +116,8 @@ def show_classes(study: str, metrics: Any, runs: Sequence[_Row]) -> Display:
         **{heading: itemgetter(name) for name, heading in _OF_CLASS.items()},
     }
     shown = tabulate(title, cells, rows, {"task", "model", "variant", "class"})
-    note = (
-        "Test set, mean ± standard deviation over seeds. Accuracy: of the class against the rest, the share of all "
-        "examples that are rightly said to be of this class or not. Threshold: the probability above which a label of "
-        "a multi-label task is predicted, tuned on the validation split."
-    )
-    return Display(shown.title, shown.columns, shown.rows, shown.numbers, [note])
+    notes = [
+        "Test set, mean ± standard deviation over seeds.",
+        *(_NOTES[name] for name in _NOTES if name in shown.columns),
+    ]
+    return Display(shown.title, shown.columns, shown.rows, shown.numbers, [" ".join(notes)])
