@@ -20,6 +20,7 @@ from intaglio.report.pages import write_pages
 from intaglio.report.published import show_published
 from intaglio.summary.published import published_rows
 from intaglio.summary.summarize import write_summary
+from questions import asked
 from study_on_files import ROOT
 from test_workflow import OFFLINE, PROGRAM
 from tiny import PLAIN, tiny_model, tiny_sentences
@@ -205,12 +206,13 @@ def test_published_figures_stand_beside_the_study_of_tweets() -> None:
     assert "left empty" in to_markdown(show_published("tweets", rows))
 
 
-# Of every other study a task, the baseline and a recipe or two.
+# Of every other study a task, a model, the baseline and a recipe or two.
 OTHERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "config/demo.yaml": ("bert", {"movie": {}}, ("float", "int")),
     "config/sentiment.yaml": ("bert", {"movie": {}}, ("float", "int-linear-gelu")),
     "config/compression.yaml": ("bert", {"movie": {}}, ("float", "distilled-pruned-int", "distilled-pruned-int8")),
     "config/template.yaml": ("bert", {}, ("float", "int8")),
+    "config/squad.yaml": ("bert", {"squad2": {}}, ("float", "int8-dynamic")),
     "config.yaml": ("roberta", {"rte": {}}, ("float", "int-linear-softmax-layernorm")),
 }
 
@@ -227,11 +229,18 @@ def pairs(split: str) -> pd.DataFrame:
     return pd.DataFrame({"sentence1": rows["text"], "sentence2": rows["text"], "label": rows["label"]})
 
 
+def questions(split: str) -> pd.DataFrame:
+    """Return rows as SQuAD's."""
+    rows = pd.DataFrame(asked({"train": 60}.get(split, 20), len(split), without=0.3, longest=8))
+    lists = [{key: [one[key] for one in answers] for key in ("text", "answer_start")} for answers in rows["answers"]]
+    return rows.assign(answers=lists)
+
+
 @pytest.mark.slow
 def test_the_other_studies_end_in_their_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They share a store: what two of them have in common is made once."""
     assert {str(path.relative_to(ROOT)) for path in STUDIES} - set(OTHERS) <= {
-        f"config/{name}.yaml" for name in ("emotion", "tweets", "squad")
+        f"config/{name}.yaml" for name in ("emotion", "tweets")
     }
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
@@ -248,7 +257,8 @@ def test_the_other_studies_end_in_their_tables(tmp_path: Path, monkeypatch: pyte
         content["stages"] |= {"int8": {"tolerance": 1.0}}
         content["variants"] = {variant: content["variants"][variant] for variant in variants}
         content["tasks"] = tasks or content["tasks"]
-        hub = dict.fromkeys(("train", "validation"), pairs)
+        content["models"] = dict([next(iter(content["models"].items()))])
+        hub = dict.fromkeys(("train", "validation"), questions if "squad" in name else pairs)
         give(content, arch, hub, rated(100), tmp_path)
         run_study(content)
         results = Path("results") / content["study"]
@@ -256,4 +266,4 @@ def test_the_other_studies_end_in_their_tables(tmp_path: Path, monkeypatch: pyte
         assert list(runs["variant"]) == list(variants) and set(runs["status"]) == {"ok"}
         assert all(f"| {variant} " in (results / "pages/variants.md").read_text() for variant in variants)
         assert len(list((results / "plots").glob("*.svg"))) >= 5
-    assert len(list(Path("results/store/finetune").iterdir())) == 3
+    assert len(list(Path("results/store/finetune").iterdir())) == 4
