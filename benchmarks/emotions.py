@@ -3,21 +3,23 @@
     python benchmarks/emotions.py FOLDER
     cd FOLDER
     snakemake --snakefile REPOSITORY/Snakefile --cores 2 --configfile tweets.yaml
-    python REPOSITORY/benchmarks/emotions.py . --compare
+    python REPOSITORY/benchmarks/emotions.py . --compare [--json FILE]
 
 The texts are English sentences from tweets, reviews and editorials (Hutto and Gilbert 2014). A text has the emotions
 whose words occur in it, so that they can be learnt. The recipes are those of the two studies, with MiniLM in place of
 their models, 1,000 texts each and small budgets. skewed.yaml trains on the emotions of unequal frequency as they are,
-with weights of classes, oversampled, and with a focal loss; --compare prints what these change, once it has run.
+with weights of classes, oversampled, and with a focal loss; --compare prints what these change, once it has run, as a
+table in Markdown, and --json writes it with the variants of all three studies.
 """
 
 from __future__ import annotations
 
+import argparse
+import csv
 import json
 import os
 import random
 import re
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,12 +28,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
+from record import write_record
 from transformers import AutoModel, AutoTokenizer
 
 from intaglio.catalogue import KNOWN_MODELS, KNOWN_TASKS
 from intaglio.metrics import named
 from intaglio.models.prepare import prepare_model
 from intaglio.reading.fetch import fetch
+from intaglio.schemas import VARIANTS, read_table
 from intaglio.study.schema import Pretrained
 from intaglio.study.task import Task
 from intaglio.summary.bootstrap import interval
@@ -58,6 +62,8 @@ WORDS = {
 # As frequent as in dair-ai/emotion, in the order of its labels.
 SHARES = {"sadness": 0.29, "joy": 0.34, "love": 0.08, "anger": 0.13, "fear": 0.12, "surprise": 0.04}
 TRAIN, TEST = 600, 400
+# Longer texts take longer, and a word tells less of them.
+MOST_WORDS = 28
 RESAMPLES = 2000
 SMALL: dict[str, Any] = {
     "max_length": 40,
@@ -79,7 +85,7 @@ STAGES: dict[str, Any] = {
 
 
 def sentences(work: Path) -> list[str]:
-    """Return the sentences of all sets, in a random order that is always the same."""
+    """Return the short sentences of all sets, in a random order that is always the same."""
     found: list[str] = []
     for name in SETS:
         task = Task.model_validate(KNOWN_TASKS[f"{name}-rating"])
@@ -88,7 +94,7 @@ def sentences(work: Path) -> list[str]:
             fetch(task.source, "data", source)
         prepare_data(task, source, data)
         found += [text for file in sorted(data.glob("*.parquet")) for text in pd.read_parquet(file)["text_a"]]
-    found = sorted(set(found))
+    found = sorted({text for text in found if len(text.split()) <= MOST_WORDS})
     random.Random(0).shuffle(found)
     return found
 
@@ -165,39 +171,68 @@ def write_studies(folder: Path) -> None:
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-def compare(folder: Path) -> None:
-    """Print metrics of the tasks of the finished study skewed.yaml, and their differences to the first."""
-    os.chdir(folder)
+def compared() -> list[dict[str, Any]]:
+    """Return metrics of the tasks of the finished study skewed.yaml, in percent, and their differences to the first."""
     plan = json.loads(Path("results/skewed/plan.json").read_text())
     records = [read_run(plan["study"], run) for run in plan["runs"]]
     plain = next(iter(plan["study"]["tasks"]))
+    rows = []
     for name in ("f1_macro", "balanced_accuracy", "accuracy"):
         values, means = {}, {}
         for task in plan["study"]["tasks"]:
             mine = [record for record in records if record.row["task"] == task]
             values[task] = np.stack(list(resampled_runs(mine, named(name), RESAMPLES).values()))
             means[task] = 100 * float(np.mean([record.row[name] for record in mine]))
-            low, high = (100 * bound for bound in interval(values[task], values[plain]))
-            difference = f", {means[task] - means[plain]:+.1f} [{low:+.1f}, {high:+.1f}]" if task != plain else ""
-            print(f"{named(name).label}: {task} {means[task]:.1f} %{difference}")
+            row = {"metric": name, "task": task, "seeds": len(mine), "mean": means[task]}
+            if task != plain:
+                row |= {"difference": means[task] - means[plain]}
+                row |= {
+                    end: 100 * float(bound)
+                    for end, bound in zip(("low", "high"), interval(values[task], values[plain]), strict=True)
+                }
+            rows.append(row)
+    return rows
 
 
-def main(folder: Path) -> None:
+def compare(folder: Path, file: Path | None) -> None:
+    """Print the comparison as Markdown; write it to a file, with the variants of the studies that have run."""
+    file = file and file.absolute()
+    os.chdir(folder)
+    rows = compared()
+    print("| metric, % | task | mean | difference [95 %] |\n|:--|:--|--:|--:|")
+    for row in rows:
+        difference = "{difference:+.1f} [{low:+.1f}, {high:+.1f}]".format(**row) if "low" in row else "–"
+        print(f"| {named(row['metric']).label} | {row['task']} | {row['mean']:.1f} | {difference} |")
+    if file is not None:
+        tables = {path.parts[1]: path for path in sorted(Path("results").glob("*/summary/variants.parquet"))}
+        variants = {study: read_table(path, VARIANTS).to_pylist() for study, path in tables.items()}
+        write_record(file, "emotions", "cpu", {"skewed": rows, "variants": variants})
+
+
+def make(folder: Path) -> None:
     """Make the folder."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         texts = sentences(Path(work))
         write_models(folder / "models/minilm-3", Path(work))
-    tweets(texts).to_csv(folder / "data/2018-E-c-En.tsv", sep="\t", index=False)
+    tweets(texts).to_csv(folder / "data/2018-E-c-En.tsv", sep="\t", index=False, quoting=csv.QUOTE_NONE)
     for split, table in emotion(texts).items():
         table.to_csv(folder / f"data/{split}.csv", index=False)
     write_studies(folder)
 
 
-if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        main(Path(sys.argv[1]))
-    elif sys.argv[2:] == ["--compare"]:
-        compare(Path(sys.argv[1]))
+def main() -> None:
+    """Make the folder, or compare what has run in it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of data, models and studies")
+    parser.add_argument("--compare", action="store_true", help="print what weights, oversampling and focal loss change")
+    parser.add_argument("--json", type=Path, help="write the comparison to this file, or into this folder")
+    arguments = parser.parse_args()
+    if arguments.compare:
+        compare(arguments.folder, arguments.json)
     else:
-        sys.exit(__doc__)
+        make(arguments.folder)
+
+
+if __name__ == "__main__":
+    main()

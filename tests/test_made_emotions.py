@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,13 +16,14 @@ from intaglio.study.load import load
 from study_on_files import ROOT
 from tiny import PLAIN, tiny_model
 
-SPEC = importlib.util.spec_from_file_location("emotions", ROOT / "benchmarks/emotions.py")
-assert SPEC is not None and SPEC.loader is not None
-emotions = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(emotions)
+
+@pytest.fixture
+def emotions(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("emotions")
 
 
-def texts() -> list[str]:
+def texts(emotions: Any) -> list[str]:
     chance = random.Random(0)
     telling = [words.split() for words in emotions.WORDS.values()]
     found = []
@@ -31,17 +33,17 @@ def texts() -> list[str]:
     return found
 
 
-def test_data_and_studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_and_studies(emotions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
     tiny_model(Path("models/minilm-3"))
-    tweets = emotions.tweets(texts())
+    tweets = emotions.tweets(texts(emotions))
     assert tuple(tweets.columns) == ("ID", "Tweet", *EMOTIONS) and len(tweets) == 1000
     counts = tweets[list(EMOTIONS)].sum(axis=1)
     assert (counts > 1).sum() == 500 and (counts == 0).sum() == 50
     assert emotions.emotions_in("So Happy, and what a surprise!") == ["joy", "surprise"]
     tweets.to_csv("data/2018-E-c-En.tsv", sep="\t", index=False)
-    tables = emotions.emotion(texts())
+    tables = emotions.emotion(texts(emotions))
     for split, table in tables.items():
         shares = table["label"].value_counts(normalize=True)
         assert [shares[label] for label in range(6)] == pytest.approx(list(emotions.SHARES.values()), abs=0.01)
