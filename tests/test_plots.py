@@ -150,10 +150,10 @@ def test_legends_name_what_is_drawn(tmp_path: Path) -> None:
     summary = _summary(tmp_path, variants=("float", "int8-static", "int"))
     for run in summary.panels[0].of("int8-static"):
         run["train_seconds"] = None
-    history = summary.history.filter(pc.field("variant") != "int8-static")
+    losses = summary.losses.filter(pc.field("variant") != "int8-static")
     with mpl.rc_context(RC):
         for name in ("loss-curves", "accuracy-vs-training-time"):
-            (legend,) = draw(name, replace(summary, history=history)).legends
+            (legend,) = draw(name, replace(summary, losses=losses)).legends
             assert [text.get_text() for text in legend.get_texts()] == ["float", "int"]
 
 

@@ -39,7 +39,7 @@ def loss_curves(summary: Summary, look: Look) -> Figure:
     if losses.empty:
         return statement(title, "No loss was recorded.")
     caption = "Of the variant's last stage: mean over seeds, and the range of seeds."
-    trained = [name for name in summary.variants if name in set(history.variant)]
+    trained = [name for name in summary.variants if name in set(losses.variant)]
     figure, axes = panels(len(drawn), (2.75, 2.3), title, caption, legend=look.handles(trained, line=True))
     for ax, (panel, name) in zip(axes, drawn, strict=True):
         mine = losses[(losses.task == panel.task) & (losses.model == panel.model) & (losses["name"] == name)]
