@@ -19,7 +19,7 @@ PACKAGE = ROOT / "workflow" / "intaglio"
 ROOMS = [
     {"errors", "heap", "quota"},
     {"allocation"},
-    {"ownership"},
+    {"ownership", "ranks"},
     {"store", "machine", "logged"},
     {"schemas"},
     {"native"},
@@ -41,6 +41,7 @@ ROOMS = [
     {"imbalance"},
     {"models"},
     {"training"},
+    {"distillation"},
     {"stages"},
     {"export"},
     {"measure"},

@@ -14,6 +14,14 @@ from transformers import AlbertConfig, AutoModelForSequenceClassification
 
 from encoders import ARCHITECTURES, INT, batch, calibrated, random_model
 from intaglio.arithmetic.integers import real
+from intaglio.distillation import (
+    DistillationLoss,
+    distillation_loss,
+    evenly_spaced,
+    hidden_distance,
+    relation_divergence,
+    relation_heads,
+)
 from intaglio.encoder.files import convert, save_encoder
 from intaglio.errors import UserError
 from intaglio.kinds import divergence_of_classes
@@ -23,14 +31,6 @@ from intaglio.study.options import Distillation, FinetuneOptions, QuantizeOption
 from intaglio.tokens.artifact import read_tokens
 from intaglio.tokens.tokenize import collate
 from intaglio.training import distillation
-from intaglio.training.distillation import (
-    DistillationLoss,
-    distillation_loss,
-    evenly_spaced,
-    hidden_distance,
-    relation_divergence,
-    relation_heads,
-)
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.train import train
 from tiny import MAX_LENGTH, tiny_checkpoint, tiny_data, tiny_tokenizer

@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -65,12 +65,13 @@ class TimeLimit:
 class StopRequest:
     """Whether the job has to end: by which signal, or because its time is nearly up."""
 
-    def __init__(self) -> None:
+    def __init__(self, agreed: Callable[[bool], bool] = bool) -> None:
+        """Make it; `agreed` tells from a process's own answer that of all processes of the job."""
         self.signal: str | None = None
-        self._time = TimeLimit()
+        self._time, self._agreed = TimeLimit(), agreed
 
     def __bool__(self) -> bool:
-        return self.signal is not None or bool(self._time)
+        return self._agreed(self.signal is not None or bool(self._time))
 
     @property
     def out_of_time(self) -> bool:
@@ -78,19 +79,20 @@ class StopRequest:
         return self.signal is None and self._time.reached
 
     def __str__(self) -> str:
-        return self.signal or "the time is nearly up"
+        return self.signal or ("the time is nearly up" if self._time.reached else "another process was asked to end")
 
     def _ask(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.signal = signal.Signals(number).name
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(agreed: Callable[[bool], bool] = bool) -> Iterator[StopRequest]:
     """Yield a `StopRequest`, true once SIGTERM or SIGUSR1 has arrived or the time is nearly up.
 
     Within this context the signals end nothing. Outside the main thread, where Python cannot handle them, they do.
+    `agreed` is that of `StopRequest`.
     """
-    stop, before = StopRequest(), {}
+    stop, before = StopRequest(agreed), {}
     try:
         for number in SIGNALS:
             before[number] = signal.signal(number, stop._ask)
@@ -129,6 +131,14 @@ def seconds_of(text: str) -> float:
         return math.inf
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def ranks_started() -> tuple[int, int]:
+    """Return the number of this process among those that torchrun or srun started together, and how many they are."""
+    names = ("RANK", "WORLD_SIZE") if "RANK" in os.environ else ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+    rank, processes = (int(os.environ.get(name) or default) for name, default in zip(names, (0, 1), strict=True))
+    # A batch script has SLURM's variables of its steps' tasks, but is none.
+    return (rank, processes) if processes > 1 else (0, 1)
 
 
 def restarts() -> int:

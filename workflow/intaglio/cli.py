@@ -1,8 +1,6 @@
-"""The command line: one verb per pipeline step, each of which parses the arguments of one function.
+"""The command line: one verb per pipeline step, each of which parses the arguments of one function."""
 
-Imports are inside the verbs, so that verbs without torch start fast.
-"""
-
+# Imports are inside the verbs, so that verbs without torch start fast.
 from __future__ import annotations
 
 import argparse
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from intaglio.cluster.arguments import add_arguments
+from intaglio.cluster.launch import add_tasks, launch
 from intaglio.errors import of_the_user
 from intaglio.logged import logged
 from intaglio.store import sole_maker
@@ -248,6 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in _STAGES.items():
         start = "model" if name == "finetune" else "parent"
         added = verb(_stage, start, "data", "options", "seed", "max-length", "work", "output", name=name, help=help)
+        add_tasks(added)
         if name not in ("finetune", "int8"):
             added.add_argument("--teacher", type=Path, help="checkpoint of the teacher")
         if name == "distil":
@@ -276,7 +276,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; a mistake in the input gives one line on stderr and exit status 2."""
     arguments = _parser().parse_args(argv)
-    with logged(arguments.log):
+    # Of several processes of one training, the first writes the log.
+    with logged(arguments.log if launch(getattr(arguments, "tasks", 1)) else None):
         try:
             return arguments.run(arguments) or 0
         except Exception as error:

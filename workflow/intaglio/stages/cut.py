@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import set_seed
 
-from intaglio import store
+from intaglio import ranks, store
+from intaglio.distillation import distillation_loss
 from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.cutting import Kept, cut_out, multiply_adds
 from intaglio.encoder.files import convert, save_encoder
@@ -25,7 +26,6 @@ from intaglio.stages.importance import Units, choose, gated, importance
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import CutOptions
 from intaglio.tokens.encoded import batches_of
-from intaglio.training.distillation import distillation_loss
 from intaglio.training.examples import drawn_examples
 from intaglio.training.job import Learner, StageJob
 
@@ -54,7 +54,7 @@ def prepare(job: StageJob[CutOptions]) -> Prepared:
     model = parent.load("cuda" if torch.cuda.is_available() else "cpu", config)
     full = convert(model, frozenset()).to(model.device)
     batches = batches_of(drawn_examples(job, tokenizer, options.importance_examples), tokenizer, labels=True)
-    kept = _kept(job, model, full.shape, batches)
+    kept = ranks.from_first(partial(_kept, job, model, full.shape, batches))
     encoder = cut_out(full, kept)
     facts = {
         "conversion": check_against_masked(model, full.shape, encoder, kept, batches[0]),

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from intaglio.checkpoint import Checkpoint
+from intaglio.distillation import distillation_loss, evenly_spaced
 from intaglio.encoder.parts import count_layers, layer_blocks, shares_layers
 from intaglio.encoder.transformers_head import from_config
 from intaglio.errors import UserError
@@ -15,7 +16,6 @@ from intaglio.models.classifier import pretrained_classifier
 from intaglio.models.dropout import override_dropout
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import DistilOptions
-from intaglio.training.distillation import distillation_loss, evenly_spaced
 from intaglio.training.job import Learner, StageJob
 
 

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from transformers import set_seed
 
+from intaglio import ranks
 from intaglio.checkpoint import Checkpoint
+from intaglio.distillation import distillation_loss
 from intaglio.encoder.files import save_encoder
 from intaglio.encoder.model import Encoder
 from intaglio.encoder.parts import linear_layers
@@ -22,7 +24,6 @@ from intaglio.models.dropout import override_dropout
 from intaglio.stages.masks import HeldMasks, choose_masks, cubic_sparsity, set_to_zero, sparsity_rows
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import PruneOptions
-from intaglio.training.distillation import distillation_loss
 from intaglio.training.job import Learner, StageJob
 
 
@@ -82,6 +83,7 @@ class GradualMasks(HeldMasks):
         sparsity = self.sparsities(state.max_steps).get(state.global_step + 1)
         if sparsity is not None:
             self.masks = _choose(self.layers, self.options, sparsity)
+            ranks.agree(self.masks)
         super().on_optimizer_step(args, state, control, **kwargs)
 
 

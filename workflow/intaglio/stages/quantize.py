@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
+from intaglio import ranks
+from intaglio.distillation import distillation_loss
 from intaglio.encoder.files import read_encoder, save_encoder
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
@@ -26,7 +28,6 @@ from intaglio.stages.masks import held_masks, sparsity_rows
 from intaglio.stages.prepared import Prepared
 from intaglio.study.options import QuantizeOptions
 from intaglio.tokens.encoded import BATCH, Encoded, batches_of, joined_logits
-from intaglio.training.distillation import distillation_loss
 from intaglio.training.examples import drawn_examples
 from intaglio.training.job import Learner, StageJob
 
@@ -89,6 +90,8 @@ def calibrate_ranges(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]], 
     with encoder.calibrating(momentum):
         for batch in batches:
             encoder(**{name: tensor.to(device) for name, tensor in batch.items()})
+    # Every process has seen the same examples; their last bits may differ.
+    ranks.agree(encoder.buffers())
     for name, buffer in encoder.named_buffers():
         if name.endswith(".largest") and not (torch.isfinite(buffer) and buffer > 0):
             advice = (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from intaglio import machine
+from intaglio import machine, ranks
 from intaglio.allocation import Preempted, return_to_queue
 from intaglio.checkpoint import write_checkpoint
 from intaglio.kinds import threshold_names
@@ -14,6 +15,7 @@ from intaglio.ownership import assert_owned
 from intaglio.stages import cut, distil, finetune, int8, prune, quantize
 from intaglio.stages.prepared import Prepared
 from intaglio.store import sole_maker
+from intaglio.study.options import TrainingOptions
 from intaglio.tokens.tokenize import set_limit
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.resume import clear_failure
@@ -35,29 +37,35 @@ def run_stage(job: StageJob[Any]) -> None:
     """Run a stage and write its [checkpoint]; an interrupted training is resumed from `job.work`.
 
     Of several processes with the same `job.work`, one works; the others wait, and go on if it ends without a result.
+    Processes that were started together for a training (`ranks`) work as one.
 
     Raises:
         UserError: an artifact is damaged, the stage cannot start from it, or the loss is not finite.
         Preempted: the job has to end; its progress is saved, and if SLURM may, it starts the job again.
     """
-    try:
-        with sole_maker(job.output, "checkpoint", job.work) as wanted:
-            if wanted:
-                _run(job)
-    except Preempted as preempted:
-        if return_to_queue(preempted.out_of_time):
-            _log.warning("the job is back in the queue, and goes on by itself")
-        raise
+    with ranks.joined():
+        try:
+            with ranks.entered_by_first(sole_maker(job.output, "checkpoint", job.work)) as wanted:
+                # What is not trained takes one process.
+                if wanted and (ranks.is_first() or isinstance(job.options, TrainingOptions)):
+                    _run(job)
+        except Preempted as preempted:
+            if ranks.from_first(partial(return_to_queue, preempted.out_of_time)):
+                _log.warning("the job is back in the queue, and goes on by itself")
+            raise
 
 
 def _run(job: StageJob[Any]) -> None:
-    clear_failure(job.work)
+    if ranks.is_first():
+        clear_failure(job.work)
     before = 0.0 if job.options.stage == "finetune" else float(job.parent.record["total_train_seconds"])
     prepared = _PREPARE[job.options.stage](job)
     if isinstance(prepared.training, Learner):
         result, tokenizer = train(job, prepared.training), prepared.training.tokenizer
     else:
         result, tokenizer = prepared.training, job.parent.tokenizer
+    if not ranks.is_first():
+        return
     record = training_record(job, result, before) | prepared.facts()
     if result.thresholds is not None:
         record["thresholds"] = dict(zip(threshold_names(job.task), result.thresholds, strict=True))

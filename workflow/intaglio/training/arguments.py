@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from intaglio import ranks
 from intaglio.errors import UserError
 from intaglio.study.options import TrainingOptions
+
+log = logging.getLogger(__name__)
 
 # Number of logs of loss and learning rate in a training.
 LOGS = 100
@@ -90,8 +94,13 @@ def training_arguments(
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=ranks.size() > 1 and not torch.cuda.is_available(),
     )
     # One GPU: if several are visible, the Trainer would wrap the model in DataParallel and multiply the batch.
     if arguments.n_gpu > 1:
+        log.warning(
+            "this training sees %d GPUs and uses one of them; `resources: train_tasks: %d` (or --tasks) uses all",
+            *(arguments.n_gpu, arguments.n_gpu),
+        )
         arguments._n_gpu = 1
     return arguments

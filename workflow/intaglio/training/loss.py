@@ -23,11 +23,13 @@ def batch_loss(loss: Loss, outputs: Any, labels: Tensor, num_items_in_batch: Ten
     Args:
         loss: the sum of the losses of examples, as `imbalance.training_loss` returns it.
         outputs: the model's outputs, with `logits` [examples, outputs].
-        labels: the targets, [examples].
+        labels: the targets, [examples]; or [0], if this is no part of the batch (see `ranks.share_of`).
         num_items_in_batch: number of examples in the whole optimizer batch; None for the mean of these examples.
     """
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs.logits
-    return loss(logits.float(), labels) / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+    return loss(logits[: len(labels)].float(), labels) / (
+        len(labels) if num_items_in_batch is None else num_items_in_batch
+    )
 
 
 class LossMeter(StatefulCallback):

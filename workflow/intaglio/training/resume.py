@@ -21,7 +21,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from intaglio import store
+from intaglio import ranks, store
 from intaglio.allocation import StopRequest
 from intaglio.errors import UserError
 from intaglio.ownership import assert_owned
@@ -50,7 +50,7 @@ class PeriodicSave(TrainerCallback):  # type: ignore[misc]
             # A due evaluation would cost the remaining time; the resumed job makes up for it.
             control.should_evaluate = False
             control.should_save = control.should_training_stop = True
-        elif time.monotonic() - self._last >= self.seconds:
+        elif ranks.any_of(time.monotonic() - self._last >= self.seconds):
             control.should_save = True
 
     def on_prediction_step(
@@ -144,6 +144,11 @@ def assert_whole(checkpoint: str | None) -> None:
     for name in ("trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state*.pth"):
         if not any(folder.glob(name)):
             raise UserError(f"{folder}: no {name}, so the training cannot be resumed; delete the folder and run again")
+
+
+def saved_ranks(checkpoint: str) -> int:
+    """Return the number of processes that saved a checkpoint; each has a random state in it."""
+    return len(list(Path(checkpoint).glob("rng_state*.pth")))
 
 
 def _best_step(progress: Path) -> int:

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
-from intaglio import machine
+from intaglio import machine, ranks
 from intaglio.allocation import Preempted, StopRequest, stop_requests
 from intaglio.errors import UserError
 from intaglio.heap import keep_freed_memory
@@ -77,7 +78,8 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
     """Train a classifier on the training split, and select its weights on the validation split.
 
     An interrupted training is resumed from the last checkpoint in `job.work`. On a CPU the result is bit for bit that
-    of an uninterrupted training, provided that the model's state dict contains all that training changes.
+    of an uninterrupted training, provided that the model's state dict contains all that training changes. Several
+    processes (`ranks`) train on the same batches as one would, and end with the same result each.
 
     Args:
         job: the job with its options and data; the caller removes `job.work` once the result is safe.
@@ -112,7 +114,7 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
     windows = read_encoded(job.data, "validation", learner.tokenizer, job.max_length) if asked else None
     order = GroupedByLength(lengths, options.batch_size, arguments.data_seed)
     to_scores(learner.model, job.task)
-    with _deterministic(), stop_requests() as stop:
+    with _deterministic(), stop_requests(ranks.any_of) as stop:
         trainer = StageTrainer(
             job.work,
             job.task,
@@ -134,7 +136,7 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
         # Additional callbacks come before the clock, as their work after a step is part of the step.
         for callback in (trainer.meter, *learner.callbacks, trainer.clock, trainer.selection, interval, bar):
             trainer.add_callback(callback)
-        checkpoint = resume.latest_checkpoint(job.work)
+        checkpoint = ranks.from_first(partial(resume.latest_checkpoint, job.work))
         try:
             _run(trainer, checkpoint)
         finally:
@@ -196,9 +198,13 @@ def _result(trainer: StageTrainer) -> TrainingResult:
         best_step=selection.best_step,
         validation=selection.values,
         history=_history(state.log_history, selection.metric),
-        device=machine.device_name(trainer.args.device),
+        device=_devices(machine.device_name(trainer.args.device)),
         thresholds=trainer.tuned_thresholds(),
     )
+
+
+def _devices(name: str) -> str:
+    return name if ranks.size() == 1 else f"{ranks.size()} x {name}"
 
 
 def _history(logs: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch.utils.data import Sampler
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader, Sampler
 from transformers import EvalPrediction, PrinterCallback, Trainer
 
+from intaglio import ranks
 from intaglio.imbalance import Loss
 from intaglio.kinds import kind_of
 from intaglio.models.standard_scores import values_of
@@ -22,6 +27,8 @@ from intaglio.training.arguments import Steps
 from intaglio.training.clock import Clock
 from intaglio.training.loss import LossMeter, batch_loss
 from intaglio.training.selection import Selection, evaluation_steps
+
+log = logging.getLogger(__name__)
 
 _WEIGHTS = "model.safetensors"
 
@@ -65,6 +72,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         device = self.args.device
         self.loss = None if loss is None else loss.to(device)
         self.meter, self.clock = LossMeter(eager=device.type == "cpu"), Clock(device)
+        if ranks.size() > 1:
+            # Dropout differs between examples, and so between processes.
+            ranks.seed(self.args.seed)
         evaluations = evaluation_steps(steps.total, steps.epoch, options.evaluations)
         self.selection = Selection(evaluations, task["metric"], options.patience, self.keep_best, begin)
         self.remove_callback(PrinterCallback)
@@ -72,10 +82,33 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return super()._get_train_sampler(train_dataset) if self._order is None else self._order
 
+    def get_train_dataloader(self) -> Any:
+        """Return the training batches: all of them in every process, which takes its share of each."""
+        if ranks.size() == 1:
+            return super().get_train_dataloader()
+        collate = self._get_collator_with_removed_columns(self.data_collator, description="training")
+        loader = DataLoader(
+            self.train_dataset,
+            self.args.train_batch_size,
+            sampler=self._get_train_sampler(),
+            collate_fn=partial(ranks.share_of, collate),
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        # As accelerate prepares those of one process: it would give other batches to each, and fill up the last ones.
+        return prepare_data_loader(
+            loader,
+            self.args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            use_seedable_sampler=True,
+            data_seed=self.args.data_seed,
+        )
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Add the loss of the step to the meter."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)
-        self.meter.add(loss, self.state.global_step + 1, float(self.lr_scheduler.get_last_lr()[0]))
+        self.meter.add(ranks.mean(loss), self.state.global_step + 1, float(self.lr_scheduler.get_last_lr()[0]))
         return loss
 
     def compute_loss(
@@ -90,11 +123,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # The model is wrapped for mixed precision; the teacher has to run in the same precision.
         with self.accelerator.autocast():
-            return self.loss(model, inputs, num_items_in_batch)
+            # Gradients become means over the processes, of which each computes its share; the Trainer does the same.
+            return self.loss(model, inputs, num_items_in_batch) * ranks.size()
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         """Return the number of examples; the Trainer would count labels, and leave those that are -100 out."""
-        return torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device)
+        return ranks.total(torch.tensor(sum(len(batch["labels"]) for batch in batch_samples), device=device))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Replace the Trainer's loss by the meter's mean, as the Trainer's sum would not survive an interruption."""
@@ -117,10 +151,22 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
         self.clock.pause()
         self.meter.check()
-        best_step = self.selection.best_step
-        with resume.new_progress(self.work, self.state.global_step, best_step) as draft:
+        progress = resume.new_progress(self.work, self.state.global_step, self.selection.best_step)
+        with progress if ranks.is_first() else nullcontext(self.work) as draft:
             self._draft = draft
             super()._save_checkpoint(model, trial)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Save the random states of all processes, in the first one."""
+        if ranks.size() == 1:
+            super()._save_rng_state(output_dir)
+            return
+        with TemporaryDirectory() as folder:
+            super()._save_rng_state(folder)
+            (own,) = Path(folder).iterdir()
+            states = ranks.from_all((own.name, own.read_bytes()))
+        for name, state in states if ranks.is_first() else ():
+            Path(output_dir, name).write_bytes(state)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -129,6 +175,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
         resume.assert_whole(checkpoint)
+        if checkpoint is not None and (saved := resume.saved_ranks(checkpoint)) != ranks.size():
+            log.warning(
+                "%s is of %d processes, and goes on in %d: dropout is another from here on, all else is the same",
+                *(checkpoint, saved, ranks.size()),
+            )
+            ranks.seed(self.args.seed, self.state.global_step)
 
     def _get_output_dir(self, trial: Any) -> str:  # noqa: ARG002
         """Return the folder for the Trainer's checkpoint: a draft, renamed when it is complete."""
@@ -146,13 +198,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def keep_best(self, step: int) -> None:
         """Keep the present weights as the best so far."""
+        if not ranks.is_first():
+            return
         with resume.durable(resume.best_folder(self.work, step), "weights") as draft:
             self._save(str(draft))
 
     def load_best(self) -> None:
         """Load the weights of the best evaluation into the model."""
         weights = resume.best_folder(self.work, self.selection.best_step) / _WEIGHTS
-        safetensors.torch.load_model(self.model, str(weights))
+        if ranks.is_first():
+            safetensors.torch.load_model(self.model, str(weights))
+        ranks.agree([*self.model.parameters(), *self.model.buffers()])
 
     def tuned_thresholds(self) -> list[float] | None:
         """Return thresholds that are tuned on the validation split; None for kinds without them."""
@@ -175,7 +231,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 def _validation_metrics(
     task: Mapping[str, Any], windows: Encoded | None, prediction: EvalPrediction
 ) -> dict[str, float]:
-    """Return the task's metric and the mean loss over the examples.
+    """Return the task's metric and the mean loss over the examples, as the first process computes them.
 
     Windows are those of question answering, in the order of the predictions.
 
@@ -184,5 +240,5 @@ def _validation_metrics(
     logits, labels = prediction.predictions, prediction.label_ids
     logits = logits[0] if isinstance(logits, tuple) else logits
     if windows is not None:
-        return windows.validation(task, logits)
-    return kind_of(task).validation(task, labels, values_of(logits, task))
+        return ranks.from_first(partial(windows.validation, task, logits))
+    return ranks.from_first(partial(kind_of(task).validation, task, labels, values_of(logits, task)))

@@ -134,7 +134,8 @@ class DistillationLoss(nn.Module):
 
         Args:
             model: the student, possibly wrapped.
-            inputs: the student's, with `labels` and `attention_mask`, int64 [examples, length].
+            inputs: the student's, with `labels` and `attention_mask`, int64 [examples, length]. Labels are [0] if these
+                are no part of the batch (see `ranks.share_of`).
             examples: number of examples in the whole optimizer batch; None for the mean of these examples.
         """
         given = {name: tensor for name, tensor in inputs.items() if name != "labels"}
@@ -152,7 +153,7 @@ class DistillationLoss(nn.Module):
                 loss = loss + self.weights.hidden / len(self._hidden) * distance
             for teacher, student in self._attention:
                 loss = loss + self.weights.relations * relation_divergence(taught[teacher], learned[student], mask)
-            taught_loss = loss.sum() / (len(labels) if examples is None else examples)
+            taught_loss = loss[: len(labels)].sum() / (len(labels) if examples is None else examples)
             return taught_loss + self.weights.labels * batch_loss(self._loss, outputs, labels, examples)
 
     def _of_teacher(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
