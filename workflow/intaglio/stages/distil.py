@@ -30,7 +30,7 @@ def prepare(job: StageJob[DistilOptions]) -> Prepared:
         model, tokenizer = _of_parent(parent, job.options), parent.tokenizer
     else:
         model = pretrained_classifier(job.student, job.task, job.options, job.seed, job.max_length)
-        tokenizer = AutoTokenizer.from_pretrained(job.student)
+        tokenizer = AutoTokenizer.from_pretrained(job.student, trust_remote_code=False)
     loss = distillation_loss(job, model, tokenizer, parent.path)
     # The loss is computed in float32, whatever the precision of the two models.
     return Prepared(Learner(model, tokenizer, precision="auto", loss=loss), model.save_pretrained)
