@@ -38,7 +38,11 @@ RUNS = schema(
             ("test_examples", INT, "Its number of examples."),
             ("primary_metric", STRING, "The task's primary metric."),
             ("primary_value", FLOAT, "Its value on the test set."),
-            ("warnings", STRING, "Warnings on the metrics, joined by semicolons; null if there are none."),
+            (
+                "warnings",
+                STRING,
+                "Warnings of its trainings and on its metrics, joined by semicolons; null without any.",
+            ),
             ("truncated", FLOAT, "Share of test texts truncated at max_length, 0 to 1; null if not counted."),
             ("test_texts_in_training", INT, "Test examples whose text is also in the training data."),
             *SCORES,

@@ -81,8 +81,8 @@ def training_record(job: StageJob[Any], result: TrainingResult, before: float = 
     total_train_seconds (including its parents), step_seconds_mean, step_seconds_median, steps, epochs, best_step,
     truncated (share of texts truncated at `max_length`, by split), padding (share of the training tokens that is
     padding, in an epoch) and padding_saved (share of the tokens of a random order that grouping by length saves), these
-    eight null for a stage without steps, validation (metric and loss), device, machine
-    (the fingerprint), parent (folder; null for a stage that starts from a pretrained model).
+    eight null for a stage without steps, validation (metric and loss), warnings, device,
+    machine (the fingerprint), parent (folder; null for a stage that starts from a pretrained model).
 
     Args:
         job: the job of the stage.
@@ -104,6 +104,7 @@ def training_record(job: StageJob[Any], result: TrainingResult, before: float = 
         "padding": result.padding,
         "padding_saved": result.padding_saved,
         "validation": result.validation,
+        "warnings": result.warnings,
         "device": result.device,
         "machine": machine.fingerprint(),
         "parent": None if job.options.stage == "finetune" else str(job.start),

@@ -20,7 +20,7 @@ from intaglio.store import open_artifact
 
 _Row = dict[str, Any]
 # Of a stage's record, what the summary needs.
-_OF_A_STAGE = ("stage", "train_seconds", "conversion")
+_OF_A_STAGE = ("stage", "train_seconds", "conversion", "warnings")
 # Predictions that are kept in memory for runs with the same teacher, in examples.
 _KEPT = 1_000_000
 
@@ -80,6 +80,12 @@ def conversions(stages: Sequence[str], shared: InCommon) -> list[_Row]:
     """Return the recorded conversions of a recipe's stages, from the folders of their checkpoints."""
     records = [shared.record(Path(folder)) for folder in stages]
     return [{"stage": record["stage"], **record["conversion"]} for record in records if record.get("conversion")]
+
+
+def warnings(stages: Sequence[str], shared: InCommon) -> list[str]:
+    """Return the warnings of a recipe's trainings, from the folders of their checkpoints."""
+    records = [shared.record(Path(folder)) for folder in stages]
+    return [f"{record['stage']}: {warning}" for record in records for warning in record.get("warnings", [])]
 
 
 def exported(facts: Mapping[str, Any]) -> list[_Row]:

@@ -52,6 +52,7 @@ class Record:
         trained: training time of every stage by the folder of its checkpoint, s.
         sparsity: weights and zeros of its linear layers, rows of sparsity.parquet without the run's key.
         conversions: its conversions, rows of conversions.parquet without the run's key.
+        warnings: of its trainings and its metrics.
     """
 
     row: dict[str, Any]
@@ -64,6 +65,7 @@ class Record:
     trained: dict[str, float] = field(default_factory=dict)
     sparsity: list[dict[str, Any]] = field(default_factory=list)
     conversions: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def read_run(study: Mapping[str, Any], run: Mapping[str, Any], shared: lineage.InCommon | None = None) -> Record:
@@ -90,6 +92,7 @@ def read_run(study: Mapping[str, Any], run: Mapping[str, Any], shared: lineage.I
         except UserError as error:
             damaged.append(str(error))
     record.row["validation_value"] = record.validation.get(record.row.get("primary_metric", ""))
+    record.row["warnings"] = "; ".join(record.warnings) or None
     failures = damaged + (reasons(run) if missing else [])
     record.row["status"] = "failed" if failures else "pending" if missing else "ok"
     record.row["error"] = "; ".join(failures) or ("not there yet: " + ", ".join(missing) if missing else None)
@@ -113,6 +116,7 @@ def _read_checkpoint(record: Record, of: _Result) -> None:
     record.tables["history"] = schemas.read_table(of.folder / "history.parquet", schemas.TRAINING_HISTORY)
     record.validation = {name.removeprefix("validation_"): value for name, value in training["validation"].items()}
     record.conversions += lineage.conversions(of.run["stages"], of.shared)
+    record.warnings += lineage.warnings(of.run["stages"], of.shared)
     record.sparsity = training.get("sparsity", [])
     record.trained = lineage.trained_seconds(of.run["stages"], of.shared)
     record.row |= {
@@ -143,12 +147,12 @@ def _read_evaluation(record: Record, of: _Result) -> None:
     record.tables["metrics"] = metrics
     record.evaluation, record.task = of.folder, task
     mine = lineage.predictions(of.folder, test_set, task)
+    record.warnings += of.about.get("warnings", ())
     record.row |= {
         "test_set": test_set,
         "test_examples": len(mine.ids),
         "primary_metric": primary[0],
         "primary_value": values[primary[0]],
-        "warnings": "; ".join(of.about.get("warnings", ())) or None,
         "truncated": of.about.get("truncated", {}).get(test_set),
         "test_texts_in_training": data.get("test_texts_in_training", {}).get(test_set),
         **{name: values.get(name) for name, _, _ in SCORES},

@@ -17,13 +17,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from intaglio import ranks, store
 from intaglio.allocation import StopRequest
-from intaglio.errors import UserError
+from intaglio.errors import UserError, first_line
 from intaglio.ownership import assert_owned
 
 log = logging.getLogger(__name__)
@@ -131,12 +132,17 @@ def latest_checkpoint(work: Path) -> Path | None:
     return None
 
 
-def assert_whole(checkpoint: str | None) -> None:
-    """Check that a training was resumed from a whole checkpoint: the Trainer goes on without what is not there.
+@contextmanager
+def whole(checkpoint: str | None) -> Iterator[None]:
+    """Within this context, a training is resumed from a checkpoint; the Trainer goes on without what is not there.
 
     Raises:
-        UserError: a file of the checkpoint is missing or damaged.
+        UserError: a file of the checkpoint is missing, damaged, or holds other things than tensors and numbers.
     """
+    try:
+        yield
+    except UnpicklingError as error:
+        raise UserError(f"{checkpoint}: no state of a training ({first_line(error)}); delete the folder") from error
     if checkpoint is None:
         return
     folder = Path(checkpoint)

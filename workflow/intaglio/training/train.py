@@ -57,6 +57,7 @@ class TrainingResult:
         padding: share of the training tokens that is padding.
         padding_saved: share of the tokens of a random order, padding included, that grouping by length saves.
         thresholds: tuned on the validation split, as `TaskKind.tune` returns them; None for other kinds.
+        warnings: what the user should know of this training.
     """
 
     seconds: float
@@ -72,6 +73,7 @@ class TrainingResult:
     padding: float | None = None
     padding_saved: float | None = None
     thresholds: list[float] | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
@@ -134,7 +136,8 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
         bar = ProgressBar(job.options.stage)
         interval = resume.PeriodicSave(options.checkpoint_minutes, stop)
         # Additional callbacks come before the clock, as their work after a step is part of the step.
-        for callback in (trainer.meter, *learner.callbacks, trainer.clock, trainer.selection, interval, bar):
+        own = (trainer.clock, trainer.selection, interval, bar)
+        for callback in (trainer.meter, trainer.parts, *learner.callbacks, *own):
             trainer.add_callback(callback)
         checkpoint = ranks.from_first(partial(resume.latest_checkpoint, job.work))
         try:
@@ -200,6 +203,7 @@ def _result(trainer: StageTrainer) -> TrainingResult:
         history=_history(state.log_history, selection.metric),
         device=_devices(machine.device_name(trainer.args.device)),
         thresholds=trainer.tuned_thresholds(),
+        warnings=trainer.parts.warnings(),
     )
 
 

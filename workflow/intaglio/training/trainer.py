@@ -26,6 +26,7 @@ from intaglio.training import resume
 from intaglio.training.arguments import Steps
 from intaglio.training.clock import Clock
 from intaglio.training.loss import LossMeter, batch_loss
+from intaglio.training.memory import Parts
 from intaglio.training.selection import Selection, evaluation_steps
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     Attributes:
         work: the folder of checkpoints.
         meter: the training loss since the last log.
+        parts: the parts of the optimizer batch, halved if memory does not suffice.
         clock: the time of the steps.
         selection: when to evaluate, and which weights are best.
         loss: module to minimize in place of the loss of the labels, or None.
@@ -72,6 +74,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         device = self.args.device
         self.loss = None if loss is None else loss.to(device)
         self.meter, self.clock = LossMeter(eager=device.type == "cpu"), Clock(device)
+        self.parts = Parts(alone=ranks.size() == 1)
         if ranks.size() > 1:
             # Dropout differs between examples, and so between processes.
             ranks.seed(self.args.seed)
@@ -105,10 +108,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             data_seed=self.args.data_seed,
         )
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Add the loss of the step to the meter."""
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
-        self.meter.add(ranks.mean(loss), self.state.global_step + 1, float(self.lr_scheduler.get_last_lr()[0]))
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the parts of the next optimizer batch."""
+        self.parts.begin()
+        return super().get_batch_samples(*args, **kwargs)
+
+    def training_step(self, model: torch.nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Compute the gradients of a part, and add its loss to the meter."""
+        step = self.state.global_step + 1
+        compute = partial(super().training_step, model)
+        loss = self.parts.add(lambda part: compute(part, *args, **kwargs), inputs, step, model.zero_grad)
+        self.meter.add(ranks.mean(loss), step, float(self.lr_scheduler.get_last_lr()[0]))
         return loss
 
     def compute_loss(
@@ -169,12 +179,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             Path(output_dir, name).write_bytes(state)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        resume.assert_whole(checkpoint)
+        with resume.whole(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        super()._load_rng_state(checkpoint)
-        resume.assert_whole(checkpoint)
+        with resume.whole(checkpoint):
+            super()._load_rng_state(checkpoint)
         if checkpoint is not None and (saved := resume.saved_ranks(checkpoint)) != ranks.size():
             log.warning(
                 "%s is of %d processes, and goes on in %d: dropout is another from here on, all else is the same",
