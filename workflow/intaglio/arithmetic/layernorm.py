@@ -118,7 +118,8 @@ def _on_torch(x: Tensor, guard: Tensor, affine: Affine) -> tuple[Tensor, ...]:
     short, shift, z = like(x), x.new_empty((*x.shape[:-1], 1)), like(x)
     squares = torch.empty_like(shift, dtype=torch.float64)
     fill_rows(_shorten, short, shift, squares, x)
-    multiplier = row_multiplier(squares + guard[shift.long()], x.shape[-1])
+    # A row with NaN, of a training that has diverged, has no shift; its result is NaN, too.
+    multiplier = row_multiplier(squares + guard[shift.long().clamp_(max=SHIFTS - 1)], x.shape[-1])
 
     def normalize(z: Tensor, short: Tensor, multiplier: Tensor) -> None:
         torch.mul(short, multiplier, out=z).add_(0.5).floor_().mul_(affine.gamma).add_(affine.beta)

@@ -21,6 +21,8 @@ def native_norm(x: Tensor, gamma: Tensor, beta: Tensor, guard: Tensor) -> tuple[
     if library is None:
         return None
     rows = x.detach().reshape(-1, x.shape[-1]).numpy()
+    # The shift of a row with NaN is any of 32 bits; its result is NaN, whatever is read there.
+    guard = torch.nn.functional.pad(guard, (0, 32 - len(guard)))
     constants = gamma.int().numpy(), beta.int().numpy(), guard.long().numpy()
     found = norm_for_training(rows, *constants, torch.get_num_threads(), "", library)
     return tuple(torch.from_numpy(one).view(*x.shape[:-1], -1) for one in found)
