@@ -31,6 +31,14 @@ def _of_slurm(item: pytest.Item) -> bool:
     return item.path.parent.name == "slurm"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have counted: `record_property("counted", ...)`."""
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "counted":
+                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {value}")
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Compute on one thread, so that sums have one order."""

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs that a test can kill: a server process imports everything once and forks one job per line.
+"""Jobs that a test can kill: a server process imports everything once and forks one job per line.
 
 A job is a separate process, killed by a real signal; only the import of torch, which takes seconds, is shared.
 """
@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+# Graphs of models, by checkpoint; in the server.
+_GRAPHS: dict[Path, Any] = {}
 
 
 class Jobs:
@@ -26,7 +31,10 @@ class Jobs:
         self.process = process
 
     def run(self, job: dict[str, Any], interrupt: Callable[[int], None] | None = None) -> int:
-        """Run `finetune(**job)`, let `interrupt` do something to its process, return its exit status.
+        """Run a job, let `interrupt` do something to its process, return its exit status.
+
+        A job is the arguments of `finetune`, or `command`: those of the command line, or `shell`: a line of shell. With
+        `memory_mb`, it can allocate so much and no more.
 
         The status is negative for a signal, as subprocess has it.
         """
@@ -49,8 +57,8 @@ class Jobs:
 
 
 @contextmanager
-def jobs(log: Path) -> Iterator[Jobs]:
-    """Start the server; the output of the jobs goes to `log`."""
+def jobs(log: Path, before: Sequence[object] = ()) -> Iterator[Jobs]:
+    """Start the server, after the words of `before`; the output of the jobs goes to `log`."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
@@ -58,7 +66,7 @@ def jobs(log: Path) -> Iterator[Jobs]:
     }
     with log.open("a") as errors:
         process = subprocess.Popen(
-            [sys.executable, __file__],
+            [*map(str, before), sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -93,32 +101,100 @@ def _alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
+def after(seconds: float, number: int) -> Callable[[int], None]:
+    """Return what sends a signal after some seconds, or not at all if the job is faster."""
+
+    def interrupt(pid: int) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and _alive(pid):
+            time.sleep(min(0.002, max(0.0, end - time.monotonic())))
+        if _alive(pid):
+            os.kill(pid, number)
+
+    return interrupt
+
+
 def _serve() -> None:
-    from intaglio.errors import UserError
-    from intaglio.study.options import FinetuneOptions
-    from stage_runs import finetune
+    import onnxruntime  # noqa: F401
+
+    import intaglio.export.export
+    import intaglio.measure.backends.onnx_runtime
+    import intaglio.measure.profile
+    import intaglio.stages.run  # noqa: F401
 
     for line in sys.stdin:
         job = json.loads(line)
+        verb, *given = job.get("command", [""])
+        if verb == "profile":
+            _share_forkserver()
+        if verb == "int8":
+            _share_graph(Path(given[given.index("--parent") + 1]))
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            job["options"] = FinetuneOptions(**job["options"])
-            status = 0
+            _limit(job.pop("memory_mb", None))
+            status = 1
             try:
-                finetune(**{key: Path(value) if isinstance(value, str) else value for key, value in job.items()})
+                status = _run(job)
             except SystemExit as leave:
                 status = int(leave.code or 0)
-            except UserError as error:
-                print(error, file=sys.stderr)
-                status = 2
             except BaseException as error:
                 print(repr(error), file=sys.stderr)
-                status = 1
             sys.stderr.flush()
             os._exit(status)
         print(pid, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def _run(job: dict[str, Any]) -> int:
+    from intaglio.cli import main
+    from intaglio.errors import UserError
+    from intaglio.study.options import FinetuneOptions
+    from stage_runs import finetune
+
+    if "shell" in job:
+        return subprocess.call(["sh", "-c", job["shell"]], stdout=subprocess.DEVNULL)
+    if "command" in job:
+        return main(job["command"])
+    job["options"] = FinetuneOptions(**job["options"])
+    try:
+        finetune(**{key: Path(value) if isinstance(value, str) else value for key, value in job.items()})
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _limit(megabytes: int | None) -> None:
+    """Bound the memory that this process can allocate in addition to what it has."""
+    if megabytes is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + megabytes * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _share_graph(checkpoint: Path) -> None:
+    """Express a model as a graph once for all jobs: it takes longer than all the rest, and leaves nothing behind."""
+    from intaglio.checkpoint import Checkpoint
+    from intaglio.onnx.float_graph import float_graph, graph_inputs
+    from intaglio.stages import int8
+
+    if checkpoint not in _GRAPHS:
+        opened = Checkpoint(checkpoint)
+        _GRAPHS[checkpoint] = float_graph(checkpoint, opened.load(), graph_inputs(opened.tokenizer))
+        int8.float_graph = lambda checkpoint, *_: _GRAPHS[checkpoint]
+
+
+def _share_forkserver() -> None:
+    """Start the process from which those that measure memory are forked, once for all jobs: it imports torch."""
+    from multiprocessing import forkserver, resource_tracker
+
+    from intaglio.measure.server import start
+
+    start()
+    resource_tracker.ensure_running()
+    # A job would ask for its state, and it is no child of the job.
+    forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,6 @@
 import json
-import os
 import random
 import signal
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -85,26 +81,7 @@ def test_killed_at_random_moments_ends_the_same_to_the_bit(server, inputs, undis
     assert_same_outcome(tmp_path / "output", undisturbed)
 
 
-def test_two_processes_of_one_job_end_as_one(server, inputs, undisturbed, tmp_path):
-    """Each pair overlaps from a random moment on; in every second one, the first process is killed at another."""
-    chance, kills, pairs = random.Random(1), 0, int(os.environ.get("INTAGLIO_PAIRS", "4"))
-    with jobs(tmp_path / "log") as other:
-        for number in range(pairs):
-            folder, started = tmp_path / str(number), threading.Event()
-            kill = when(started.is_set, signal.SIGKILL, chance.uniform(0, 1)) if number % 2 else lambda _: None
-            with ThreadPoolExecutor(1) as pool:
-                first = pool.submit(server.run, job(inputs, folder), kill)
-                time.sleep(chance.uniform(0, 1.5))
-                started.set()
-                second = other.run(job(inputs, folder))
-            kills += first.result() != 0
-            assert (first.result() in (0, -signal.SIGKILL), second) == (True, 0)
-            assert not (folder / "work").exists()
-            assert_same_outcome(folder / "output", undisturbed)
-    print(f"{pairs} pairs, {kills} first processes killed: {pairs} results identical")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_asked_to_leave_saves_and_exits_with_143(server, inputs, undisturbed, tmp_path, number):
     # No checkpoint by time: what is resumed from is what the signal made it save, after the first evaluation.
     work, request = tmp_path / "work", job(inputs, tmp_path, checkpoint_minutes=60)

@@ -27,8 +27,8 @@ DEADLINE = "INTAGLIO_DEADLINE"
 RETURNS = "INTAGLIO_RETURNS"
 # Kept for saving: this share of the time, and no more than so many seconds.
 _SHARE, _MOST = 0.25, 120.0
-# What SLURM sends before it ends a job: SIGTERM by default, SIGUSR1 with --signal.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# What SLURM sends before it ends a job: SIGTERM by default, others with --signal.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 EXIT_STATUS = 128 + signal.SIGTERM
 _TIME = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)")
 
@@ -87,7 +87,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests(agreed: Callable[[bool], bool] = bool) -> Iterator[StopRequest]:
-    """Yield a `StopRequest`, true once SIGTERM or SIGUSR1 has arrived or the time is nearly up.
+    """Yield a `StopRequest`, true once one of `SIGNALS` has arrived or the time is nearly up.
 
     Within this context the signals end nothing. Outside the main thread, where Python cannot handle them, they do.
     `agreed` is that of `StopRequest`.

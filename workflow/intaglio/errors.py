@@ -42,7 +42,7 @@ def first_line(error: BaseException) -> str:
 
 def of_the_user(error: Exception) -> str | None:
     """Return an error of the input, or of a full disk, as one line; None for an error of the program."""
-    for full in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
+    for full in map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
         # Libraries raise errors of their own with the text of the system's.
         if full in str(error):
             return f"{getattr(error, 'filename', None) or 'a file'} cannot be written: {full}; make room and run again"
