@@ -129,7 +129,7 @@ class Checkpoint:
     @cached_property
     def tokenizer(self) -> Any:
         """Its transformers tokenizer."""
-        return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
+        return AutoTokenizer.from_pretrained(self.path, local_files_only=True, trust_remote_code=False)
 
     def config(self) -> Any:
         """Return a new object of its transformers configuration."""

@@ -69,7 +69,7 @@ def _former_head(model: Path) -> tuple[list[str], str | None]:
 
     The kind is None if it is not known: older versions of transformers did not save it.
     """
-    config = AutoConfig.from_pretrained(model, local_files_only=True)
+    config = AutoConfig.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     return [str(config.id2label[number]) for number in sorted(config.id2label)], config.problem_type
 
 
@@ -107,6 +107,7 @@ def _config(model: Path, task: Mapping[str, Any], options: TrainingOptions, max_
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
         problem_type=None if answers else task["kind"],
+        trust_remote_code=False,
     )
     set_head(config, answers)
     config.dtype = torch.float32

@@ -28,7 +28,7 @@ def check_models(entries: Sequence[Mapping[str, Any]]) -> None:
         UserError: see `check_demands`.
     """
     for entry in entries:
-        config = AutoConfig.from_pretrained(entry["model"], local_files_only=True)
+        config = AutoConfig.from_pretrained(entry["model"], local_files_only=True, trust_remote_code=False)
         check_demands(config, entry["demands"], entry["model"])
 
 

@@ -18,7 +18,8 @@ def prepare(job: StageJob[FinetuneOptions]) -> Prepared:
         UserError: the model is damaged, or does not fit the task.
     """
     model = pretrained_classifier(job.start, job.task, job.options, job.seed, job.max_length)
-    learner = Learner(model, AutoTokenizer.from_pretrained(job.start), precision=job.options.precision)
+    tokenizer = AutoTokenizer.from_pretrained(job.start, trust_remote_code=False)
+    learner = Learner(model, tokenizer, precision=job.options.precision)
     if job.options.low_rank is None:
         return Prepared(learner, model.save_pretrained)
     save = add_adapters(model, job.options.low_rank, job.seed)

@@ -124,7 +124,7 @@ def write_tokens(data: Path, model: Path, max_length: int, output: Path) -> None
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     about = {**open_artifact(data, "data"), "data": str(data), "model": str(model), "max_length": max_length}
     with new_artifact(output, "tokens", about) as folder:
         shutil.copyfile(data / "task.json", folder / "task.json")

@@ -52,7 +52,7 @@ def description_rows(data: Path, model: Path | None, max_length: int) -> list[_R
     """
     from transformers import AutoTokenizer
 
-    tokenizer = None if model is None else AutoTokenizer.from_pretrained(model)
+    tokenizer = None if model is None else AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     about, task = open_data(data), read_task(data)
     rows = []
     for split in ("train", "validation", *task["test_sets"]):
