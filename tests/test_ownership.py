@@ -16,7 +16,7 @@ import pytest
 
 from intaglio import ownership
 from intaglio.ownership import OWNER, TakenOver, assert_owned, sole_owner
-from intaglio.store import new_artifact, sole_maker
+from intaglio.store import is_artifact, new_artifact, sole_maker
 from intaglio.training.resume import durable
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
@@ -143,6 +143,25 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_n
     assert {path.name for path in tmp_path.iterdir()} == {"made", *names[1:]}
 
 
+def test_several_processes_that_make_the_same_leave_one_of_theirs(tmp_path):
+    script = "import sys; from pathlib import Path; from intaglio.store import *\nfor number in range(300):\n"
+    script += " with new_artifact(Path(sys.argv[1]), 'data') as draft: (draft / 'file').write_text(str(number))\n"
+    environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
+    processes = [subprocess.Popen([sys.executable, "-c", script, tmp_path / "out"], env=environment) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0] * 3
+    assert is_artifact(tmp_path / "out", "data") and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_takes_the_place_of_a_link_leaves_alone_what_it_shows(tmp_path):
+    with new_artifact(tmp_path / "theirs", "data") as draft:
+        (draft / "file").write_text("theirs")
+    (tmp_path / "mine").symlink_to(tmp_path / "theirs")
+    with new_artifact(tmp_path / "mine", "data") as draft:
+        (draft / "file").write_text("mine")
+    assert [(tmp_path / name / "file").read_text() for name in ("mine", "theirs")] == ["mine", "theirs"]
+    assert not (tmp_path / "mine").is_symlink() and len(list(tmp_path.iterdir())) == 2
+
+
 MOUNTED = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=64k none "$0" && exec "$@"']
 
 
@@ -164,11 +183,14 @@ def test_a_full_disk_is_one_line(tmp_path):
     assert len(full.stderr.splitlines()) == 1 and "cannot be written: No space left on device" in full.stderr
 
 
-def test_results_can_be_read_as_the_umask_says(tmp_path):
-    before = os.umask(0o027)
+@pytest.mark.parametrize(("umask", "mode"), [(0o027, 0o640), (0o002, 0o664), (0o077, 0o600)])
+def test_results_can_be_read_and_written_as_the_umask_says(tmp_path, umask, mode):
+    before = os.umask(umask)
     try:
         with new_artifact(tmp_path / "made", "data") as draft:
-            (draft / "weights").touch(0o600)
+            (draft / "part").mkdir(0o700)
+            (draft / "part/weights").touch(0o600)
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "made/weights").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "made/part/weights").stat().st_mode) == mode
+    assert stat.S_IMODE((tmp_path / "made/part").stat().st_mode) == mode | 0o111 & ~umask

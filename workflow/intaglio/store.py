@@ -7,6 +7,7 @@ folder is filled under a temporary name and renamed into place, so a killed job 
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import logging
@@ -15,7 +16,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,34 @@ def _remove_drafts(path: Path) -> None:
 
 
 def _share(folder: Path) -> None:
-    """Let those read the files whom the umask lets: some libraries write files for their owner only."""
+    """Let those read and write whom the umask lets: some libraries write files for their owner only."""
     umask = os.umask(0)
     os.umask(umask)
-    for file in folder.rglob("*"):
-        if file.is_file():
-            file.chmod(file.stat().st_mode | 0o444 & ~umask)
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666) & ~umask)
+
+
+def _put(draft: Path, path: Path, aside: Path) -> None:
+    """Rename a draft to its place; another process may do so with its own at the same time."""
+    while True:
+        # Aside first: whoever reads finds the old one, none or the new one, and at no time a part.
+        with suppress(FileNotFoundError):
+            path.rename(aside)
+        try:
+            draft.rename(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            _discard(aside)
+
+
+def _discard(path: Path) -> None:
+    """Remove a folder, or a link to one."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _made() -> dict[str, Any]:
@@ -86,25 +109,28 @@ def new_artifact(path: Path, kind: str, about: dict[str, Any] | None = None) -> 
         _share(draft)
         manifest = {"kind": kind, "files": _sizes(draft), "about": about, "made": _made()}
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-        if path.exists():
-            # Aside first: whoever reads finds the old one, none or the new one, and at no time a part.
-            path.rename(draft.with_suffix(".old"))
-        draft.rename(path)
+        _put(draft, path, draft.with_suffix(".old"))
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(draft.with_suffix(".old"), ignore_errors=True)
+        _discard(draft)
+        _discard(draft.with_suffix(".old"))
 
 
 def open_artifact(path: Path, *kinds: str) -> dict[str, Any]:
-    """Check that a folder is a complete artifact of one of these kinds and return the facts of its manifest.
+    """Check that a folder is a complete artifact and return the facts of its manifest.
+
+    Args:
+        path: the folder.
+        kinds: what it may be; none for any.
 
     Raises:
         UserError: the artifact is missing or of another kind, or a file in it is missing or has another size.
     """
     if not (path / MANIFEST).is_file():
-        raise UserError(f"{path}: not a finished {kinds[0]} (no {MANIFEST}); delete the folder and run again")
+        raise UserError(
+            f"{path}: not a finished {(kinds or ('result',))[0]} (no {MANIFEST}); delete the folder and run again"
+        )
     manifest = json.loads((path / MANIFEST).read_text())
-    if manifest["kind"] not in kinds:
+    if kinds and manifest["kind"] not in kinds:
         raise UserError(f"{path}: is a {manifest['kind']}, where a {kinds[0]} is needed")
     for name, size in manifest["files"].items():
         file = path / name
@@ -116,10 +142,10 @@ def open_artifact(path: Path, *kinds: str) -> dict[str, Any]:
     return about
 
 
-def is_artifact(path: Path, kind: str) -> bool:
-    """Return whether a folder is a complete artifact of this kind."""
+def is_artifact(path: Path, *kinds: str) -> bool:
+    """Return whether a folder is a complete artifact, of one of these kinds if there are any."""
     try:
-        open_artifact(path, kind)
+        open_artifact(path, *kinds)
     except (UserError, OSError, ValueError, LookupError):
         return False
     return True
