@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from intaglio.cli import main
-from intaglio.planning.jobs import Job, Plan
+from intaglio.planning.commands import command
+from intaglio.planning.jobs import Plan
 from intaglio.planning.plan import make_plan, write_plan
 from intaglio.study.load import load
-from intaglio.study.options import STAGES
 
 
 def run_study(content: dict[str, Any]) -> None:
@@ -38,24 +37,10 @@ def run_jobs(content: dict[str, Any], only: Collection[str] | None = None) -> Pl
         able = [(rule, job) for rule, job in waiting if all(Path(path).exists() for path in job.inputs.values())]
         assert able, f"nothing can run of {[rule for rule, _ in waiting]}"
         for rule, job in able:
-            _main(*_command(rule, job, plan.study.max_length), "--output", job.output)
+            _main(*command(rule, job, plan.study.max_length))
             waiting.remove((rule, job))
     return plan
 
 
-def _command(rule: str, job: Job, max_length: int) -> list[Any]:
-    roles = {role: path for role, path in job.inputs.items() if not role.startswith("file")}
-    if rule == "describe":
-        return [rule, roles["data"], "--model", roles["model"], "--max-length", max_length]
-    command = [rule, *(part for role, path in roles.items() for part in (f"--{role.replace('_', '-')}", path))]
-    if rule in ("data", "model", "profile", *STAGES):
-        command += ["--options", json.dumps(job.options)]
-    if rule in ("tokens", "evaluate", "profile", *STAGES):
-        command += ["--max-length", max_length]
-    if rule in STAGES:
-        command += ["--seed", job.seed, "--work", job.work]
-    return command
-
-
-def _main(*command: Any) -> None:
-    assert main([str(part) for part in command]) == 0, command
+def _main(*words: Any) -> None:
+    assert main([str(word) for word in words]) == 0, words

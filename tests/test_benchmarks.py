@@ -239,6 +239,24 @@ def test_preparing_is_measured_beside_datasets(tmp_path: Path, monkeypatch: pyte
     ]
 
 
+def test_the_overhead_of_a_run_is_what_its_jobs_did_not_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = benchmark("allocations.py", "--share", "0")
+    assert done.returncode == 2 and "beside another" in done.stderr
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from allocations import Measured, missed
+
+    jobs = {"finetune": 4, "evaluate": 4, "data": 1}
+    computing = {"finetune": 2.0, "evaluate": 0.5}
+    shared = Measured(4, 4, allocations=5, jobs=jobs, allocated=50.0, wall=60.0, computing=computing)
+    assert shared.overhead(computing) == (50 - 4 * 2 - 4 * 0.5) / 4
+    slow = Measured(2, 4, allocations=3, jobs=jobs, allocated=90.0, wall=60.0, computing=computing)
+    alone = Measured(0, 4, allocations=16, jobs=jobs, allocated=90.0, wall=60.0, computing={})
+    assert missed([shared, slow, alone], computing) == [
+        "4 runs an allocation: 5 allocations for 4 runs",
+        "2 runs an allocation: 20.0 s of overhead a run",
+    ]
+
+
 def test_the_committed_page_is_what_the_measurements_make(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from performance import PAGE, page

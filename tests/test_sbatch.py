@@ -77,6 +77,9 @@ def expected(gpu: str = "", on_gpu: str = "", on_cpu: str = "") -> dict[str, str
     }
 
 
+# Every rule of the workflow: a stage more in STAGES is a variant more here.
+EVERY = {stage: [] if stage == "finetune" else [{"stage": stage}] for stage in STAGES}
+RESOURCES = {"cpus": 2, "memory_mb": 3000, "train_minutes": 9, "measure_minutes": 7}
 GIVEN = ["--default-resources", "slurm_partition=gpu"]
 
 
@@ -95,14 +98,26 @@ GIVEN = ["--default-resources", "slurm_partition=gpu"]
     ids=["slurm", "slurm-gres", "cpu partition", "no GPUs"],
 )
 def test_every_rule_asks_for_what_it_uses(tmp_path: Path, arguments: list[str], asked: dict[str, str]) -> None:
-    # Every rule of the workflow: a stage more in STAGES is a variant more here.
-    every = {stage: [] if stage == "finetune" else [{"stage": stage}] for stage in STAGES}
-    resources = {"cpus": 2, "memory_mb": 3000, "train_minutes": 9, "measure_minutes": 7}
-    write_study(tmp_path, variants=every, resources=resources)
+    write_study(tmp_path, variants=EVERY, resources=RESOURCES)
     profile, *rest = arguments
     if "max_minutes" in arguments[-1]:
         asked = {rule: re.sub(r"-t (9|[36]0)\b", "-t 8", line) for rule, line in asked.items()}
     assert asked_for(tmp_path, "--profile", str(ROOT / "profiles" / profile), *rest) == asked
+
+
+def test_runs_that_share_an_allocation_ask_for_the_time_of_all_and_for_a_gpu_if_one_does(tmp_path: Path) -> None:
+    write_study(tmp_path, variants=EVERY, resources={**RESOURCES, "runs_per_allocation": len(EVERY)})
+    profile = ["--profile", str(ROOT / "profiles" / "slurm-gres"), *GIVEN]
+    # Each run: a training, an evaluation, an export, a profile.
+    minutes = len(EVERY) * (9 + 3 * 7)
+    on_cpu = {rule: CPU[rule] for rule in ("data", "describe", "tokens", "summarize", "pages", "plot")}
+    asked = {rule: f"-p cpu {words}" for rule, words in on_cpu.items()}
+    asked["allocation"] = f"-p gpu -t {minutes} --mem 3000 --cpus-per-task=2 --gres=gpu:1"
+    assert asked_for(tmp_path, *profile, "--config", "resources={gpus: gres, cpu_partition: cpu}") == asked
+    write_study(tmp_path, variants=EVERY, resources={**RESOURCES, "runs_per_allocation": 6, "max_minutes": 60})
+    asked["allocation"] = "-p gpu -t 60 --mem 3000 --cpus-per-task=2"
+    short = "resources={gpus: none, cpu_partition: gpu}"
+    assert asked_for(tmp_path, *profile, "--config", short)["allocation"] == asked["allocation"]
 
 
 @pytest.mark.parametrize(

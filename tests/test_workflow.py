@@ -96,11 +96,13 @@ def test_the_report_opens_without_network(finished: Path, tmp_path: Path) -> Non
     assert content.count("image/svg+xml") >= 9
 
 
-def test_a_diverging_run_ends_in_a_report_that_shows_it(study: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shared", [{}, {"runs_per_allocation": 3}], ids=["jobs", "an allocation"])
+def test_a_diverging_run_ends_in_a_report_that_shows_it(study: Path, tmp_path: Path, shared: dict[str, int]) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
     diverging = [{"stage": "prune", "learning_rate": 1e30}]
-    write_study(copy, variants={"float": None, "int": None, "diverging": diverging})
+    resources = {"cpus": 1, "memory_mb": 2000, "train_minutes": 5, "measure_minutes": 5, **shared}
+    write_study(copy, variants={"float": None, "int": None, "diverging": diverging}, resources=resources)
     printed = snakemake(copy, "--cores", "2", "--keep-going", check=False)
     assert "1 of 3 runs are not complete" in " ".join(printed.split())
     runs = pd.read_parquet(copy / "results/tiny/summary/runs.parquet").set_index("variant")
@@ -108,8 +110,8 @@ def test_a_diverging_run_ends_in_a_report_that_shows_it(study: Path, tmp_path: P
     assert re.search(r"the loss became .*logs/prune/.*\.log", runs["error"]["diverging"])
     snakemake(copy, "--report", "report.html")
     assert "the loss became" in (copy / "report.html").read_text()
-    again = ("prune", "evaluate", "export", "profile", "summarize", "pages", "plot")
-    assert set(again) <= set(planned(copy))
+    again = ("allocation",) if shared else ("prune", "evaluate", "export", "profile")
+    assert {*again, "summarize", "pages", "plot"} <= set(planned(copy))
     write_study(copy)
     assert planned(copy) == TABLES
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from study_on_files import ROOT, snakemake, write_study
+from study_on_files import ROOT, planned, snakemake, write_study
 
 from . import helpers
 
@@ -41,18 +41,32 @@ def training_job(folder: Path, seconds: float = 120) -> str:
     raise AssertionError((folder / "snakemake.txt").read_text())
 
 
-def test_a_study_through_slurm_with_a_preempted_training(tmp_path: Path) -> None:
-    quiet, cluster = tmp_path / "quiet", tmp_path / "cluster"
-    for folder in (quiet, cluster):
-        folder.mkdir()
-        write_study(folder, stages=LONG)
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study, run without disturbance on this machine."""
+    folder = tmp_path_factory.mktemp("quiet")
+    write_study(folder, stages=LONG)
+    snakemake(folder, "--cores", "2")
+    return folder
+
+
+def assert_as_undisturbed(cluster: Path, quiet: Path) -> None:
+    runs = pd.read_parquet(cluster / "results/tiny/summary/runs.parquet")
+    assert set(runs["status"]) == {"ok"}
+    for stage in ("finetune", "quantize"):
+        assert weights(cluster, stage) == weights(quiet, stage)
+
+
+def test_a_study_through_slurm_with_a_preempted_training(tmp_path: Path, quiet: Path) -> None:
+    cluster = tmp_path / "cluster"
+    cluster.mkdir()
+    write_study(cluster, stages=LONG)
     arguments = ["--snakefile", ROOT / "Snakefile", "--configfile", cluster / "study.yaml"]
     with helpers.snakemake("slurm", *arguments, folder=cluster) as run:
         job = training_job(cluster)
         # Jobs that are submitted later run the study that was started.
         (cluster / "study.yaml").write_text("variants: {}")
         helpers.preempt(job)
-        snakemake(quiet, "--cores", "1")
         assert run.wait(timeout=900) == 0, (cluster / "snakemake.txt").read_text()
 
     attempts = helpers.sacct(job, "State", "AllocTRES", every_attempt=True)
@@ -61,7 +75,27 @@ def test_a_study_through_slurm_with_a_preempted_training(tmp_path: Path) -> None
     with_gpu = [row for row in ours if GPU in row["AllocTRES"]]
     # finetune, quantize, two evaluations, two profiles
     assert len(with_gpu) == 6
-    runs = pd.read_parquet(cluster / "results/tiny/summary/runs.parquet")
-    assert set(runs["status"]) == {"ok"}
-    for stage in ("finetune", "quantize"):
-        assert weights(cluster, stage) == weights(quiet, stage)
+    assert_as_undisturbed(cluster, quiet)
+
+
+def test_the_jobs_of_two_runs_share_an_allocation_that_is_preempted(tmp_path: Path, quiet: Path) -> None:
+    resources = {"cpus": 1, "memory_mb": 2000, "train_minutes": 5, "measure_minutes": 5, "runs_per_allocation": 2}
+    write_study(tmp_path, stages=LONG, resources=resources)
+    arguments = ["--snakefile", ROOT / "Snakefile", "--configfile", tmp_path / "study.yaml"]
+    with helpers.snakemake("slurm", *arguments, folder=tmp_path) as run:
+        job = training_job(tmp_path)
+        helpers.preempt(job)
+        assert run.wait(timeout=900) == 0, (tmp_path / "snakemake.txt").read_text()
+
+    attempts = helpers.sacct(job, "State", "AllocTRES", "Timelimit", every_attempt=True)
+    assert [attempt["State"] for attempt in attempts] == ["PREEMPTED", "COMPLETED"]
+    # Two trainings, two evaluations, two exports, two profiles.
+    assert {attempt["Timelimit"] for attempt in attempts} == {"00:40:00"}
+    ours = helpers.jobs_in(tmp_path, "JobID", "State", "AllocTRES")
+    assert [row["JobID"] for row in ours if GPU in row["AllocTRES"]] == [job]
+    # data, tokens, describe, the allocation, summarize, pages, plot
+    assert len(ours) == 7
+    assert_as_undisturbed(tmp_path, quiet)
+    # The same results, whether they are made in one allocation or in many.
+    write_study(tmp_path, stages=LONG)
+    assert set(planned(tmp_path)) == {"plan", "summarize", "pages", "plot"}

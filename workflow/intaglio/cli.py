@@ -1,6 +1,5 @@
-"""The command line: one verb per pipeline step, each of which parses the arguments of one function."""
+"""The command line: one verb per pipeline step. Imports are inside the verbs: those without torch start fast."""
 
-# Imports are inside the verbs, so that verbs without torch start fast.
 from __future__ import annotations
 
 import argparse
@@ -12,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from intaglio.cluster.arguments import add_arguments
+from intaglio.cluster.arguments import of_allocation, of_submission
 from intaglio.cluster.launch import add_tasks, launch
 from intaglio.errors import of_the_user
 from intaglio.logged import logged
@@ -154,6 +153,13 @@ def _profile(arguments: Arguments) -> None:
             profile(arguments.checkpoint, arguments.export, options, arguments.output, baseline, texts)
 
 
+def _allocation(arguments: Arguments) -> int:
+    """Make the results that share an allocation, one after another."""
+    from intaglio.cluster.shared import make_allocation
+
+    return make_allocation(arguments.study, arguments.name, arguments.output, arguments.attempts_left, main)
+
+
 def _runs(arguments: Arguments) -> None:
     """Write every run of a study and the folders of its results."""
     from intaglio.planning.plan import make_plan, write_plan
@@ -227,9 +233,10 @@ def _parser() -> argparse.ArgumentParser:
         name, help = name or run.__name__.removeprefix("_"), help or str(run.__doc__)
         added = verbs.add_parser(name, help=help, description=help)
         added.set_defaults(run=run)
-        for argument in names:
+        for given in names:
+            argument = given.removesuffix("?")
             kind: Any = json.loads if argument == "options" else int if argument in ("seed", "max-length") else Path
-            added.add_argument(f"--{argument}", type=kind, required=True)
+            added.add_argument(f"--{argument}", type=kind, required=argument == given)
         return added
 
     verb(_reach, "options")
@@ -245,30 +252,23 @@ def _parser() -> argparse.ArgumentParser:
     described.add_argument("--max-length", type=int, default=128, help="number of tokens at which texts are truncated")
     described.add_argument("--output", type=Path, help="write the description there, in place of printing it")
     for name, help in _STAGES.items():
-        start = "model" if name == "finetune" else "parent"
-        added = verb(_stage, start, "data", "options", "seed", "max-length", "work", "output", name=name, help=help)
-        add_tasks(added)
-        if name not in ("finetune", "int8"):
-            added.add_argument("--teacher", type=Path, help="checkpoint of the teacher")
-        if name == "distil":
-            added.add_argument("--student", type=Path, help="pretrained model to train, not the parent's layers")
-    evaluated = verb(_evaluate, "checkpoint", "data", "max-length", "output")
-    profile = verb(_profile, "checkpoint", "export", "options", "output")
-    for added in (evaluated, profile, verb(_export, "checkpoint", "output")):
-        added.add_argument("--work", type=Path, help="folder of this job alone: of several processes, one works")
-    profile.add_argument("--baseline", type=Path, help="float checkpoint that is timed beside it; not for float itself")
-    profile.add_argument("--baseline-export", type=Path, help="export of that checkpoint")
-    profile.add_argument("--data", type=Path, help="data of the task, on which bf16 is compared with float32")
-    profile.add_argument("--max-length", type=int, default=128, help="tokens at which its texts are truncated")
+        more = ["model" if name == "finetune" else "parent", "data"]
+        more += [] if name in ("finetune", "int8") else ["teacher?", *(["student?"] if name == "distil" else [])]
+        add_tasks(verb(_stage, *more, "options", "seed", "max-length", "work", "output", name=name, help=help))
+    verb(_evaluate, "checkpoint", "data", "max-length", "output", "work?")
+    verb(_export, "checkpoint", "output", "work?")
+    beside = ("baseline?", "baseline-export?", "data?", "max-length?")
+    verb(_profile, "checkpoint", "export", "options", "output", "work?", *beside)
     plan = verb(_plan)
     plan.add_argument("file", type=Path, help="study file")
     plan.add_argument("--jobs", type=int, default=100, help="number of jobs at once, as given to Snakemake (100)")
     plan.add_argument("--probe", action="store_true", help="run a few steps of the stages that nothing is known of")
+    of_allocation(verb(_allocation, "study", "output"))
     verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="accept missing results")
     for run, made_of in ((_runs, "options"), (_pages, "summary"), (_plot, "summary")):
         verb(run, made_of, "output")
     verb(_schema, "schema", "reference")
-    add_arguments(verb(_submit))
+    of_submission(verb(_submit))
     verb(_doctor)
     return parser
 

@@ -1,5 +1,7 @@
 # The jobs of the study, planned by the package and passed on to Snakemake.
 import json
+import shlex
+from functools import partial
 from pathlib import Path
 
 WORKFLOW = Path(str(workflow.current_basedir)).parent
@@ -7,12 +9,14 @@ sys.path.insert(0, str(WORKFLOW))
 from intaglio.allocation import restarts
 from intaglio.cluster.leading import lead, release_lock
 from intaglio.errors import UserError
+from intaglio.planning.allocations import Allocations
+from intaglio.planning.commands import command
 from intaglio.planning.identity import digest
 from intaglio.study.files import check_owner, check_paths, record_owner
 from intaglio.study.load import load
 from intaglio.study.options import STAGES
 from intaglio.planning.plan import make_plan
-from intaglio.planning.requests import requests
+from intaglio.planning.requests import requests_of_rule
 from intaglio.planning.versions import VERSIONS
 
 STUDY_FILES = [Path(path) for path in workflow.configfiles]
@@ -27,6 +31,7 @@ try:
         check_paths(study, STUDY_FILES)
         check_owner(study.study, STUDY_FILES, Path("results", study.study))
     plan_ = make_plan(study)
+    allocations = Allocations(plan_)
 except UserError as error:
     raise WorkflowError(f"Mistakes in the study file:\n{error}") from None
 
@@ -43,6 +48,8 @@ RESULTS = f"results/{study.study}"
 # The study, resolved: jobs are planned from it, and the tables are made again if it changes.
 STUDY = json.dumps(study.model_dump(mode="json", exclude_unset=True))
 STUDY_COPY = Path(f".snakemake/intaglio/{digest(STUDY)}.json").absolute()
+# Files that say which allocations have ended since Snakemake was started.
+ENDED = f"{RESULTS}/allocations/{plan_.start.seconds:.0f}"
 ENVIRONMENT = "../../envs/environment.yaml"
 
 # Jobs find the package without its installation, and the programs of this Python unless conda provides others.
@@ -71,8 +78,10 @@ os.environ.update(
 
 
 def planned(phase, name):
-    """Return the job that makes a folder of this study."""
+    """Return the job that makes a folder of this study, or an allocation."""
     try:
+        if phase == "allocation":
+            return allocations.by_name[name]
         return plan_.jobs[phase][name]
     except KeyError:
         folder = f"results/store/{phase}/{name}"
@@ -114,9 +123,21 @@ RESULTS_OF_RUNS = [
 
 
 def results_of_runs(wildcards):
-    """Input function: evaluations and profiles; their age counts only with --forcerun."""
-    forced = workflow.dag_settings.forcerun
-    return RESULTS_OF_RUNS if forced else ancient(RESULTS_OF_RUNS)
+    """Input function: evaluations and profiles; their age counts only with --forcerun, which has a job for each."""
+    if workflow.dag_settings.forcerun:
+        return RESULTS_OF_RUNS
+    own = [path for path in RESULTS_OF_RUNS if not allocations.shares(path)]
+    return ancient(
+        own
+        + [f"{ENDED}/{name}" for name in allocations.by_name if allocations.jobs(name)]
+    )
+
+
+def needed_in(wildcards):
+    """Input function: what an allocation needs of other jobs, and the allocations that have to end before it."""
+    planned("allocation", wildcards.job)
+    folders, others = allocations.needed(wildcards.job)
+    return ancient(folders + [f"{ENDED}/{name}" for name in others])
 
 
 def begun():
@@ -128,58 +149,29 @@ def begun():
     )
 
 
-def of_job(phase, attribute):
-    """Params function: an attribute of the job, as text for the command line.
+def command_of(phase):
+    """Params function: the command of a job.
 
     It has `output` as an argument because Snakemake then ignores changes of its value: the key in the folder's name
     covers them.
     """
 
-    def value(wildcards, output):
-        found = getattr(planned(phase, wildcards.job), attribute)
-        return found if isinstance(found, str) else json.dumps(found)
+    def words(wildcards, output):
+        return shlex.join(
+            command(phase, planned(phase, wildcards.job), study.max_length)
+        )
 
-    return value
-
-
-def by_role(wildcards, input):
-    """Params function: inputs as arguments of the command, named by their roles."""
-    return " ".join(
-        f"--{role.replace('_', '-')} {path}" for role, path in input.items()
-    )
+    return words
 
 
 PARTITION = workflow.resource_settings._parsed_default_resources.get("slurm_partition")
+# Resources of a rule's jobs.
+asked = partial(requests_of_rule, study.resources, PARTITION and PARTITION.raw)
 
 
-def asked(memory_mb, minutes, phase=None, resumes=False):
-    """Resources of a rule's jobs; more memory at each attempt, and more time unless the job resumes.
-
-    Args:
-        memory_mb, minutes: of the first attempt.
-        phase: rule whose jobs are planned, of which some compute on a GPU; None for a rule on CPUs.
-        resumes: whether a job goes on where an earlier attempt ended.
-    """
-
-    def request(name):
-        def value(wildcards):
-            gpu = phase is not None and planned(phase, wildcards.job).gpu
-            return requests(study.resources, gpu, PARTITION and PARTITION.raw)[name]
-
-        return value
-
-    def runtime(wildcards, attempt):
-        wanted = minutes if resumes else minutes * attempt
-        return min(wanted, study.resources.max_minutes or wanted)
-
-    names = ["gpu", "gpu_model", "gres"]
-    if study.resources.cpu_partition:
-        names.append("slurm_partition")
-    return {
-        **{name: request(name) for name in names},
-        "mem_mb": lambda wildcards, attempt: memory_mb * attempt,
-        "runtime": runtime,
-    }
+def on_gpu(phase):
+    """Return a function: whether a job, by its name, computes on a GPU where there is one."""
+    return lambda name: planned(phase, name).gpu
 
 
 def unfetched():

@@ -14,7 +14,6 @@ rule export:
     resources:
         **asked(study.resources.memory_mb, study.resources.measure_minutes),
     params:
-        work=of_job("export", "work"),
+        command=command_of("export"),
     shell:
-        "exec python -m intaglio --log {log:q} export --checkpoint {input.checkpoint:q} --work {params.work:q}"
-        " --output {output:q}"
+        "exec python -m intaglio --log {log:q} {params.command}"

@@ -1,4 +1,5 @@
 # Predictions and costs of a checkpoint. Profiling is a separate job, which nothing else disturbs.
+# max_length is recorded by Snakemake for results that are there; the command holds it already.
 
 
 rule evaluate:
@@ -12,13 +13,16 @@ rule evaluate:
         ENVIRONMENT
     threads: study.resources.cpus
     resources:
-        **asked(study.resources.memory_mb, study.resources.measure_minutes, "evaluate"),
+        **asked(
+            study.resources.memory_mb,
+            study.resources.measure_minutes,
+            on_gpu("evaluate"),
+        ),
     params:
+        command=command_of("evaluate"),
         max_length=study.max_length,
-        work=of_job("evaluate", "work"),
     shell:
-        "exec python -m intaglio --log {log:q} evaluate --checkpoint {input.checkpoint:q} --data {input.data:q}"
-        " --max-length {params.max_length} --work {params.work:q} --output {output:q}"
+        "exec python -m intaglio --log {log:q} {params.command}"
 
 
 rule profile:
@@ -33,12 +37,13 @@ rule profile:
     # On a machine without a scheduler, the Snakemake profiles give it all cores, so that nothing runs at the same time.
     threads: study.resources.cpus
     resources:
-        **asked(study.resources.memory_mb, study.resources.measure_minutes, "profile"),
+        **asked(
+            study.resources.memory_mb,
+            study.resources.measure_minutes,
+            on_gpu("profile"),
+        ),
     params:
-        inputs=by_role,
-        options=of_job("profile", "options"),
+        command=command_of("profile"),
         max_length=study.max_length,
-        work=of_job("profile", "work"),
     shell:
-        "exec python -m intaglio --log {log:q} profile {params.inputs} --options {params.options:q}"
-        " --max-length {params.max_length} --work {params.work:q} --output {output:q}"
+        "exec python -m intaglio --log {log:q} {params.command}"

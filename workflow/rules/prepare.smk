@@ -10,10 +10,9 @@ rule fetch:
     conda:
         ENVIRONMENT
     params:
-        options=of_job("fetch", "options"),
+        command=command_of("fetch"),
     shell:
-        "exec env HF_HUB_OFFLINE=$INTAGLIO_OFFLINE python -m intaglio --log {log:q} fetch --options {params.options:q}"
-        " --output {output:q}"
+        "exec env HF_HUB_OFFLINE=$INTAGLIO_OFFLINE python -m intaglio --log {log:q} {params.command}"
 
 
 rule data:
@@ -30,12 +29,9 @@ rule data:
     resources:
         **asked(8000, 60),
     params:
-        options=of_job("data", "options"),
-        source=lambda wildcards, input: (
-            f"--source {input.source}" if "source" in input.keys() else ""
-        ),
+        command=command_of("data"),
     shell:
-        "exec python -m intaglio --log {log:q} data --options {params.options:q} {params.source} --output {output:q}"
+        "exec python -m intaglio --log {log:q} {params.command}"
 
 
 rule model:
@@ -49,12 +45,9 @@ rule model:
     conda:
         ENVIRONMENT
     params:
-        options=of_job("model", "options"),
-        source=lambda wildcards, input: (
-            f"--source {input.source}" if "source" in input.keys() else ""
-        ),
+        command=command_of("model"),
     shell:
-        "exec python -m intaglio --log {log:q} model --options {params.options:q} {params.source} --output {output:q}"
+        "exec python -m intaglio --log {log:q} {params.command}"
 
 
 rule tokens:
@@ -71,10 +64,10 @@ rule tokens:
     resources:
         **asked(4000, 60),
     params:
+        command=command_of("tokens"),
         max_length=study.max_length,
     shell:
-        "exec python -m intaglio --log {log:q} tokens --data {input.data:q} --model {input.model:q}"
-        " --max-length {params.max_length} --output {output:q}"
+        "exec python -m intaglio --log {log:q} {params.command}"
 
 
 rule describe:
@@ -89,7 +82,7 @@ rule describe:
     resources:
         **asked(4000, 30),
     params:
+        command=command_of("describe"),
         max_length=study.max_length,
     shell:
-        "exec python -m intaglio --log {log:q} describe {input.data:q} --model {input.model:q}"
-        " --max-length {params.max_length} --output {output:q}"
+        "exec python -m intaglio --log {log:q} {params.command}"

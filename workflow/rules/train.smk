@@ -19,16 +19,13 @@ for stage in STAGES:
             **asked(
                 study.resources.memory_mb,
                 study.resources.train_minutes,
-                stage,
+                on_gpu(stage),
                 resumes=stage != "int8",
             ),
         params:
+            command=command_of(stage),
+            # Recorded by Snakemake for results that are there; the command holds them already.
             stage=stage,
-            inputs=by_role,
-            options=of_job(stage, "options"),
-            seed=of_job(stage, "seed"),
-            work=of_job(stage, "work"),
             max_length=study.max_length,
         shell:
-            "exec python -m intaglio --log {log:q} {params.stage} {params.inputs} --options {params.options:q}"
-            " --seed {params.seed} --max-length {params.max_length} --work {params.work:q} --output {output:q}"
+            "exec python -m intaglio --log {log:q} {params.command}"

@@ -1,4 +1,4 @@
-"""The arguments of `intaglio submit`; importing them needs no submitit."""
+"""The arguments of `intaglio submit` and `intaglio allocation`; importing them needs no submitit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def of_allocation(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `cluster.shared.make_allocation`, but for its files, to a parser."""
+    parser.add_argument("--name", required=True, help="name of the allocation, by the plan of the study")
+    parser.add_argument("--attempts-left", type=int, default=0, help="further attempts if this one fails")
+
+
+def of_submission(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `cluster.submit.submit` to a parser."""
     parser.add_argument("target", help="file, folder or rule for Snakemake to make")
     parser.add_argument("--configfile", type=Path, help="study file (config.yaml)")

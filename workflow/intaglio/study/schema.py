@@ -47,6 +47,12 @@ class Resources(StudyPart):
     max_minutes: int | None = Field(
         None, gt=0, description="Longest time to ask for. Null is the limit of the partition, as SLURM says it."
     )
+    runs_per_allocation: int | None = Field(
+        None,
+        gt=0,
+        description="Runs whose trainings, evaluations, exports and profiles are made one after another in one "
+        "allocation: 1 for those of each run, more for many small runs. Null gives each job its own.",
+    )
     memory_mb: int = Field(16000, gt=0, description="Memory of a GPU job, first attempt.")
     cpus: int = Field(4, gt=0, description="CPU cores of a GPU job.")
     gpus: Literal["gpus", "gres", "none"] = Field(
