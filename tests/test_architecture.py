@@ -35,6 +35,7 @@ ROOMS = [
     {"catalogue"},
     {"study"},
     {"planning"},
+    {"rules"},
     {"reading"},
     {"tasks"},
     {"tokens"},
@@ -51,6 +52,7 @@ ROOMS = [
     {"plots"},
     {"cluster"},
     {"forecast"},
+    {"clean"},
     {"cli"},
     {"__main__"},
 ]

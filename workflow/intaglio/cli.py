@@ -101,11 +101,10 @@ def _stage(arguments: Arguments) -> None:
     from intaglio.training.job import StageJob
 
     _quiet()
-    given = vars(arguments)
     names = ("data", "seed", "max_length", "work", "output", "teacher", "student")
-    shared: dict[str, Any] = {name: given.get(name) for name in names}
+    shared: dict[str, Any] = {name: getattr(arguments, name, None) for name in names}
     options = STAGES[arguments.verb].model_validate(arguments.options)
-    run_stage(StageJob(start=given.get("model") or arguments.parent, options=options, **shared))
+    run_stage(StageJob(start=getattr(arguments, "model", None) or arguments.parent, options=options, **shared))
 
 
 def _quiet() -> None:
@@ -157,15 +156,14 @@ def _allocation(arguments: Arguments) -> int:
     """Make the results that share an allocation, one after another."""
     from intaglio.cluster.shared import make_allocation
 
-    return make_allocation(arguments.study, arguments.name, arguments.output, arguments.attempts_left, main)
+    return make_allocation(arguments.plan, arguments.name, arguments.output, arguments.attempts_left, main)
 
 
 def _runs(arguments: Arguments) -> None:
-    """Write every run of a study and the folders of its results."""
-    from intaglio.planning.plan import make_plan, write_plan
-    from intaglio.study.load import load
+    """Write every run of a stored plan and the folders of its results."""
+    from intaglio.rules.planned import write_runs
 
-    write_plan(make_plan(load(arguments.options)), arguments.output)
+    write_runs(arguments.stored, arguments.output)
 
 
 def _plan(arguments: Arguments) -> None:
@@ -175,8 +173,7 @@ def _plan(arguments: Arguments) -> None:
     from intaglio.study.load import read
 
     plan = make_plan(read(arguments.file))
-    for line in told(plan, arguments.jobs, arguments.probe, Path("results", plan.study.study)):
-        print(line)
+    print(*told(plan, arguments.jobs, arguments.probe, Path("results", plan.study.study)), sep="\n")
 
 
 def _summarize(arguments: Arguments) -> None:
@@ -224,6 +221,13 @@ def _doctor(arguments: Arguments) -> None:  # noqa: ARG001
         print(line, flush=True)
 
 
+def _clean(arguments: Arguments) -> None:
+    """List results that no study here needs any more, and what killed processes left; with --yes, remove them."""
+    from intaglio.clean import clean
+
+    print(*clean(arguments.yes), sep="\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="intaglio", description=__doc__.splitlines()[0])
     parser.add_argument("--log", type=Path, help="also write the output to this file")
@@ -263,13 +267,14 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("file", type=Path, help="study file")
     plan.add_argument("--jobs", type=int, default=100, help="number of jobs at once, as given to Snakemake (100)")
     plan.add_argument("--probe", action="store_true", help="run a few steps of the stages that nothing is known of")
-    of_allocation(verb(_allocation, "study", "output"))
+    of_allocation(verb(_allocation, "plan", "output"))
     verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="accept missing results")
-    for run, made_of in ((_runs, "options"), (_pages, "summary"), (_plot, "summary")):
+    for run, made_of in ((_runs, "stored"), (_pages, "summary"), (_plot, "summary")):
         verb(run, made_of, "output")
     verb(_schema, "schema", "reference")
     of_submission(verb(_submit))
     verb(_doctor)
+    verb(_clean).add_argument("--yes", action="store_true", help="remove what is listed")
     return parser
 
 
@@ -282,19 +287,13 @@ def main(argv: list[str] | None = None) -> int:
             return arguments.run(arguments) or 0
         except Exception as error:
             reason = of_the_user(error)
-            _record(arguments, reason or repr(error))
+            if getattr(arguments, "work", None):
+                from intaglio.training.resume import record_failure
+
+                with suppress(OSError):  # a help for the summary, which must not hide the error
+                    record_failure(arguments.work, reason or repr(error))
             if reason is None:
                 traceback.print_exc()
                 return 1
             print(f"intaglio {arguments.verb}: {reason}", file=sys.stderr)
             return 2
-
-
-def _record(arguments: Arguments, error: str) -> None:
-    """Record the reason of a failed training for the summary."""
-    if getattr(arguments, "work", None):
-        from intaglio.training.resume import record_failure
-
-        # It is a help, and must not hide the error.
-        with suppress(OSError):
-            record_failure(arguments.work, error)

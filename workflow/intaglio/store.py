@@ -151,6 +151,13 @@ def is_artifact(path: Path, *kinds: str) -> bool:
     return True
 
 
+def discard(path: Path) -> None:
+    """Remove an artifact; at no time is a part of it under its name."""
+    aside = _draft(path).with_suffix(".old")
+    path.rename(aside)
+    _discard(aside)
+
+
 @contextmanager
 def sole_maker(output: Path, kind: str, work: Path | None) -> Iterator[bool]:
     """Make an artifact as the only process that does so, by owning a folder of work, which is removed at the end.

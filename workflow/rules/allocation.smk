@@ -16,14 +16,14 @@ rule allocation:
     resources:
         **asked(
             study.resources.memory_mb,
-            allocations.minutes,
+            lambda name: planned("allocation", name).minutes,
             on_gpu("allocation"),
             resumes=True,
         ),
         attempt=lambda wildcards, attempt: attempt,
     params:
-        study=os.environ["INTAGLIO_STUDY"],
+        plan=lambda wildcards, output: plan_.path,
     # Each job writes its own log, too.
     shell:
-        "exec python -m intaglio allocation --study {params.study:q} --name {wildcards.job:q}"
+        "exec python -m intaglio allocation --plan {params.plan:q} --name {wildcards.job:q}"
         " --attempts-left $((INTAGLIO_ATTEMPTS - {resources.attempt})) --output {output:q} > {log:q} 2>&1"

@@ -4,11 +4,8 @@ from intaglio.report.files import COMPRESSION, OVERVIEW, PAGES, of_kinds
 from intaglio.summary.files import SUMMARY_FILES
 
 PAGES_OF_STUDY, PLOTS_OF_STUDY = (
-    of_kinds(names, {task.kind for task in study.tasks.values()})
-    for names in (PAGES, PLOTS)
+    of_kinds(names, set(study.kinds)) for names in (PAGES, PLOTS)
 )
-# Digest of the study and its results. As a param of the tables, it makes them again if either changes.
-OF = digest([STUDY, RESULTS_OF_RUNS])
 
 
 rule plan:
@@ -19,10 +16,11 @@ rule plan:
     conda:
         ENVIRONMENT
     params:
-        options=STUDY,
-        of=OF,
+        stored=lambda wildcards, output: plan_.path,
+        # The tables are made again if the study or its results change.
+        of=study.digest,
     shell:
-        "exec python -m intaglio --log {log:q} runs --options {params.options:q} --output {output:q}"
+        "exec python -m intaglio --log {log:q} runs --stored {params.stored:q} --output {output:q}"
 
 
 rule summarize:
@@ -41,7 +39,7 @@ rule summarize:
         **asked(8000, 60),
     params:
         folder=lambda wildcards, output: Path(output[0]).parent,
-        of=OF,
+        of=study.digest,
         version=VERSIONS["summarize"],
     shell:
         "exec python -m intaglio --log {log:q} summarize --plan {input.plan:q} --output {params.folder:q}"

@@ -126,6 +126,19 @@ def _leaders(here: bool) -> dict[Path, Owner]:
     return found
 
 
+def who_leads() -> str:
+    """Return the Snakemakes that run, or may run, on this store, in words; empty if there is none."""
+    living = {
+        record: leader
+        for here in (True, False)
+        for record, leader in _leaders(here).items()
+        if not leader.ended(myself())
+    }
+    sure = all(leader.host == myself().host for leader in living.values())
+    doubt = "" if sure else f"; if it does not any more, remove {', '.join(map(str, living))}"
+    return f"{_named(living.values())}{doubt}" if living else ""
+
+
 def _named(leaders: Iterable[Owner]) -> str:
     return ", ".join(f"process {leader.process} on {leader.host}" for leader in leaders)
 

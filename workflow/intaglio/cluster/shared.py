@@ -7,7 +7,6 @@ of OpenMP would not survive the fork.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import signal
 import sys
@@ -18,11 +17,10 @@ from importlib import import_module
 from pathlib import Path
 
 from intaglio.allocation import EXIT_STATUS, SIGNALS, Preempted, return_to_queue, seconds_left, stop_requests
-from intaglio.planning.allocations import Allocations
+from intaglio.planning.allocations import minutes_of
 from intaglio.planning.commands import command
-from intaglio.planning.plan import make_plan
+from intaglio.rules.stored import StoredPlan
 from intaglio.store import new_file
-from intaglio.study.load import load
 from intaglio.study.options import STAGES
 
 # For the processes that are forked from this one.
@@ -52,12 +50,12 @@ class Shared:
     resumes: bool
 
 
-def make_allocation(study: Path, name: str, output: Path, attempts_left: int, run: Callable[[list[str]], int]) -> int:
+def make_allocation(plan: Path, name: str, output: Path, attempts_left: int, run: Callable[[list[str]], int]) -> int:
     """Make the results of an allocation, and the file that says so.
 
     Args:
-        study: the study, resolved, as JSON.
-        name: of the allocation, by its plan.
+        plan: the plan, as `rules.stored` writes it.
+        name: of the allocation.
         output: the file; it lists the results that could not be made.
         attempts_left: further attempts if this one fails. What these would not change is no failure of the allocation:
             others that need it find out what is there.
@@ -71,18 +69,8 @@ def make_allocation(study: Path, name: str, output: Path, attempts_left: int, ru
     """
     for module in _IMPORTED:
         import_module(module)
-    plan = make_plan(load(json.loads(study.read_text())))
-    allocations = Allocations(plan)
-    jobs = [
-        Shared(
-            words=["--log", f"logs/{rule}/{Path(job.output).name}.log", *command(rule, job, plan.study.max_length)],
-            inputs=list(job.inputs.values()),
-            output=job.output,
-            minutes=allocations.minutes_of(rule),
-            resumes=rule in STAGES and rule != "int8",
-        )
-        for rule, job in allocations.jobs(name)
-    ]
+    stored = StoredPlan(plan)
+    jobs = [_shared(stored, path) for path in stored.allocation(name).outputs if not Path(path).exists()]
     mistakes, again = make_shared(jobs, run)
     if again and attempts_left:
         _say(f"{len(again)} of {len(jobs)} results are tried again")
@@ -90,6 +78,17 @@ def make_allocation(study: Path, name: str, output: Path, attempts_left: int, ru
     with new_file(output) as draft:
         draft.write_text("".join(f"{failed}\n" for failed in (*mistakes, *again)))
     return 0
+
+
+def _shared(stored: StoredPlan, folder: str) -> Shared:
+    job, rule = stored.job_of(folder), Path(folder).parent.name
+    return Shared(
+        words=["--log", f"logs/{rule}/{Path(folder).name}.log", *command(rule, job, stored.facts.max_length)],
+        inputs=list(job.inputs.values()),
+        output=folder,
+        minutes=minutes_of(rule, stored.facts.resources),
+        resumes=rule in STAGES and rule != "int8",
+    )
 
 
 def make_shared(jobs: Sequence[Shared], run: Callable[[list[str]], int]) -> tuple[list[str], list[str]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from intaglio.planning.identity import digest
 from intaglio.planning.jobs import Job, Plan, Run
 from intaglio.study.options import STAGES
+from intaglio.study.schema import Resources
 
 _RULES = (*STAGES, "evaluate", "export", "profile")
 
@@ -36,6 +37,25 @@ class Allocation:
     def gpu(self) -> bool:
         """Whether one of the jobs uses a GPU if there is one."""
         return any(job.gpu for _, job in self.jobs)
+
+
+@dataclass(frozen=True)
+class Outstanding:
+    """What of an allocation is still to be done, as of the start of Snakemake.
+
+    Attributes:
+        gpu: whether one of its jobs uses a GPU if there is one.
+        minutes: the time to ask for.
+        folders: those that it needs and other jobs make.
+        others: names of the allocations that have to end before it.
+        outputs: the folders to make, each after those that it needs.
+    """
+
+    gpu: bool
+    minutes: int
+    folders: list[str]
+    others: list[str]
+    outputs: list[str]
 
 
 class Allocations:
@@ -105,13 +125,20 @@ class Allocations:
         others = [self._allocation[path] for path in paths if path in self._allocation and self.wanted(path)]
         return folders, [other for other in dict.fromkeys(others) if other != name]
 
-    def minutes_of(self, rule: str) -> int:
-        """Return the time that a job of a rule is expected to take at most, in minutes."""
-        return self._resources.train_minutes if rule in STAGES else self._resources.measure_minutes
+    def outstanding(self, name: str) -> Outstanding:
+        """Return what of an allocation is still to be done."""
+        folders, others = self.needed(name)
+        outputs = [job.output for _, job in self.jobs(name)]
+        return Outstanding(self.by_name[name].gpu, self.minutes(name), folders, others, outputs)
 
     def minutes(self, name: str) -> int:
         """Return the time to ask for, in minutes: that of all jobs that are still to be done."""
-        return max(1, sum(self.minutes_of(rule) for rule, _ in self.jobs(name)))
+        return max(1, sum(minutes_of(rule, self._resources) for rule, _ in self.jobs(name)))
+
+
+def minutes_of(rule: str, resources: Resources) -> int:
+    """Return the time that a job of a rule is expected to take at most, in minutes."""
+    return resources.train_minutes if rule in STAGES else resources.measure_minutes
 
 
 def _side_by_side(runs: Sequence[Run]) -> list[Run]:

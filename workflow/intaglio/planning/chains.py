@@ -44,24 +44,70 @@ def _of_stage(options: StageOptions, stage: str) -> AnyStage:
     return found
 
 
+class ResolvedStage:
+    """A stage of a resolved recipe.
+
+    Attributes:
+        options: its options.
+        dumped: the same as JSON values, for commands and tables.
+        content: those that decide its result.
+    """
+
+    def __init__(self, options: AnyStage) -> None:
+        self.options, self.dumped, self.content = options, dump(options), _content(options)
+
+
+class Recipes:
+    """The resolved recipes of a study; each is resolved once for a task, and serves all seeds and models."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._resolved: dict[tuple[str, str], list[ResolvedStage]] = {}
+
+    def of(self, task: str, variant: str) -> list[ResolvedStage]:
+        """Return the steps of a variant on a task.
+
+        Raises:
+            UserError: the options of a stage do not fit together.
+        """
+        if (task, variant) not in self._resolved:
+            resolved = resolve(self.study, self.study.tasks[task], variant)
+            self._resolved[task, variant] = [ResolvedStage(options) for options in resolved]
+        return self._resolved[task, variant]
+
+
 class Chains:
-    """The chains of training jobs of one task and model."""
+    """The chains of training jobs of one task and model.
+
+    Args:
+        plan: takes the jobs.
+        recipes: of the study.
+        task, model: their names.
+        data: the job of the task's data.
+        models: jobs of models by name.
+        tokens: returns the job of the data in tokens of a model.
+    """
 
     def __init__(
-        self, plan: Plan, task: str, model: str, data: Job, models: Mapping[str, Job], tokens: Callable[[Job], Job]
+        self,
+        plan: Plan,
+        recipes: Recipes,
+        task: str,
+        model: str,
+        data: Job,
+        models: Mapping[str, Job],
+        tokens: Callable[[Job], Job],
     ) -> None:
-        """Plan the chains of a task and a model; `tokens` returns the job of the data in tokens of a model."""
-        self._plan, self._task, self._model = plan, task, model
+        self._plan, self._recipes, self._task, self._model = plan, recipes, task, model
         self._data, self._models, self._tokens = data, models, tokens
         self._made: dict[tuple[str, int], list[Job]] = {}
         # By the output folder of the job that is taught.
         self._teachers: dict[str, Job] = {}
         self._waiting: list[str] = []
 
-    def stages(self, variant: str) -> list[AnyStage]:
-        """Return the resolved stages of a variant."""
-        study = self._plan.study
-        return resolve(study, study.tasks[self._task], variant)
+    def steps(self, variant: str) -> list[ResolvedStage]:
+        """Return the steps of a variant."""
+        return self._recipes.of(self._task, variant)
 
     def of(self, variant: str, seed: int) -> list[Job]:
         """Add the jobs of a variant's stages and of its teachers; return those of the stages.
@@ -81,11 +127,11 @@ class Chains:
         chain: list[Job] = []
         # The model whose tokenizer the checkpoint has.
         pretrained = self._models[self._model]
-        for options in self.stages(variant):
+        for step in self.steps(variant):
             role, before = ("parent", chain[-1]) if chain else ("model", pretrained)
-            needed = {role: before, **self._others(variant, options, chain, seed)}
+            needed = {role: before, **self._others(variant, step.options, chain, seed)}
             pretrained = needed.get("student", pretrained)
-            chain.append(self._job(options, needed, seed, self._tokens(pretrained)))
+            chain.append(self._job(step, needed, seed, self._tokens(pretrained)))
             if "teacher" in needed:
                 self._teachers[chain[-1].output] = needed["teacher"]
         return chain
@@ -102,7 +148,7 @@ class Chains:
         others = {}
         teacher, student = recipes.teacher_of(options), recipes.student_of(options)
         if teacher is not None:
-            if self.stages(teacher)[-1].stage == "int8":
+            if self.steps(teacher)[-1].options.stage == "int8":
                 raise UserError(f"variants.{variant}: {teacher!r} is a graph of 8 bits and cannot teach")
             others["teacher"] = self.of(teacher, seed)[-1]
         elif recipes.is_taught(options) and options.stage != "distil":
@@ -111,9 +157,10 @@ class Chains:
             others["student"] = self._models[student]
         return others
 
-    def _job(self, options: AnyStage, needed: Mapping[str, Job], seed: int, tokens: Job) -> Job:
+    def _job(self, step: ResolvedStage, needed: Mapping[str, Job], seed: int, tokens: Job) -> Job:
+        options = step.options
         keys = {role: job.key for role, job in needed.items()}
-        made_of = [_content(options), self._data.key, keys, seed, self._plan.study.max_length]
+        made_of = [step.content, self._data.key, keys, seed, self._plan.study.max_length]
         inputs = {"data": tokens.output, **{role: job.output for role, job in needed.items()}}
         parent = needed.get("parent")
         before = f"{self._data.name}.{needed['model'].name}." if parent is None else f"{_unseeded(parent.name)}-"
@@ -122,7 +169,7 @@ class Chains:
         libraries: tuple[str, ...] = ("openvino", "nncf") if getattr(options, "engine", None) == "openvino" else ()
         if getattr(options, "low_rank", None) is not None:
             libraries = ("peft",)
-        rest = {"inputs": inputs, "options": dump(options), "seed": seed, "gpu": gpu}
+        rest = {"inputs": inputs, "options": step.dumped, "seed": seed, "gpu": gpu}
         return self._plan.add(options.stage, name, made_of, libraries, **rest)
 
 

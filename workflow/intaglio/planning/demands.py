@@ -4,33 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
-from intaglio.planning.chains import resolve
+from intaglio.planning.chains import Recipes
 from intaglio.study import recipes
 from intaglio.study.options import AnyStage
-from intaglio.study.schema import Study
+
+# Variants of a demand that are named. Demands are an argument of a command, whose length the system limits.
+_NAMED = 5
 
 
-def demands(study: Study, model: str) -> dict[str, Any]:
+def demands(resolved: Recipes, model: str) -> dict[str, Any]:
     """Return the demands of a study's variants on a model, as JSON values.
 
     Demands decide no result and are in no key, so variants can be added and renamed.
 
+    Args:
+        resolved: the study's recipes.
+        model: its name.
+
     Returns:
         `max_length`, `longest_profiled` (the largest of the profile's lengths), and `stages`: a list of entries with
-        `stage`, the options that a model may not support, and `variants`, the names of the variants concerned; and
-        `answers`, true, where a task is question answering.
+        `stage`, the options that a model may not support, and `variants`, the first names of the variants concerned
+        and the number of the others in words; and `answers`, true, where a task is question answering.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for task in study.tasks.values():
+    study = resolved.study
+    found: dict[str, tuple[dict[str, Any], dict[str, None]]] = {}
+    for task in study.tasks:
         for variant in study.variants:
-            for demand in _of_recipe(resolve(study, task, variant), model, model in study.models):
-                entry = found.setdefault(repr(demand), {**demand, "variants": []})
-                if variant not in entry["variants"]:
-                    entry["variants"].append(variant)
-    longest = max(study.profile.lengths)
+            stages = [step.options for step in resolved.of(task, variant)]
+            for demand in _of_recipe(stages, model, model in study.models):
+                found.setdefault(repr(demand), (demand, {}))[1][variant] = None
+    entries = [{**demand, "variants": _named(list(variants))} for demand, variants in found.values()]
     asked = any(task.kind == "question_answering" for task in study.tasks.values())
-    required = {"max_length": study.max_length, "longest_profiled": longest, "stages": list(found.values())}
+    required = {"max_length": study.max_length, "longest_profiled": max(study.profile.lengths), "stages": entries}
     return required | ({"answers": True} if asked else {})
+
+
+def _named(variants: list[str]) -> list[str]:
+    others = len(variants) - _NAMED
+    return [*variants[:_NAMED], f"{others} more"] if others > 1 else variants
 
 
 def _of_recipe(stages: list[AnyStage], model: str, studied: bool) -> list[dict[str, Any]]:

