@@ -121,6 +121,28 @@ def test_runs_that_share_an_allocation_ask_for_the_time_of_all_and_for_a_gpu_if_
 
 
 @pytest.mark.parametrize(
+    ("profile", "several", "words"),
+    [
+        ("slurm", {"train_tasks": 2}, "-t 9 --mem 6000 --nodes=1 --ntasks=2 --cpus-per-task=2 --gpus=2"),
+        (
+            "slurm-gres",
+            {"train_tasks": 4, "train_nodes": 2, "gpu_type": "a100"},
+            "-t 9 --mem 6000 --nodes=2 --ntasks-per-node=2 --cpus-per-task=2 --gres=gpu:a100:2",
+        ),
+    ],
+)
+def test_trainings_of_several_processes_ask_for_as_many_gpus(
+    tmp_path: Path, profile: str, several: dict[str, Any], words: str
+) -> None:
+    resources = {"cpus": 2, "memory_mb": 3000, "train_minutes": 9, "measure_minutes": 7, **several}
+    write_study(tmp_path, variants={"int": None, "int8": [{"stage": "int8"}]}, resources=resources)
+    found = asked_for(tmp_path, "--profile", str(ROOT / "profiles" / profile))
+    assert {found.pop(stage) for stage in ("finetune", "quantize")} == {words}
+    one = expected("--gpus=1" if profile == "slurm" else "--gres=gpu:a100:1")
+    assert found == {rule: one[rule] for rule in found} and {"int8", "evaluate", "export"} <= set(found)
+
+
+@pytest.mark.parametrize(
     ("changes", "gpu"),
     [({}, True), ({"devices": ["cpu"]}, False), ({"backends": ["onnxruntime", "openvino", "native"]}, False)],
 )

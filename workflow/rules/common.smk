@@ -11,6 +11,7 @@ from intaglio.cluster.leading import lead, release_lock
 from intaglio.errors import UserError
 from intaglio.planning.commands import command
 from intaglio.planning.requests import requests_of_rule
+from intaglio.planning.tasks import for_tasks, option_of_tasks
 from intaglio.rules.stored import PLAN, StoredPlan
 from intaglio.planning.versions import VERSIONS
 from intaglio.study.options import STAGES

@@ -16,16 +16,21 @@ for stage in STAGES:
             ENVIRONMENT
         threads: study.resources.cpus
         resources:
-            **asked(
-                study.resources.memory_mb,
-                study.resources.train_minutes,
-                on_gpu(stage),
-                resumes=stage != "int8",
+            **for_tasks(
+                study.resources,
+                stage,
+                asked(
+                    study.resources.memory_mb,
+                    study.resources.train_minutes,
+                    on_gpu(stage),
+                    resumes=stage != "int8",
+                ),
             ),
         params:
             command=command_of(stage),
             # Recorded by Snakemake for results that are there; the command holds them already.
             stage=stage,
             max_length=study.max_length,
+            tasks=option_of_tasks(study.resources, stage),
         shell:
-            "exec python -m intaglio --log {log:q} {params.command}"
+            "exec python -m intaglio --log {log:q} {params.command} {params.tasks}"

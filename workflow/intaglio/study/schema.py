@@ -55,6 +55,10 @@ class Resources(StudyPart):
     )
     memory_mb: int = Field(16000, gt=0, description="Memory of a GPU job, first attempt.")
     cpus: int = Field(4, gt=0, description="CPU cores of a GPU job.")
+    train_tasks: int = Field(
+        1, gt=0, description="Processes of a training; each takes a part of every batch, a GPU, `cpus` and `memory_mb`."
+    )
+    train_nodes: int = Field(1, gt=0, description="Nodes among which the processes of a training are divided.")
     gpus: Literal["gpus", "gres", "none"] = Field(
         "gpus", description="How a GPU is asked for: `--gpus=1`, `--gres=gpu:1`, or not at all: all computes on CPUs."
     )
@@ -64,6 +68,14 @@ class Resources(StudyPart):
         min_length=1,
         description="Partition of the jobs without a GPU, where the others are in one for GPUs only.",
     )
+
+    @model_validator(mode="after")
+    def _tasks_divide(self) -> Self:
+        if self.train_tasks % self.train_nodes:
+            raise ValueError(f"train_tasks: {self.train_tasks} do not divide among train_nodes: {self.train_nodes}")
+        if self.train_tasks > 1 and self.runs_per_allocation is not None:
+            raise ValueError("train_tasks: several; then give no runs_per_allocation, whose jobs are of one process")
+        return self
 
 
 class Study(StudyPart):
