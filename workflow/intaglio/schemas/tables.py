@@ -54,6 +54,7 @@ class TableWriter:
         self._path, self._schema = path, schema
         self._file = pq.ParquetWriter(path, schema, compression="zstd")
         self._waiting: list[Any] = []
+        self._bytes = 0
 
     def add(self, rows: Sequence[Mapping[str, Any]] | Any) -> None:
         """Add rows, as `write_table` takes them.
@@ -63,13 +64,15 @@ class TableWriter:
         """
         table = rows if isinstance(rows, pa.Table) else _from_rows(rows, self._schema, self._path)
         self._waiting.append(table)
-        if sum(waiting.nbytes for waiting in self._waiting) > _KEPT:
+        self._bytes += table.nbytes
+        if self._bytes > _KEPT:
             self._write()
 
     def _write(self) -> None:
         if self._waiting:
             self._file.write_table(conform(pa.concat_tables(self._waiting), self._schema, self._path))
             self._waiting.clear()
+            self._bytes = 0
 
     def close(self) -> None:
         """Write what is left."""
@@ -92,7 +95,7 @@ def read_table(path: Path, schema: Any, columns: Sequence[str] | None = None) ->
         raise UserError(f"{path}: no such table; run the job that makes it")
     try:
         # Not pyarrow.parquet.read_table, which adds columns for parent folders named KEY=VALUE.
-        table = pq.ParquetFile(path).read(columns=columns)
+        table = pq.ParquetFile(path).read(columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: no readable Parquet file ({first_line(error)}); delete it and run again") from error
     return conform(table, schema if columns is None else _chosen(schema, columns), path)
@@ -149,6 +152,8 @@ def conform(table: Any, schema: Any, path: Path) -> Any:
     Raises:
         UserError: a column is missing or unknown, cannot be cast without loss, or has nulls that its field excludes.
     """
+    if table.schema.equals(schema):
+        return table
     kind, names = schema.metadata[b"table"].decode(), list(schema.names)
     for name in table.column_names:
         if name not in names:
