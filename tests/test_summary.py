@@ -3,6 +3,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import fakes
 from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.measure.timing.ratios import Speedup, over_seeds
+from intaglio.ownership import OWNER, myself
 from intaglio.report import display, formatting
 from intaglio.report.files import PAGE_FILES, PAGES
 from intaglio.report.pages import write_pages
@@ -365,6 +367,53 @@ def test_nothing_at_all_is_still_a_table(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / kind)
     _summarize(plan, tmp_path / "summary", partial=True)
     assert {row["status"] for row in _rows(tmp_path, "runs", schemas.RUNS)} == {"pending"}
+
+
+@pytest.mark.parametrize(
+    ("last", "lives", "status", "reason"),
+    [
+        ("finetune:  12%|#2    | 3/25", False, "failed", r"without a word: stopped, or killed \(.*\) \(logs/"),
+        ("finetune:  12%|#2    | 3/25", True, "pending", "not there yet"),
+        ("SIGTERM, at step 3 of 25: the progress is in w, run again to resume", False, "pending", "not there yet"),
+        ("intaglio finetune: disk full", False, "failed", r"intaglio finetune: disk full \(logs/"),
+    ],
+)
+def test_a_job_that_was_killed_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, lives: bool, status: str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan, name = fakes.results(tmp_path, DEMO), "movie-minilm-int-1"
+    shutil.rmtree(tmp_path / "checkpoint" / name)
+    log = tmp_path / "logs/checkpoint" / f"{name}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(f"some words\n{last}\n")
+    # A number that another process has now.
+    owner = myself() if lives else replace(myself(), started=0.0)
+    (tmp_path / "work" / name).mkdir(parents=True)
+    (tmp_path / "work" / name / OWNER).write_text(json.dumps(asdict(owner)))
+    _summarize(plan, tmp_path / "summary", partial=True)
+    (row,) = [row for row in _rows(tmp_path, "runs", schemas.RUNS) if (row["variant"], row["seed"]) == ("int", 1)]
+    assert row["status"] == status
+    assert re.search(reason, row["error"])
+
+
+def test_damaged_data_fail_their_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = fakes.results(tmp_path, DEMO)
+    content = json.loads(plan.read_text())
+    for run in content["runs"]:
+        if (run["variant"], run["seed"]) == ("int", 1):
+            run["data"] = "results/store/data/words.0"
+    plan.write_text(json.dumps(content))
+    for folder in ("checkpoint", "evaluation", "export", "profile"):
+        shutil.rmtree(tmp_path / folder / "movie-minilm-int-1")
+    log = tmp_path / "logs/data/words.0.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("intaglio data: train.parquet: not a Parquet file\n")
+    _summarize(plan, tmp_path / "summary", partial=True)
+    rows = {(row["variant"], row["seed"]): row["error"] for row in _rows(tmp_path, "runs", schemas.RUNS)}
+    assert rows["int", 1] == "intaglio data: train.parquet: not a Parquet file (logs/data/words.0.log)"
+    assert rows["int", 0] is None
 
 
 def test_a_failure_that_was_made_good_is_forgotten(tmp_path: Path) -> None:

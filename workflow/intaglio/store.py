@@ -53,11 +53,15 @@ def _remove_drafts(path: Path) -> None:
 
 def _share(folder: Path) -> None:
     """Let those read and write whom the umask lets: some libraries write files for their owner only."""
-    umask = os.umask(0)
-    os.umask(umask)
     for path in folder.rglob("*"):
         if not path.is_symlink():
-            path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666) & ~umask)
+            _open_to_group(path)
+
+
+def _open_to_group(path: Path) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(path.stat().st_mode | (0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def _put(draft: Path, path: Path, aside: Path) -> None:
@@ -188,6 +192,7 @@ def new_file(path: Path) -> Iterator[Path]:
     draft = _draft(path)
     try:
         yield draft
+        _open_to_group(draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from intaglio.errors import UserError
 from intaglio.planning.allocations import Allocations, Outstanding
 from intaglio.planning.jobs import STORE, Job, Plan
 from intaglio.planning.plan import make_plan, write_plan
+from intaglio.planning.stores import link_results
 from intaglio.rules.stored import StoredPlan, path_of, stored_plans, write_stored
 from intaglio.study.files import check_owner, check_paths
 from intaglio.study.load import load
@@ -82,15 +83,18 @@ class PlannedStudy:
 
 
 def plan_of_files(config: Mapping[str, Any], files: Sequence[Path]) -> PlannedStudy:
-    """Check a study as Snakemake has read it from its files, and plan it.
+    """Check a study as Snakemake has read it from its files, plan it, and link what the stores of others have of it.
 
     Raises:
-        UserError: there are mistakes in it, it names files that do not exist, or its results belong to another file.
+        UserError: there are mistakes in it, it names files or stores that do not exist, or its results belong to
+            another file.
     """
     study = load(config, files)
     check_paths(study, files)
     check_owner(study.study, files, Path("results", study.study))
-    return PlannedStudy(make_plan(study))
+    plan = make_plan(study)
+    link_results(plan)
+    return PlannedStudy(plan)
 
 
 def write_runs(stored: Path, output: Path) -> None:

@@ -95,6 +95,7 @@ class Study(StudyPart):
     stages: StageOptions = Field(default_factory=StageOptions, description="Options for the whole study.")
     profile: Profile = Field(default_factory=Profile, description="The measurements.")
     resources: Resources = Field(default_factory=Resources, description="Requests to the cluster.")
+    stores: list[str] = Field([], description="Stores of others (`results/store`); what they have is linked, not made.")
     bootstrap: int = Field(2000, ge=100, description="Resamples behind every confidence interval.")
 
     @field_validator("seeds")

@@ -9,9 +9,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from intaglio.ownership import is_owned
 from intaglio.store import MANIFEST
 
 _FAILURE = "failure.json"
+_ENDED = "its job has ended without a result and without a word: stopped, or killed (for lack of memory?)"
+# In the last line of a training that has saved its progress.
+_GOES_ON = "run again to resume"
 # Start of the last line of a failed command: Intaglio's own message, or an exception.
 _ERROR = re.compile(r"intaglio \w+: |[\w.]*(Error|Exception)\b")
 
@@ -19,15 +23,16 @@ _ERROR = re.compile(r"intaglio \w+: |[\w.]*(Error|Exception)\b")
 def reasons(run: Mapping[str, Any]) -> list[str]:
     """Return the error of every job of a run of the plan that failed, with the path of its log.
 
-    A training records it in its work folder; for any other job it is the last line of the log.
+    A training records it in its work folder; for any other job it is the last line of the log. A training that was
+    killed leaves no error, but does not own its work folder any more.
     """
-    folders = [*run["stages"], run["evaluation"], run["export"], run["profile"]]
+    folders = [run["data"], *run["stages"], run["evaluation"], run["export"], run["profile"]]
     found = []
-    for folder, work in zip_longest(folders, run.get("work", [])):
+    for folder, work in zip_longest(folders, [None, *run.get("work", [])]):
         if folder is None or (Path(folder) / MANIFEST).is_file():
             continue
         log = _log(Path(folder))
-        error = (work and _recorded(Path(work))) or last_error(log)
+        error = (work and _recorded(Path(work))) or last_error(log) or (work and _killed(log, Path(work)))
         if error:
             found.append(f"{error} ({log})" if log.is_file() else error)
     return found
@@ -47,9 +52,19 @@ def _recorded(work: Path) -> str | None:
 
 def last_error(log: Path) -> str | None:
     """Return the last line of a job's log if it is an error: `intaglio VERB: ...` for a mistake, or an exception."""
+    last = _last_line(log) or ""
+    return last if _ERROR.match(last) else None
+
+
+def _last_line(log: Path) -> str | None:
     try:
         lines = log.read_text(errors="replace").split("\n")
     except OSError:
         return None
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return last if _ERROR.match(last) else None
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _killed(log: Path, work: Path) -> str | None:
+    """Return what there is to say of a job that has begun, has left neither a result nor an error, and does not run."""
+    last = _last_line(log)
+    return None if last is None or _GOES_ON in last or is_owned(work) else _ENDED
