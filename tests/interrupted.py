@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -33,8 +32,7 @@ class Jobs:
     def run(self, job: dict[str, Any], interrupt: Callable[[int], None] | None = None) -> int:
         """Run a job, let `interrupt` do something to its process, return its exit status.
 
-        A job is the arguments of `finetune`, or `command`: those of the command line, or `shell`: a line of shell. With
-        `memory_mb`, it can allocate so much and no more.
+        A job is the arguments of `finetune`, `command`: those of the command line, or `shell`: a line of shell.
 
         The status is negative for a signal, as subprocess has it.
         """
@@ -132,7 +130,6 @@ def _serve() -> None:
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            _limit(job.pop("memory_mb", None))
             status = 1
             try:
                 status = _run(job)
@@ -163,14 +160,6 @@ def _run(job: dict[str, Any]) -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
-
-
-def _limit(megabytes: int | None) -> None:
-    """Bound the memory that this process can allocate in addition to what it has."""
-    if megabytes is not None:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + megabytes * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _share_graph(checkpoint: Path) -> None:

@@ -161,14 +161,6 @@ def test_two_processes_of_one_job_end_as_one(
     assert identical == PAIRS
 
 
-def test_a_job_without_memory_goes_on_with_enough(kinds: Kinds, tmp_path: Path) -> None:
-    job = kinds.command("finetune", tmp_path)
-    failed = [kinds.server.run({**job, "memory_mb": megabytes}) for megabytes in (0, 8)]
-    assert all(failed), failed
-    assert kinds.server.run(job) == 0
-    assert hashes(tmp_path / "output") == hashes(kinds.made("finetune"))
-
-
 # A small disk, full but for some checkpoints.
 DISK = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=4m none "$0" && exec "$@"']
 
