@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
 # Characters of a value, and values of a list, that a message shows.
 _SHOWN, _LISTED = 60, 40
+# What torch says of a file that it could not write whole.
+_CUT_SHORT = re.compile(r"inline_container.* unexpected pos")
 
 
 class UserError(Exception):
@@ -42,8 +45,11 @@ def first_line(error: BaseException) -> str:
 
 def of_the_user(error: Exception) -> str | None:
     """Return an error of the input, or of a full disk, as one line; None for an error of the program."""
+    text = str(error)
+    if _CUT_SHORT.search(text):
+        text = os.strerror(errno.ENOSPC)
     for full in map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
         # Libraries raise errors of their own with the text of the system's.
-        if full in str(error):
+        if full in text:
             return f"{getattr(error, 'filename', None) or 'a file'} cannot be written: {full}; make room and run again"
     return str(error) if isinstance(error, UserError) else None
