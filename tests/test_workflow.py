@@ -17,6 +17,7 @@ from study_on_files import OFFLINE, ROOT, planned, snakemake, write_study
 
 pytestmark = pytest.mark.slow
 PROGRAM = Path(sys.executable).parent / "snakemake"
+SECRET, SHARING = "hf_SECRET", 'umask 002 && exec "$@"'
 # What every change of the study makes anew.
 TABLES = {"plan": 1, "summarize": 1, "pages": 1, "plot": 1}
 
@@ -25,8 +26,8 @@ TABLES = {"plan": 1, "summarize": 1, "pages": 1, "plot": 1}
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     write_study(folder)
-    # No job needs a network.
-    snakemake(folder, "--cores", "2", before=OFFLINE)
+    # No job needs a network. Of what is in the environment, nothing is written anywhere.
+    snakemake(folder, "--cores", "2", before=["env", f"HF_TOKEN={SECRET}", "sh", "-c", SHARING, "sh", *OFFLINE])
     # Other tests may have computed beside the measurements, which is no matter here.
     for manifest in manifests(folder, "profile"):
         disturb(manifest, None)
@@ -114,6 +115,36 @@ def test_a_diverging_run_ends_in_a_report_that_shows_it(study: Path, tmp_path: P
     assert {*again, "summarize", "pages", "plot"} <= set(planned(copy))
     write_study(copy)
     assert planned(copy) == TABLES
+
+
+def test_a_group_can_read_and_write_results_as_the_umask_says(finished: Path) -> None:
+    for path in (path for folder in ("results", "logs") for path in (finished / folder).rglob("*")):
+        wanted = 0o775 if path.is_dir() else 0o664
+        assert path.stat().st_mode & wanted == wanted, path
+
+
+def test_no_secret_is_in_any_file(finished: Path) -> None:
+    files = [path for path in finished.rglob("*") if path.is_file()]
+    assert len(files) > 100
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_what_others_have_made_is_linked_and_not_made_again(finished: Path, tmp_path: Path) -> None:
+    write_study(tmp_path, study="mine", stores=[str(finished / "results/store")])
+    assert planned(tmp_path) == TABLES
+    links = [path for path in (tmp_path / "results/store").glob("*/*") if path.is_symlink()]
+    assert {path.parent.name for path in links} >= {"data", "finetune", "quantize", "evaluate", "export", "profile"}
+    assert all(path.resolve().is_relative_to(finished) for path in links)
+    # What is damaged there, or gone, is made here.
+    shutil.rmtree(tmp_path / "results")
+    theirs = tmp_path / "theirs"
+    shutil.copytree(finished / "results/store", theirs)
+    (weights,) = theirs.glob("quantize/*/model.safetensors")
+    weights.write_bytes(b"")
+    write_study(tmp_path, study="mine", stores=["theirs"])
+    assert planned(tmp_path)["quantize"] == 1
+    shutil.rmtree(next(theirs.glob("quantize/*")))
+    assert planned(tmp_path)["quantize"] == 1
 
 
 def test_a_second_run_does_nothing(study: Path) -> None:
