@@ -15,7 +15,7 @@ from intaglio.errors import UserError
 from intaglio.measure.backends.base import Arrays
 from intaglio.measure.inputs import Point, random_inputs
 from intaglio.measure.places import Opened
-from intaglio.measure.resident import Peaks, resident_peaks
+from intaglio.measure.resident import Peaks, end_with_parent, resident_peaks
 from intaglio.measure.server import start
 
 
@@ -61,7 +61,7 @@ def cpu_memory(
     with ExitStack() as processes:
         running = {}
         for name in backends:
-            pool = processes.enter_context(ProcessPoolExecutor(max_workers=1, mp_context=context))
+            pool = processes.enter_context(ProcessPoolExecutor(1, context, end_with_parent))
             running[name] = pool.submit(resident_peaks, name, checkpoint, export, first, inputs, threads)
         yield Measuring(checkpoint, running)
 

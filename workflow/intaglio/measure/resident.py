@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+import threading
 from collections.abc import Callable, Mapping
+from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,18 @@ from intaglio.measure.backends.base import Arrays
 
 # Peak memory in MB by batch size and length; None if the kernel cannot reset its high-water mark.
 Peaks = dict[tuple[int, int], float | None]
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it ends, however: one that is killed cannot tell."""
+
+    def watch() -> None:
+        parent = parent_process()
+        if parent is not None:
+            connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def resident_peaks(
