@@ -53,6 +53,7 @@ ROOMS = [
     {"cluster"},
     {"forecast"},
     {"clean"},
+    {"arguments"},
     {"cli"},
     {"__main__"},
 ]

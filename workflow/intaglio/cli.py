@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from intaglio.arguments import add_argument
 from intaglio.cluster.arguments import of_allocation, of_submission
 from intaglio.cluster.launch import add_tasks, launch
 from intaglio.errors import of_the_user
@@ -238,9 +238,7 @@ def _parser() -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=help, description=help)
         added.set_defaults(run=run)
         for given in names:
-            argument = given.removesuffix("?")
-            kind: Any = json.loads if argument == "options" else int if argument in ("seed", "max-length") else Path
-            added.add_argument(f"--{argument}", type=kind, required=argument == given)
+            add_argument(added, given)
         return added
 
     verb(_reach, "options")
