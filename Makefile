@@ -28,7 +28,7 @@ demo: $(READY)
 	@echo "Report:      $(CURDIR)/report.html"
 
 test: $(READY) check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --durations=25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --no-loadscope-reorder --durations=25
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from commands import Commands
+
+SLURM = "tests/slurm/"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -17,20 +21,25 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs a GPU")
 
 
-# Before pytest-xdist reads the groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let a worker take whole files, which share fixtures, and one worker all tests of SLURM: there is one cluster.
-
-    What takes long begins first, so that the workers end together.
-    """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("slurm" if _of_slurm(item) else item.path.stem))
-    items.sort(key=lambda item: (not _of_slurm(item), item.get_closest_marker("slow") is None))
+    """Begin with what takes long, so that workers end together."""
+    items.sort(key=lambda item: (_group(item.nodeid) != SLURM, item.get_closest_marker("slow") is None))
 
 
-def _of_slurm(item: pytest.Item) -> bool:
-    return item.path.parent.name == "slurm"
+class Groups(LoadScopeScheduling):  # type: ignore[misc]
+    """Give a worker whole files, whose tests share fixtures, and one worker all of SLURM: there is one cluster."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    """Let pytest-xdist use these groups."""
+    return Groups(config, log)
+
+
+def _group(nodeid: str) -> str:
+    return SLURM if nodeid.startswith(SLURM) else nodeid.partition("::")[0]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
