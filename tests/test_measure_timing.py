@@ -115,7 +115,7 @@ class TestRounds:
 
         def slower() -> None:
             ready[0]()
-            time.sleep(0.002)
+            time.sleep(0.02)
 
         found = []
         # An interval of 95 % misses once in twenty.

@@ -139,12 +139,12 @@ def test_what_others_have_made_is_linked_and_not_made_again(finished: Path, tmp_
     shutil.rmtree(tmp_path / "results")
     theirs = tmp_path / "theirs"
     shutil.copytree(finished / "results/store", theirs)
-    (weights,) = theirs.glob("quantize/*/model.safetensors")
-    weights.write_bytes(b"")
+    (predictions,) = theirs.glob("evaluate/*quantize*/predictions.parquet")
+    predictions.write_bytes(b"")
     write_study(tmp_path, study="mine", stores=["theirs"])
-    assert planned(tmp_path)["quantize"] == 1
-    shutil.rmtree(next(theirs.glob("quantize/*")))
-    assert planned(tmp_path)["quantize"] == 1
+    assert planned(tmp_path)["evaluate"] == 1
+    shutil.rmtree(predictions.parent)
+    assert planned(tmp_path)["evaluate"] == 1
 
 
 def test_a_second_run_does_nothing(study: Path) -> None:
