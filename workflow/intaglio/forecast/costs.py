@@ -19,6 +19,7 @@ class Cost:
     """A finished job.
 
     Attributes:
+        folder: of its result.
         rule: its rule.
         of: what it is made of, without seed: data, model and stages, as in the name of its folder.
         seconds: from the start of its process to its result; of a resumed job, of its last attempt. None if untold.
@@ -31,6 +32,7 @@ class Cost:
         probed: whether it was a probe.
     """
 
+    folder: Path
     rule: str
     of: str
     seconds: float | None
@@ -61,6 +63,7 @@ def cost_of(folder: Path, rule: str, probed: bool = False) -> Cost | None:
     training = steps * record["step_seconds_median"] if steps and probed else record.get("train_seconds")
     machine = record.get("machine") or manifest["about"].get("machine") or {}
     return Cost(
+        folder=folder,
         rule=rule,
         of=made_of(folder.name),
         seconds=made.get("seconds"),

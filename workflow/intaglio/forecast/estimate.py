@@ -37,6 +37,8 @@ class Estimates:
         """Estimate from `known`, finished jobs of any study."""
         self._plan = plan
         self._by_rule: dict[str, list[Cost]] = {}
+        # The seeds of a run have the same.
+        self._peers: dict[tuple[str, str, bool], Sequence[Cost]] = {}
         for one in known:
             self._by_rule.setdefault(one.rule, []).append(one)
 
@@ -51,10 +53,15 @@ class Estimates:
 
         Those on a GPU are preferred for a job that will have one. Preparing data and models is compared with any.
         """
+        key = rule, made_of(Path(job.output).name), job.gpu and self._plan.study.resources.gpus != "none"
+        if key not in self._peers:
+            self._peers[key] = self._find(*key)
+        return self._peers[key]
+
+    def _find(self, rule: str, of: str, on_gpu: bool) -> Sequence[Cost]:
         done = self._by_rule.get(rule, [])
-        if job.gpu and self._plan.study.resources.gpus != "none" and any(one.gpu for one in done):
+        if on_gpu and any(one.gpu for one in done):
             done = [one for one in done if one.gpu]
-        of = made_of(Path(job.output).name)
         model = of.split(".")[1] if "." in of else None
         same = [one for one in done if one.of == of]
         alike = [one for one in done if model is None or one.model == model]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -95,7 +95,6 @@ def forecast(plan: Plan, known: Iterable[Cost], at_once: int) -> Forecast:
         known: finished jobs and probes, of any study, to estimate from.
         at_once: number of jobs at a time.
     """
-    known = list(known)
     estimates = Estimates(plan, known)
     rules: list[RuleForecast] = []
     seconds: dict[str, float] = {}
@@ -147,11 +146,3 @@ def kept(path: Path) -> dict[str, float] | None:
         return None
     content: dict[str, float] = json.loads(path.read_text())
     return content
-
-
-def finished(plan: Plan) -> Iterator[tuple[str, Job]]:
-    """Yield the jobs of a plan that have a result, with their rules."""
-    for rule, jobs in plan.jobs.items():
-        for job in jobs.values():
-            if Path(job.output).exists():
-                yield rule, job

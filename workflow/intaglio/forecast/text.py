@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from intaglio.forecast.costs import all_costs, cost_of
+from intaglio.forecast.costs import Cost, all_costs
 from intaglio.forecast.estimate import Estimates
-from intaglio.forecast.forecast import Forecast, RuleForecast, finished, forecast, keep, kept
+from intaglio.forecast.forecast import Forecast, RuleForecast, forecast, keep, kept
 from intaglio.forecast.used import used
 from intaglio.planning.jobs import Plan
 
@@ -38,7 +38,8 @@ def told(plan: Plan, at_once: int, probing: bool, folder: Path) -> Iterator[str]
     path = folder / "forecast.json"
     if found.left and not path.exists():
         keep(found, path)
-    yield from _used(plan, path)
+    ours = {Path(job.output) for jobs in plan.jobs.values() for job in jobs.values()}
+    yield from _used([one for one in known if one.folder in ours], path)
 
 
 def _to_do(found: Forecast) -> Iterator[str]:
@@ -76,8 +77,7 @@ def _unknown(rules: list[RuleForecast]) -> str:
     )
 
 
-def _used(plan: Plan, path: Path) -> Iterator[str]:
-    jobs = [one for rule, job in finished(plan) if (one := cost_of(Path(job.output), rule))]
+def _used(jobs: list[Cost], path: Path) -> Iterator[str]:
     spent, before = used(jobs), kept(path)
     if spent is None:
         return
