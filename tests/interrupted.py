@@ -55,16 +55,17 @@ class Jobs:
 
 
 @contextmanager
-def jobs(log: Path, before: Sequence[object] = ()) -> Iterator[Jobs]:
-    """Start the server, after the words of `before`; the output of the jobs goes to `log`."""
+def served(program: str, log: Path, before: Sequence[object] = ()) -> Iterator[subprocess.Popen[str]]:
+    """Start a program of these tests that reads requests and answers, after the words of `before`; it logs to `log`."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
         "TOKENIZERS_PARALLELISM": "false",
     }
     with log.open("a") as errors:
         process = subprocess.Popen(
-            [*map(str, before), sys.executable, __file__],
+            [*map(str, before), sys.executable, program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -72,11 +73,18 @@ def jobs(log: Path, before: Sequence[object] = ()) -> Iterator[Jobs]:
             env=environment,
         )
     try:
-        yield Jobs(process)
+        yield process
     finally:
         assert process.stdin is not None
         process.stdin.close()
         process.wait(60)
+
+
+@contextmanager
+def jobs(log: Path, before: Sequence[object] = ()) -> Iterator[Jobs]:
+    """Start the server, after the words of `before`; the output of the jobs goes to `log`."""
+    with served(__file__, log, before) as process:
+        yield Jobs(process)
 
 
 def when(happened: Callable[[], bool], number: int, delay: float = 0.0) -> Callable[[int], None]:

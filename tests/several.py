@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from interrupted import served
 
 
 class Trainings:
@@ -53,28 +53,8 @@ class Trainings:
 @contextmanager
 def trainings(screen: Path) -> Iterator[Trainings]:
     """Start the server; what its trainings write to the screen goes to a file."""
-    paths = [str(ROOT / "workflow"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(paths),
-        "OMP_NUM_THREADS": "1",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    with screen.open("a") as file:
-        process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=file,
-            text=True,
-            env=environment,
-        )
-    try:
+    with served(__file__, screen) as process:
         yield Trainings(process)
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(60)
 
 
 def _serve() -> None:
