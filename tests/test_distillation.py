@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AlbertConfig, AutoModelForSequenceClassification
 
 from encoders import ARCHITECTURES, INT, batch, calibrated, random_model
+from intaglio import distillation
 from intaglio.arithmetic.integers import real
 from intaglio.distillation import (
     DistillationLoss,
@@ -30,7 +31,6 @@ from intaglio.store import new_artifact
 from intaglio.study.options import Distillation, FinetuneOptions, QuantizeOptions
 from intaglio.tokens.artifact import read_tokens
 from intaglio.tokens.tokenize import collate
-from intaglio.training import distillation
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.train import train
 from tiny import MAX_LENGTH, tiny_checkpoint, tiny_data, tiny_tokenizer

@@ -169,7 +169,10 @@ def _mapped(path: Path) -> Dataset:
     # Here, because it takes a second: not all that imports this module reads tokens.
     from datasets import Dataset
 
-    return Dataset.from_file(str(path))
+    try:
+        return Dataset.from_file(str(path))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is damaged or missing ({error}); delete its folder and rerun") from error
 
 
 def _write(tokenizer: Any, data: Path, split: str, max_length: int, path: Path) -> None:
