@@ -95,8 +95,10 @@ def results(root: Path, content: dict[str, Any] | None = None, gpu: bool = False
                     recipe = content["variants"][variant]
                     run = {"task": task, "model": model, "variant": variant, "seed": seed, "recipe": recipe}
                     teacher = str(root / "evaluation" / f"{task}-{model}-{next(iter(content['variants']))}-{seed}")
-                    run |= {"stages": [paths["checkpoint"]], "teacher": teacher, "work": [str(root / "work" / name)]}
+                    run |= {"stages": [paths["checkpoint"]], "teacher": teacher}
                     run |= {
+                        "before": [str(root / "data" / task)],
+                        "work": {path: str(root / "work" / kind / name) for kind, path in paths.items() if path},
                         "data": str(root / "data" / task),
                         "description": str(root / "describe" / f"{task}.{model}"),
                     }

@@ -253,7 +253,7 @@ def _break(root: Path) -> Path:
     plan = fakes.results(root, DEMO)
     shutil.rmtree(root / "profile/movie-minilm-int-0")
     shutil.rmtree(root / "checkpoint/movie-minilm-int-1")
-    work = root / "work/movie-minilm-int-1"
+    work = root / "work/checkpoint/movie-minilm-int-1"
     work.mkdir(parents=True)
     (work / "failure.json").write_text(json.dumps({"error": "training: the loss became nan at step 12 <b>"}))
     (root / "evaluation/movie-minilm-int-linear-0/metrics.parquet").write_bytes(b"short")
@@ -294,22 +294,6 @@ def test_what_failed_is_shown_as_failed(tmp_path: Path) -> None:
     page = (tmp_path / "pages/runs.html").read_text()
     assert "step 12 &lt;b&gt;" in page
     assert "<b>" not in page
-
-
-def test_a_job_without_a_work_folder_leaves_its_reason_in_its_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    plan = fakes.results(tmp_path, DEMO)
-    for seed, last in ((0, "intaglio profile: the logits differ"), (1, "profiling 3 of 9")):
-        shutil.rmtree(tmp_path / f"profile/movie-minilm-int-{seed}")
-        log = tmp_path / f"logs/profile/movie-minilm-int-{seed}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(f"profiling\n{last}\n")
-    _summarize(plan, tmp_path / "summary", partial=True)
-    rows = {row["seed"]: row for row in _rows(tmp_path, "runs", schemas.RUNS) if row["variant"] == "int"}
-    assert (rows[0]["status"], rows[1]["status"]) == ("failed", "pending")
-    assert rows[0]["error"] == "intaglio profile: the logits differ (logs/profile/movie-minilm-int-0.log)"
 
 
 def test_the_overview_fits_a_terminal(tmp_path: Path) -> None:
@@ -369,6 +353,7 @@ def test_nothing_at_all_is_still_a_table(tmp_path: Path) -> None:
     assert {row["status"] for row in _rows(tmp_path, "runs", schemas.RUNS)} == {"pending"}
 
 
+@pytest.mark.parametrize("kind", ["checkpoint", "evaluation", "export", "profile"])
 @pytest.mark.parametrize(
     ("last", "lives", "status", "reason"),
     [
@@ -379,46 +364,57 @@ def test_nothing_at_all_is_still_a_table(tmp_path: Path) -> None:
     ],
 )
 def test_a_job_that_was_killed_has_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, lives: bool, status: str, reason: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, lives: bool, status: str, reason: str, kind: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plan, name = fakes.results(tmp_path, DEMO), "movie-minilm-int-1"
-    shutil.rmtree(tmp_path / "checkpoint" / name)
-    log = tmp_path / "logs/checkpoint" / f"{name}.log"
+    shutil.rmtree(tmp_path / kind / name)
+    log = tmp_path / "logs" / kind / f"{name}.log"
     log.parent.mkdir(parents=True)
     log.write_text(f"some words\n{last}\n")
     # A number that another process has now.
     owner = myself() if lives else replace(myself(), started=0.0)
-    (tmp_path / "work" / name).mkdir(parents=True)
-    (tmp_path / "work" / name / OWNER).write_text(json.dumps(asdict(owner)))
+    work = tmp_path / "work" / kind / name
+    work.mkdir(parents=True)
+    (work / OWNER).write_text(json.dumps(asdict(owner)))
     _summarize(plan, tmp_path / "summary", partial=True)
     (row,) = [row for row in _rows(tmp_path, "runs", schemas.RUNS) if (row["variant"], row["seed"]) == ("int", 1)]
     assert row["status"] == status
     assert re.search(reason, row["error"])
 
 
-def test_damaged_data_fail_their_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("data", "intaglio data: train.parquet: not a Parquet file"),
+        ("fetch", "intaglio fetch: a/b: no such revision"),
+        ("model", "intaglio model: config.json is missing"),
+    ],
+)
+def test_what_fails_before_a_training_fails_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, said: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     plan = fakes.results(tmp_path, DEMO)
     content = json.loads(plan.read_text())
     for run in content["runs"]:
         if (run["variant"], run["seed"]) == ("int", 1):
-            run["data"] = "results/store/data/words.0"
+            run["before"] = [f"results/store/{kind}/words.0"]
     plan.write_text(json.dumps(content))
     for folder in ("checkpoint", "evaluation", "export", "profile"):
         shutil.rmtree(tmp_path / folder / "movie-minilm-int-1")
-    log = tmp_path / "logs/data/words.0.log"
+    log = tmp_path / "logs" / kind / "words.0.log"
     log.parent.mkdir(parents=True)
-    log.write_text("intaglio data: train.parquet: not a Parquet file\n")
+    log.write_text(f"{said}\n")
     _summarize(plan, tmp_path / "summary", partial=True)
     rows = {(row["variant"], row["seed"]): row["error"] for row in _rows(tmp_path, "runs", schemas.RUNS)}
-    assert rows["int", 1] == "intaglio data: train.parquet: not a Parquet file (logs/data/words.0.log)"
+    assert rows["int", 1] == f"{said} (logs/{kind}/words.0.log)"
     assert rows["int", 0] is None
 
 
 def test_a_failure_that_was_made_good_is_forgotten(tmp_path: Path) -> None:
     plan = fakes.results(tmp_path, DEMO)
-    work = tmp_path / "work/movie-minilm-int-1"
+    work = tmp_path / "work/checkpoint/movie-minilm-int-1"
     work.mkdir(parents=True)
     (work / "failure.json").write_text('{"error": "out of memory"}')
     _summarize(plan, tmp_path / "summary")

@@ -3,6 +3,7 @@
 #
 #   cluster.sh install   fetch what is missing (Debian packages)
 #   cluster.sh start     bring everything up and wait until both nodes are idle; harmless when it is up already
+#   cluster.sh node n1   bring a lost node back (its daemon was killed) and wait until it is idle
 #   cluster.sh status    exit 0 when both nodes take jobs, 1 otherwise
 #   cluster.sh stop      end everything that start began and delete its folder
 #
@@ -206,6 +207,11 @@ start() {
     wait_until 60 "an idle node for each of ${node_names[*]}" both_idle
 }
 
+bring_back() {
+    alive "slurmd.$1" || daemon "slurmd.$1" slurmd -D -N "$1"
+    wait_until 60 "an idle $1" both_idle
+}
+
 # Processes of jobs outlive the daemons; each has a slurmstepd, which names our configuration in its environment.
 steps() {
     local process
@@ -261,9 +267,10 @@ case ${1:-} in
     install) install_packages ;;
     start) start ;;
     stop) stop ;;
+    node) bring_back "$2" ;;
     status)
         both_up 2>/dev/null || fail "not running"
         sinfo
         ;;
-    *) fail "usage: cluster.sh install|start|stop|status" ;;
+    *) fail "usage: cluster.sh install|start|stop|status, or node NAME" ;;
 esac

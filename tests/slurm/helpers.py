@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -155,6 +157,31 @@ def preempt(jobid: str) -> str:
         assert time.monotonic() < end, f"job {jobid} was not requeued; it is {state(jobid)}"
         time.sleep(0.3)
     return other
+
+
+@contextmanager
+def lost_node(jobid: str) -> Iterator[str]:
+    """End all processes of a running job and of its node at once, as a power cut does; yield the node's name.
+
+    SLURM takes the node for lost after about half a minute (SlurmdTimeout). It is brought back on leaving.
+    """
+    wait_for(jobid, "RUNNING")
+    node = call("squeue", "--noheader", "--format=%N", "--jobs", jobid)
+    folder = Path(os.environ.get("INTAGLIO_SLURM", "/tmp/intaglio-slurm"))
+    daemon = int((folder / "run" / f"slurmd.{node}.pid").read_text())
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid == daemon or _is_of_job(process, jobid):
+                process.kill()
+    try:
+        yield node
+    finally:
+        call(REPOSITORY / "tests/slurm/cluster.sh", "node", node)
+
+
+def _is_of_job(process: psutil.Process, jobid: str) -> bool:
+    stepped = process.name() == "slurmstepd" and f"[{jobid}." in " ".join(process.cmdline())
+    return stepped or process.environ().get("SLURM_JOB_ID") == jobid
 
 
 def cancel_all() -> None:

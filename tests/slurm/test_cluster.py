@@ -209,6 +209,21 @@ def test_time_limit_preemption_and_scancel_cost_nothing_and_a_mistake_is_made_on
 
 @pytest.mark.slurm
 @pytest.mark.usefixtures("slurm")
+def test_a_job_whose_node_is_lost_goes_to_another_one(toy: Path) -> None:
+    with helpers.snakemake("slurm", "a.long", folder=toy) as run:
+        jobid = helpers.job_of(toy)
+        helpers.wait_for_file(toy / "started-a.long")
+        with helpers.lost_node(jobid) as lost:
+            assert run.wait(180) == 0, (toy / "snakemake.txt").read_text()
+    attempts = helpers.sacct(jobid, "State", "NodeList", every_attempt=True)
+    assert [attempt["State"] for attempt in attempts] == ["NODE_FAIL", "COMPLETED"]
+    assert attempts[0]["NodeList"] == lost != attempts[1]["NodeList"]
+    assert len(helpers.jobs_in(toy, "JobID")) == 1, "requeued, not submitted again"
+    assert (toy / "a.long").exists()
+
+
+@pytest.mark.slurm
+@pytest.mark.usefixtures("slurm")
 def test_a_killed_snakemake_is_just_started_again(toy: Path) -> None:
     with helpers.snakemake("slurm", "a.longer", folder=toy):
         old = helpers.job_of_rule(toy, "cut")

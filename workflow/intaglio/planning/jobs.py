@@ -85,6 +85,8 @@ class Run:
         stages: checkpoints of its stages; the last one is `checkpoint`.
         teacher: evaluation of the model that taught the last stage; without a teacher, of the recipe's fine-tuned
             model.
+        before: folders that the first stage needs.
+        work: work folder by the folder that its job makes, of the stages, the evaluation, the export and the profile.
     """
 
     task: str
@@ -100,7 +102,8 @@ class Run:
     teacher: str
     export: str
     profile: str | None
-    work: list[str]
+    before: list[str]
+    work: dict[str, str]
 
 
 @dataclass

@@ -147,10 +147,11 @@ def make_plan(study: Study) -> Plan:
         for model in study.models:
             chains = Chains(plan, resolved, task, model, data[task], models, partial(_tokens, plan, data[task]))
             description = _description(plan, data[task], models[model])
+            before = _before(data[task], models[model], description)
             for variant in study.variants:
                 for seed in study.seeds:
                     run = (task, model, variant, seed)
-                    plan.runs.append(_run(plan, run, chains, data[task], description))
+                    plan.runs.append(_run(plan, run, chains, data[task], description, before))
     return plan
 
 
@@ -163,11 +164,20 @@ def _encoders(study: Study) -> dict[str, Pretrained]:
     return {**study.models, **students}
 
 
-def _run(plan: Plan, run: tuple[str, str, str, int], chains: Chains, data: Job, description: Job) -> Run:
+def _before(data: Job, model: Job, description: Job) -> list[str]:
+    """Return the folders that all trainings of a task and model need: fetched sources, data, model and tokens."""
+    fetched = [job.inputs["source"] for job in (data, model) if "source" in job.inputs]
+    return [*fetched, data.output, model.output, description.inputs["data"]]
+
+
+def _run(
+    plan: Plan, run: tuple[str, str, str, int], chains: Chains, data: Job, description: Job, before: list[str]
+) -> Run:
     task, model, variant, seed = run
     chain = chains.of(variant, seed)
     last = chain[-1]
-    export = _export(plan, last)
+    evaluation, export = _evaluation(plan, last, data), _export(plan, last)
+    profile = _profile(plan, last, chain[0], data) if _is_profiled(plan.study, variant, seed) else None
     return Run(
         task=task,
         model=model,
@@ -178,11 +188,12 @@ def _run(plan: Plan, run: tuple[str, str, str, int], chains: Chains, data: Job, 
         description=description.output,
         stages=[job.output for job in chain],
         checkpoint=last.output,
-        evaluation=_evaluation(plan, last, data).output,
+        evaluation=evaluation.output,
         teacher=_evaluation(plan, chains.teacher(variant, seed), data).output,
         export=export.output,
-        profile=_profile(plan, last, chain[0], data).output if _is_profiled(plan.study, variant, seed) else None,
-        work=[job.work for job in chain],
+        profile=profile.output if profile else None,
+        before=before,
+        work={job.output: job.work for job in (*chain, evaluation, export, profile) if job},
     )
 
 

@@ -67,7 +67,7 @@ class PlannedStudy:
 
     def begun(self) -> bool:
         """Return whether there is a result to show: a checkpoint, or the record of a failed training."""
-        return any(Path(folder).exists() for run in self._plan.runs for folder in (*run.stages, *run.work))
+        return any(Path(folder).exists() for run in self._plan.runs for folder in (*run.stages, *run.work.values()))
 
     def unfetched(self) -> list[Mapping[str, Any]]:
         """Return the repositories of the hub that are still to be fetched."""

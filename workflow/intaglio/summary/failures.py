@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,14 @@ _ERROR = re.compile(r"intaglio \w+: |[\w.]*(Error|Exception)\b")
 def reasons(run: Mapping[str, Any]) -> list[str]:
     """Return the error of every job of a run of the plan that failed, with the path of its log.
 
-    A training records it in its work folder; for any other job it is the last line of the log. A training that was
-    killed leaves no error, but does not own its work folder any more.
+    A job with a work folder records it there; for any other job it is the last line of the log. One that was killed
+    leaves no error, but does not own its work folder any more.
     """
-    folders = [run["data"], *run["stages"], run["evaluation"], run["export"], run["profile"]]
     found = []
-    for folder, work in zip_longest(folders, [None, *run.get("work", [])]):
-        if folder is None or (Path(folder) / MANIFEST).is_file():
+    for folder in (*run["before"], *run["work"]):
+        if (Path(folder) / MANIFEST).is_file():
             continue
-        log = _log(Path(folder))
+        log, work = _log(Path(folder)), run["work"].get(folder)
         error = (work and _recorded(Path(work))) or last_error(log) or (work and _killed(log, Path(work)))
         if error:
             found.append(f"{error} ({log})" if log.is_file() else error)
