@@ -36,11 +36,11 @@ from intaglio.metrics import named
 from intaglio.models.prepare import prepare_model
 from intaglio.reading.fetch import fetch
 from intaglio.schemas import VARIANTS, read_table
+from intaglio.statistics.seeds import mean_over_seeds
 from intaglio.study.schema import Pretrained
 from intaglio.study.task import Task
-from intaglio.summary.bootstrap import interval
+from intaglio.summary.differences import judged_runs
 from intaglio.summary.runs import read_run
-from intaglio.summary.variants import resampled_runs
 from intaglio.tasks.prepare import prepare_data
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
@@ -193,18 +193,16 @@ def compared() -> list[dict[str, Any]]:
     plain = next(iter(plan["study"]["tasks"]))
     rows = []
     for name in ("f1_macro", "balanced_accuracy", "accuracy"):
-        values, means = {}, {}
+        values, resampled = {}, {}
         for task in plan["study"]["tasks"]:
             mine = [record for record in records if record.row["task"] == task]
-            values[task] = np.stack(list(resampled_runs(mine, named(name), RESAMPLES).values()))
-            means[task] = 100 * float(np.mean([record.row[name] for record in mine]))
-            row = {"metric": name, "task": task, "seeds": len(mine), "mean": means[task]}
+            resampled[task] = np.stack([run.resampled for run in judged_runs(mine, named(name), RESAMPLES).values()])
+            values[task] = np.array([record.row[name] for record in mine])
+            row = {"metric": name, "task": task, "seeds": len(mine), "mean": 100 * float(values[task].mean())}
             if task != plain:
-                row |= {"difference": means[task] - means[plain]}
-                row |= {
-                    end: 100 * float(bound)
-                    for end, bound in zip(("low", "high"), interval(values[task], values[plain]), strict=True)
-                }
+                mean = mean_over_seeds(values[task] - values[plain], resampled[task] - resampled[plain])
+                ends = zip(("low", "high"), mean.interval(), strict=True)
+                row |= {"difference": 100 * mean.value, **{end: 100 * bound for end, bound in ends}}
             rows.append(row)
     return rows
 

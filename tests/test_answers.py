@@ -19,10 +19,10 @@ from intaglio.kinds import KINDS
 from intaglio.kinds.answers import NO_SCORE, OUTPUTS, answers_of, best_span, tuned_no_answer
 from intaglio.metrics import KNOWN_METRICS, QUESTION_ANSWERING, Classes, Judged
 from intaglio.schemas import as_array
+from intaglio.statistics import bootstrap
 from intaglio.store import open_artifact
 from intaglio.study.load import load
 from intaglio.study.task import Task
-from intaglio.summary import bootstrap
 from intaglio.tasks.prepare import prepare_data
 from intaglio.tokens.encoded import Windows, read_encoded
 from questions import as_squad, asked, write_questions, write_squad

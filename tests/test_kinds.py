@@ -23,9 +23,9 @@ from intaglio.measure.metrics import metric_rows
 from intaglio.measure.profile import profile
 from intaglio.metrics import KNOWN_METRICS, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Classes, Judged, named
 from intaglio.stages.run import run_stage
+from intaglio.statistics.bootstrap import resampled
 from intaglio.study.options import STAGES
 from intaglio.study.profile import Profile
-from intaglio.summary.bootstrap import resampled
 from intaglio.training.job import StageJob
 from test_other_architectures import DISTILLED, INT, PRUNED, model_step, pretrained
 from test_stages_int8 import exported_once

@@ -20,8 +20,8 @@ from intaglio.errors import UserError
 from intaglio.planning import versions
 from intaglio.planning.identity import file_digest
 from intaglio.planning.plan import make_plan
+from intaglio.reference import write_reference, write_schema
 from intaglio.study.load import load
-from intaglio.study.reference import write_reference, write_schema
 
 ROOT = Path(__file__).parents[1]
 STUDIES = ["config.yaml", "config/demo.yaml", "config/sentiment.yaml", "config/compression.yaml"]

@@ -199,7 +199,7 @@ def _plot(arguments: Arguments) -> None:
 
 def _schema(arguments: Arguments) -> None:
     """Write the JSON schema of study files and their reference page."""
-    from intaglio.study.reference import write_reference, write_schema
+    from intaglio.reference import write_reference, write_schema
 
     write_schema(arguments.schema)
     write_reference(arguments.reference)

@@ -27,9 +27,9 @@ VERSIONS: Mapping[str, int] = {
     "export": 3,
     "evaluate": 1,
     "profile": 4,
-    "summarize": 8,
-    "pages": 8,
-    "plot": 6,
+    "summarize": 9,
+    "pages": 9,
+    "plot": 7,
 }
 
 _TOKENS = ("tokenizers", "transformers")

@@ -35,9 +35,9 @@ def differences(summary: Summary, look: Look) -> Figure:
     drawn = [panel for panel in summary.panels if any(row["difference"] is not None for row in panel.variants)]
     if not names or not drawn:
         return statement(title, "Nothing to compare: the study has no finished float runs to compare with.")
-    caption = "Mean over seeds and 95\u00a0% interval (bootstrap paired over test examples and seeds)."
+    caption = "Mean over seeds and 95\u00a0% interval (paired over test examples and seeds)."
     if any(row["difference_n"] == 1 for panel in drawn for row in panel.variants):
-        caption += " With one seed, the interval covers only the choice of examples."
+        caption += " With one seed, the interval is over test examples only."
     figure, axes = rows_of_variants(len(drawn), names, title, caption)
     for ax, panel in zip(axes, drawn, strict=True):
         metric = named(panel.runs[0]["primary_metric"])

@@ -57,8 +57,8 @@ def show_models(study: str, rows: Sequence[_Row], variants: Sequence[_Row], resa
     table = tabulate(f"Models of {study}", cells, rows, {"task", "model", "chosen", "primary metric", "backend"})
     notes = [
         "Mean over seeds. Chosen: the best mean of the primary metric on the validation split (there ± standard "
-        "deviation); the test set chooses nothing. Intervals: 95 %, on the test set, from "
-        f"{resamples} bootstrap resamples of its examples and of the seeds.",
+        "deviation); the test set chooses nothing. Intervals: 95 %, on the test set, over its examples "
+        f"({resamples} bootstrap resamples) and over seeds (Student's t).",
         *(_of_chosen(row, variants) for row in rows if row["chosen"]),
     ]
     return Display(table.title, table.columns, table.rows, table.numbers, notes)

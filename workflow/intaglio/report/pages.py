@@ -51,7 +51,7 @@ def _tables(summary: Summary, variants: Sequence[Mapping[str, Any]]) -> dict[str
     study, rows, resamples = summary.study, summary.rows, summary.facts["resamples"]
     tables = {
         "runs": show_runs(study, runs_on_devices(rows["runs"], summary.times)),
-        "variants": show_variants(study, variants, resamples),
+        "variants": show_variants(study, variants, resamples, summary.facts["margin"]),
         "model-comparison": show_models(study, rows["model_comparison"], rows["variants"], resamples),
         "classes": show_classes(study, summary.metrics, rows["runs"]),
         "compression": show_compression(study, variants, summary.facts["train_seconds"]),

@@ -42,6 +42,10 @@ _MARKS = (
     "Texts cut: test texts longer than max_length. In training: test texts that are also in the training data. Others: "
     "the share of the cores that other processes used while the run was timed."
 )
+# What an interval of one seed is.
+_LONELY = "One seed: the interval is over test examples only, and says nothing about other seeds."
+# Test sets with at least this share of the metric in one example are pointed out.
+_COARSE = 0.001
 _LEFT_OUT = "Times on less frequent hardware are left out of the means; runs.csv and latency.csv have them."
 _ONE_SEED = "Times depend on shapes, not on seeds: latency is that of one run (profile.seeds: all measures every run)."
 _FASTEST = "The backend named is the fastest, and latency is its own; all of them are in the table of backends."
@@ -88,8 +92,8 @@ def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
     )
 
 
-def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int) -> Display:
-    """Return the table of all variants over seeds, from rows of `on_devices`."""
+def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int, margin: float) -> Display:
+    """Return the table of all variants over seeds, from rows of `on_devices`, given the study's margin in points."""
 
     def over_seeds(name: str) -> Any:
         return lambda row: measured(row[f"{name}_mean"], row[f"{name}_sd"])
@@ -102,6 +106,8 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
         "metric": lambda row: label_of(row["primary_metric"]) or NOTHING,
         value_heading(rows): primary_over_seeds,
         "difference to float [95 %]": difference,
+        "p (Holm)": lambda row: number(row["difference_p_holm"], digits=2),
+        "within the margin": _non_inferiority,
         "accuracy, %": share_over_seeds("accuracy"),
         **{heading: share_over_seeds(name) for name, heading in _SCORES.items()},
         "training, s": over_seeds("train_seconds"),
@@ -113,23 +119,46 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int)
         "size, MB": lambda row: number(row["size_mb_mean"]),
         "smaller": lambda row: times(row.get("size_ratio")),
     }
-    text = {"task", "model", "variant", "metric", "device", "backend", *FORMS}
+    text = {"task", "model", "variant", "metric", "within the margin", "device", "backend", *FORMS}
     table = tabulate(f"Variants of {study}", cells, rows, text)
     left_out = any(row["train_n"] not in (0, row["n"]) or row["left_out"] for row in rows)
     lonely = any(row.get("difference_n") == 1 for row in rows)
     notes = [
         "Mean ± standard deviation over seeds. Difference: value minus that of float with the same seeds, in points, "
-        f"with its 95 % interval from {resamples} bootstrap resamples, paired over test examples and seeds.",
+        f"with its 95 % interval: over test examples ({resamples} bootstrap resamples) and over seeds (Student's t). "
+        "p: of no difference, adjusted by Holm for the variants of the task.",
+        f"Within the margin: yes if the whole interval says that at most {margin:g} points are lost, no if all of it "
+        "says more. In brackets: what would decide it if the difference stays as it is.",
         "Training: of the variant's last stage, without set-up and evaluation.",
         f"{_FASTEST} Size: of the exported file.",
         *speedup_notes(rows),
         *([_ONE_SEED] if any(row["timed"] == 1 < row["n"] for row in rows) else []),
         *([_LEFT_OUT] if left_out else []),
         *disturbances(rows),
-        *(["One seed: the interval covers only the choice of examples."] if lonely else []),
+        *([_LONELY] if lonely else []),
+        *_granularity(rows),
         *_conditions(rows),
     ]
     return Display(table.title, table.columns, table.rows, table.numbers, notes)
+
+
+def _non_inferiority(row: Mapping[str, Any]) -> str:
+    """Return whether a variant is within the margin, and what would decide it."""
+    if row["noninferior"] is None:
+        return NOTHING
+    if row["noninferior"] != "undecided":
+        return "yes" if row["noninferior"] == "within" else "no"
+    needed = [f"{row[f'{name}_to_decide']:,} {name}" for name in ("seeds", "examples") if row[f"{name}_to_decide"]]
+    return f"undecided ({' or '.join(needed)})" if needed else "undecided"
+
+
+def _granularity(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for every small test set: what one example is worth."""
+    found = {row["task"]: row for row in rows if (row["one_example"] or 0) >= _COARSE}
+    return [
+        f"{task}: {row['test_examples']} test examples, so one is {100 * row['one_example']:.2f} points."
+        for task, row in found.items()
+    ]
 
 
 def _conditions(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -85,7 +85,7 @@ def _over_seeds(name: str, of: str) -> list[Any]:
 def _with_interval(name: str, of: str) -> list[Any]:
     return nullable(
         (f"{name}_mean", FLOAT, f"Mean over seeds of {of}."),
-        (f"{name}_low", FLOAT, "Lower end of its 95 % interval: bootstrap over examples and seeds."),
+        (f"{name}_low", FLOAT, "Lower end of its 95 % interval over test examples and seeds."),
         (f"{name}_high", FLOAT, "Upper end of that interval."),
     )
 
@@ -108,8 +108,16 @@ VARIANTS = schema(
         *nullable(
             ("difference_n", INT, "Seeds that this variant and `float` have in common."),
             ("difference", FLOAT, "Mean over these seeds of primary metric minus that of `float`."),
-            ("difference_low", FLOAT, "Lower end of its 95 % interval: bootstrap paired over examples and seeds."),
-            ("difference_high", FLOAT, "Upper end of that interval."),
+            ("difference_low", FLOAT, "Lower end of its 95 % interval over test examples and seeds, or over examples."),
+            ("difference_high", FLOAT, "Upper end; of one seed the interval is over test examples only."),
+            ("difference_p", FLOAT, "p value of no difference, by the distribution behind the interval."),
+            ("difference_p_holm", FLOAT, "The same, adjusted by Holm for the variants of the task and model."),
+            ("mcnemar_p", FLOAT, "McNemar's exact test, single-label; of several seeds twice the median p value."),
+            ("mcnemar_p_holm", FLOAT, "The same, adjusted by Holm for the variants of the task and model."),
+            ("noninferior", STRING, "Whether it loses less than the study's margin: within, not within or undecided."),
+            ("seeds_to_decide", INT, "Seeds that would decide that, all else as it is; null if decided or over 100."),
+            ("examples_to_decide", INT, "Test examples that would; null if decided, or over 100 times as many."),
+            ("one_example", FLOAT, "What one test example changes; null for metrics other than a share of examples."),
         ),
         *_over_seeds("accuracy", "accuracy"),
         *_over_seeds("f1_macro", "macro F1"),

@@ -97,6 +97,12 @@ class Study(StudyPart):
     resources: Resources = Field(default_factory=Resources, description="Requests to the cluster.")
     stores: list[str] = Field([], description="Stores of others (`results/store`); what they have is linked, not made.")
     bootstrap: int = Field(2000, ge=100, description="Resamples behind every confidence interval.")
+    margin: float = Field(
+        1.0,
+        gt=0,
+        description="Largest loss against `float` to accept, in points of the primary metric (in its unit, for a "
+        "metric without points). The tables say whether each variant loses less, with 95 % confidence.",
+    )
 
     @field_validator("seeds")
     @classmethod

@@ -9,9 +9,10 @@ import numpy as np
 
 from intaglio.metrics import named
 from intaglio.schemas.summary import SCORES
-from intaglio.summary import bootstrap
+from intaglio.statistics.seeds import mean_over_seeds
+from intaglio.summary.differences import judged_runs
 from intaglio.summary.runs import Record
-from intaglio.summary.variants import BASELINE, mean_sd, resampled_runs
+from intaglio.summary.variants import BASELINE, mean_sd
 
 _Row = dict[str, Any]
 
@@ -52,10 +53,11 @@ def _row(group: Sequence[Record], backends: Sequence[Mapping[str, Any]], resampl
 
 def _interval(done: Sequence[Record], metric: str, column: str, resamples: int) -> _Row:
     """Return the mean of a metric over runs with its interval, as columns."""
-    values = np.stack(list(resampled_runs(done, named(metric), resamples).values()))
-    low, high = bootstrap.interval(values, np.zeros_like(values))
-    mean, _ = mean_sd(r.row["primary_value" if column == "primary" else metric] for r in done)
-    return {f"{column}_mean": mean, f"{column}_low": low, f"{column}_high": high}
+    judged = judged_runs(done, named(metric), resamples)
+    values = [record.row["primary_value" if column == "primary" else metric] for record in done]
+    mean = mean_over_seeds(values, np.stack([judged[r.row["variant"], r.row["seed"]].resampled for r in done]))
+    low, high = mean.interval()
+    return {f"{column}_mean": mean.value, f"{column}_low": low, f"{column}_high": high}
 
 
 def choose_models(rows: Sequence[_Row]) -> None:

@@ -54,11 +54,12 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
     """
     content = _read_plan(plan)
     study: dict[str, Any] = content["study"]
-    resamples = int(study["bootstrap"])
+    resamples, margin = int(study["bootstrap"]), float(study["margin"])
     about = {
         "study": study["study"],
         "description": study.get("description", ""),
         "resamples": resamples,
+        "margin": margin,
         "max_length": int(study["max_length"]),
         "headline": list(study["profile"]["headline"]),
         "kinds": sorted({task["kind"] for task in study["tasks"].values()}),
@@ -82,7 +83,7 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
                     continue
                 backends = backend_rows(records)
                 rows["backends"] += backends
-                rows["variants"] += variant_rows(records, resamples)
+                rows["variants"] += variant_rows(records, resamples, margin)
                 rows["model_comparison"].append(model_row(records, backends, resamples))
         if not partial:
             _refuse_gaps(study["study"], rows["runs"])

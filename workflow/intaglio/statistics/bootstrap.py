@@ -1,12 +1,7 @@
-"""Confidence intervals of the difference between two variants: a bootstrap paired over examples and seeds.
+"""Resamples of the test examples: any metric of several runs, computed on the same resamples.
 
-Two things are random: the examples of the test set, and the seeds. Every
-resample draws both with replacement, independently, and takes for both variants the same examples and the same seeds
-(two-way resampling of crossed factors: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2), 2007). The
-metric is computed on every resample, so intervals are valid for any metric, such as Matthews correlation or F1.
-
-With one seed, the interval covers the choice of examples only. With few seeds it is too narrow, since the variance over
-n resampled seeds is (n - 1) / n of that over n new ones. Everything is deterministic.
+Every resample draws test examples with replacement, the same ones for all runs, so that differences between runs are
+paired. Everything is deterministic.
 """
 
 from __future__ import annotations
@@ -100,19 +95,3 @@ def _by_confusion(metric: Metric, classes: Classes, runs: Sequence[Any], rows: _
         confusion[:, cells] = counts @ member
         values.append(metric.from_confusion(confusion.reshape(resamples, classes.count, classes.count), classes))
     return np.stack(values)
-
-
-def interval(variant: _Floats, baseline: _Floats, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval of the mean difference, with seeds resampled too.
-
-    Args:
-        variant: [seeds, resamples] values of `resampled`.
-        baseline: values of the baseline, for the same seeds in the same order.
-        level: confidence level.
-    """
-    seeds, resamples = variant.shape
-    random: Any = np.random.default_rng([_SEED, seeds, 1])
-    drawn = random.integers(0, seeds, (seeds, resamples))
-    differences = np.take_along_axis(variant - baseline, drawn, axis=0).mean(0)
-    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
