@@ -50,9 +50,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 # Results that go into those of another kind here.
 MADE_OF: dict[str, tuple[str, ...]] = {
     **{stage: ("finetune",) for stage in OPTIONS if stage != "finetune"},
-    "evaluate": ("finetune", "quantize", "int8"),
-    "export": ("finetune", "quantize"),
-    "profile": ("finetune", "quantize", "export"),
+    "evaluate": ("finetune", "quantize", "int8", "integer"),
+    "export": ("finetune", "quantize", "integer"),
+    "profile": ("finetune", "quantize", "integer", "export"),
 }
 STAGE_KINDS = tuple(stage for stage in OPTIONS if stage in STAGES)
 KINDS = ("data", "model", "tokens", *STAGE_KINDS, "evaluate", "export", "profile")

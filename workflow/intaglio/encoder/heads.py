@@ -1,4 +1,8 @@
-"""The heads of the encoder, in floating point: classification by the first token, and answers among all tokens."""
+"""The heads of the encoder, in floating point: classification by the first token, and answers among all tokens.
+
+What follows integers is computed in 64 bits and rounded to 32, in every executor: its sums then round to the same 32
+bits in whatever order they are added, so that logits do not depend on the executor, the batch or the machine.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,12 @@ from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.padding import PADDING
 
 
+def rounded_linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Return a linear layer's result, computed in float64 and rounded to float32."""
+    result: Tensor = functional.linear(x.double(), layer.weight.double(), layer.bias.double())
+    return result.float()
+
+
 class Head(nn.Module):
     """The classifier on the first token, in floating point."""
 
@@ -19,11 +29,15 @@ class Head(nn.Module):
         self.drops_first = architecture.drops_first
         self.activation = architecture.activation
         self.dropout = config.head_dropout
+        self.rounds = bool(config.integer)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.labels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify [batch, width]: logits [batch, labels]."""
+        if self.rounds and not self.training:
+            activated = self.activation(rounded_linear(self.dense, x).double()).float()
+            return rounded_linear(self.output, activated)
         if self.drops_first:
             x = functional.dropout(x, self.dropout, self.training)
         x = self.activation(self.dense(x))
@@ -37,10 +51,13 @@ class SpanHead(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.dropout = config.head_dropout
+        self.rounds = bool(config.integer)
         self.output = nn.Linear(config.hidden_size, config.labels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [batch, length, width] to logits [batch, length, 2]."""
+        if self.rounds and not self.training:
+            return rounded_linear(self.output, x)
         logits: Tensor = self.output(functional.dropout(x, self.dropout, self.training))
         return logits
 

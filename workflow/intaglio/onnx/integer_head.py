@@ -1,4 +1,4 @@
-"""The head of an integer encoder in an ONNX graph, in floating point."""
+"""The head of an integer encoder in an ONNX graph, in floating point: see `encoder.heads` on its rounding."""
 
 from __future__ import annotations
 
@@ -32,8 +32,12 @@ def add_head(graph: Graph, constants: Constants, wide: str, tokens: str, masked:
     first = graph.add("Gather", every, graph.constant(0, np.int64), axis=1)
     _real(graph, constants, first, offset, "hidden")
     activation = {"tanh": "Tanh", "relu": "Relu", "gelu": "Gelu"}[head.activation.__name__]
-    dense = _gemm(graph, "hidden", head.dense)
-    _gemm(graph, graph.add(activation, dense), head.output, output="logits")
+    activated = _gemm(graph, "hidden", head.dense)
+    if activation == "Gelu":  # ONNX Runtime has none of 64 bits
+        activated = graph.add(activation, activated)
+    else:
+        activated = _narrow(graph, graph.add(activation, _wide(graph, activated)))
+    _gemm(graph, activated, head.output, output="logits")
 
 
 def _find_answers(graph: Graph, constants: Constants, every: str, masked: str, offset: int) -> None:
@@ -43,8 +47,8 @@ def _find_answers(graph: Graph, constants: Constants, every: str, masked: str, o
     padding = graph.add("Transpose", padding, perm=[0, 2, 1])
     real = _real(graph, constants, every, offset)
     graph.add("Where", padding, graph.constant(0.0, np.float32), real, output="hidden")
-    weight, bias = (_constant(graph, x) for x in (output.weight.t(), output.bias))
-    logits = graph.add("Add", graph.add("MatMul", "hidden", weight), bias)
+    weight, bias = (_wide(graph, _constant(graph, x)) for x in (output.weight.t(), output.bias))
+    logits = _narrow(graph, graph.add("Add", graph.add("MatMul", _wide(graph, "hidden"), weight), bias))
     graph.add("Where", padding, graph.constant(PADDING, np.float32), logits, output="logits")
 
 
@@ -60,7 +64,21 @@ def _real(graph: Graph, constants: Constants, x: str, offset: int, output: str |
 
 
 def _gemm(graph: Graph, x: str, layer: torch.nn.Linear, output: str | None = None) -> str:
-    return graph.add("Gemm", x, _constant(graph, layer.weight), _constant(graph, layer.bias), transB=1, output=output)
+    weight, bias = (_wide(graph, _constant(graph, each)) for each in (layer.weight, layer.bias))
+    return _narrow(graph, graph.add("Gemm", _wide(graph, x), weight, bias, transB=1), output)
+
+
+def _wide(graph: Graph, x: str) -> str:
+    """Return values as float64; constants are stored as float32 and made wide when the model is opened."""
+    from onnx import TensorProto
+
+    return graph.add("Cast", x, to=TensorProto.DOUBLE)
+
+
+def _narrow(graph: Graph, x: str, output: str | None = None) -> str:
+    from onnx import TensorProto
+
+    return graph.add("Cast", x, to=TensorProto.FLOAT, output=output)
 
 
 def _constant(graph: Graph, x: Tensor) -> str:

@@ -26,6 +26,8 @@ VERSIONS: Mapping[str, int] = {
     "int8": 2,
     "export": 3,
     "evaluate": 1,
+    # Of what integer models compute when they are exported and evaluated.
+    "integer": 1,
     "profile": 4,
     "summarize": 9,
     "pages": 9,

@@ -197,10 +197,10 @@ void Model::classify(const float *hidden, int batch, float *logits) {
                    std::min(width_, (task + 1) * COLUMNS), dense);
   });
   for (int i = 0; i < batch * width_; i++) {
-    const float x = dense[i];
-    if (head_.activation == Head::TANH) dense[i] = std::tanh(x);
-    if (head_.activation == Head::RELU) dense[i] = std::max(x, 0.0f);
-    if (head_.activation == Head::GELU) dense[i] = 0.5f * x * (1 + std::erf(x * 0.70710678f));
+    const double x = dense[i];
+    if (head_.activation == Head::TANH) dense[i] = static_cast<float>(std::tanh(x));
+    if (head_.activation == Head::RELU) dense[i] = std::max(dense[i], 0.0f);
+    if (head_.activation == Head::GELU) dense[i] = static_cast<float>(0.5 * x * (1 + std::erf(x * M_SQRT1_2)));
   }
   kernels_.dense(head_.output_weight.data(), head_.output_bias.data(), width_, head_.labels, dense, batch, 0,
                  head_.labels, logits);

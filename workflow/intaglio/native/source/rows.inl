@@ -252,14 +252,14 @@ static void dense(const float *weight, const float *bias, int in, int out, const
     const float *w = weight + static_cast<ptrdiff_t>(column) * in;
     for (int row = 0; row < rows; row++) {
       const float *from = x + static_cast<ptrdiff_t>(row) * in;
-      Floats sums[2] = {};
+      Doubles sums[2] = {};
       int i = 0;
       for (; i + 2 * LANES <= in; i += 2 * LANES)
         for (int half = 0; half < 2; half++)
-          sums[half] += load<Floats>(w + i + half * LANES) * load<Floats>(from + i + half * LANES);
-      float total = sum(sums[0] + sums[1]);
-      for (; i < in; i++) total += w[i] * from[i];
-      y[static_cast<ptrdiff_t>(row) * out + column] = total + bias[column];
+          sums[half] += doubles(load<Floats>(w + i + half * LANES)) * doubles(load<Floats>(from + i + half * LANES));
+      double total = sum(sums[0] + sums[1]);
+      for (; i < in; i++) total += static_cast<double>(w[i]) * from[i];
+      y[static_cast<ptrdiff_t>(row) * out + column] = static_cast<float>(total + bias[column]);
     }
   }
 }

@@ -2,6 +2,7 @@
 // Included inside the namespace of an instruction set.
 
 typedef float Floats __attribute__((vector_size(4 * LANES)));
+typedef double Doubles __attribute__((vector_size(8 * LANES)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Naturals __attribute__((vector_size(4 * LANES)));
 typedef uint8_t Bytes __attribute__((vector_size(LANES)));
@@ -17,6 +18,7 @@ template <class Vector> static inline void store(void *to, Vector x) { std::memc
 static inline Ints ints(Bytes x) { return __builtin_convertvector(x, Ints); }
 static inline Ints ints(Floats x) { return __builtin_convertvector(x, Ints); }
 static inline Floats floats(Ints x) { return __builtin_convertvector(x, Floats); }
+static inline Doubles doubles(Floats x) { return __builtin_convertvector(x, Doubles); }
 static inline Ints all(int32_t x) { return x - Ints{}; }
 static inline Floats all_real(float x) { return x - Floats{}; }
 
