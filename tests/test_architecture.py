@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "workflow" / "intaglio"
 # Ground floor first.
 ROOMS = [
-    {"errors", "heap", "quota"},
+    {"errors", "heap", "quota", "suffixes"},
     {"allocation"},
     {"ownership", "ranks"},
     {"store", "machine", "logged"},
@@ -38,6 +38,7 @@ ROOMS = [
     {"planning"},
     {"rules"},
     {"reading"},
+    {"predict"},
     {"tasks"},
     {"tokens"},
     {"imbalance"},
@@ -52,6 +53,7 @@ ROOMS = [
     {"summary"},
     {"report"},
     {"plots"},
+    {"bundle"},
     {"cluster"},
     {"forecast"},
     {"clean"},

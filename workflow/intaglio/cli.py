@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from intaglio.arguments import add_argument
+from intaglio.bundle.arguments import of_bundles
 from intaglio.cluster.arguments import of_allocation, of_submission
 from intaglio.cluster.launch import add_tasks, launch
 from intaglio.errors import of_the_user
@@ -270,6 +271,7 @@ def _parser() -> argparse.ArgumentParser:
     for run, made_of in ((_runs, "stored"), (_pages, "summary"), (_plot, "summary")):
         verb(run, made_of, "output")
     verb(_schema, "schema", "reference")
+    of_bundles(verb)
     of_submission(verb(_submit))
     verb(_doctor)
     verb(_clean).add_argument("--yes", action="store_true", help="remove what is listed")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from intaglio.errors import UserError
+from intaglio.onnx.options import session_options
 from intaglio.onnx.signed import signed_is_exact, with_signed_weights
 from intaglio.store import open_artifact
 
@@ -47,25 +48,6 @@ def open_session(where: Path, threads: int, as_stored: bool = False) -> onnxrunt
         # ONNX Runtime and protobuf raise errors of many kinds; here they all mean that the file is not a model.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not an ONNX model that ONNX Runtime can run ({reason}); export again") from error
-
-
-def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Return the options of every session: all graph optimizations, one operator at a time, with this many threads."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Threads wait for work by spinning, which is fast. Without this option they would keep spinning after the call and
-    # take the cores from the next measurement.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    # 8-bit weights of floating-point products are dequantized when the model is opened. Otherwise ONNX Runtime would
-    # quantize the other factor.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return options
 
 
 def _fast_on_this_cpu(path: Path) -> str | bytes:

@@ -15,12 +15,13 @@ from intaglio.planning.demands import demands
 from intaglio.planning.identity import content_digest, digest
 from intaglio.planning.jobs import Job, Plan, Run, deciding, dump
 from intaglio.planning.start import Start
-from intaglio.planning.versions import OF_KINDS, OF_STEPS
+from intaglio.planning.versions import OF_KINDS, OF_STEPS, decided_by
 from intaglio.store import new_file
 from intaglio.study import recipes
 from intaglio.study.schema import Pretrained, Study
-from intaglio.study.sources import FilesSource, HubSource, PackageSource, data_suffix
+from intaglio.study.sources import FilesSource, HubSource, PackageSource
 from intaglio.study.task import Task
+from intaglio.suffixes import data_suffix
 
 # Length of a source's name in the names of folders.
 _SHORT = 24
@@ -100,14 +101,20 @@ def _description(plan: Plan, data: Job, model: Job) -> Job:
 
 
 def _export(plan: Plan, checkpoint: Job) -> Job:
-    inputs = {"checkpoint": checkpoint.output}
-    return plan.add("export", checkpoint.name, checkpoint.key, inputs=inputs, options={})
+    inputs, of_integers = {"checkpoint": checkpoint.output}, _of_integers(checkpoint)
+    made_of = [checkpoint.key, *of_integers] if of_integers else checkpoint.key
+    return plan.add("export", checkpoint.name, made_of, inputs=inputs, options={})
+
+
+def _of_integers(checkpoint: Job) -> list[str]:
+    """Return what decides the export and the evaluation of an integer model in addition; nothing for others."""
+    return decided_by("integer") if checkpoint.options["stage"] == "quantize" else []
 
 
 def _evaluation(plan: Plan, checkpoint: Job, data: Job) -> Job:
     on_cpu = checkpoint.options["stage"] == "int8"
     executes = (checkpoint.options["engine"],) if on_cpu else ()
-    made_of = [checkpoint.key, data.key, plan.study.max_length]
+    made_of = [checkpoint.key, data.key, plan.study.max_length, *_of_integers(checkpoint)]
     inputs = {"checkpoint": checkpoint.output, "data": checkpoint.inputs["data"]}
     return plan.add("evaluate", checkpoint.name, made_of, executes, inputs=inputs, options={}, gpu=not on_cpu)
 

@@ -72,7 +72,8 @@ def reach(source: HubSource, what: What) -> None:
 
 def _patterns(source: HubSource, what: What) -> Sequence[str]:
     if what == "model":
-        return MODEL_FILES
+        # The card, for the licence that it states.
+        return (*MODEL_FILES, "README.md")
     # `*` matches slashes, too: the configuration's folder may be at the top or below.
     return (f"{source.config}/*.parquet", f"*/{source.config}/*.parquet") if source.config else ("*.parquet",)
 

@@ -45,6 +45,7 @@ class RawTable:
         name: name in messages, usually the file's path.
         unit: unit of the rows' numbers: "line" of a text file (on which the row begins) or "row" of a Parquet file,
             from 1.
+        header: all names as they stand in the file, one per value of a row.
         columns: names of the columns. Columns without a name, and those with a duplicate name, are left out.
         twice: duplicate column names.
         delimiter: of a delimited file whose first line names the columns.
@@ -54,6 +55,7 @@ class RawTable:
     def __init__(self, name: str, unit: str, read: Callable[[RawTable], Iterator[NumberedRow]]) -> None:
         """Make a table from a function that yields its rows; it calls `begin` before the first one."""
         self.name, self.unit = name, unit
+        self.header: list[str] = []
         self.columns: list[str] = []
         self.twice: frozenset[str] = frozenset()
         self.delimiter: str | None = None
@@ -64,7 +66,7 @@ class RawTable:
 
     def begin(self, names: Sequence[str], delimiter: str | None = None) -> None:
         """Set the names of the columns; later ones may be added."""
-        counts = Counter(names)
+        self.header, counts = list(names), Counter(names)
         self.twice = frozenset(name for name in names if name and counts[name] > 1)
         self.delimiter = delimiter
         self._positions = {name: at for at, name in enumerate(names) if name and counts[name] == 1}
@@ -82,6 +84,14 @@ class RawTable:
             f"{self.name}, {self.unit} {first}: {what}" + (f" (and {count - 1} rows more)" if count > 1 else "")
             for what, (first, count) in self._warnings.items()
         )
+
+    def rows(self) -> Iterator[NumberedRow]:
+        """Return all rows as they are, in place of `chunks`; rows before a name first occurs in JSON Lines are shorter.
+
+        Raises:
+            UserError: the file cannot be read, or a row is malformed.
+        """
+        return self._rows
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the rows that have any value.

@@ -18,7 +18,7 @@ from intaglio.errors import UserError, shown
 from intaglio.reading.delimited import read_delimited
 from intaglio.reading.raw_table import CHUNK, NumberedRow, RawTable
 from intaglio.reading.text import open_text
-from intaglio.study.sources import COMPRESSIONS, data_suffix
+from intaglio.suffixes import COMPRESSIONS, data_suffix
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = {".jsonl", ".ndjson", ".json"}

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from intaglio.errors import UserError
 
-# By suffix: the name of the compression, and a function that opens a file. `study.sources` lists the suffixes.
+# By suffix: the name of the compression, and a function that opens a file. `suffixes` lists them.
 _OPENERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     ".gz": ("gzip", gzip.open),
     ".bz2": ("bzip2", bz2.open),

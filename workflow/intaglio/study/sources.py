@@ -32,8 +32,6 @@ VOCABULARIES = (
 )
 _TOKENIZER = ("merges.txt", "bpe.codes", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX, "model-*-of-*.safetensors", *VOCABULARIES, *_TOKENIZER)
-# Suffixes of compressed text files, which are read as they are.
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 
 def files_to_read(folder: Path) -> tuple[str, ...]:
@@ -94,12 +92,6 @@ def _expand(path: str) -> str:
     if unset:
         raise ValueError(f"{path}: the variable {unset[0]} is not set")
     return str(Path(os.path.expandvars(path)).expanduser())
-
-
-def data_suffix(path: Path) -> str:
-    """Return the suffix that decides how a data file is read: `.csv`, or `.csv.gz` if it is compressed."""
-    suffix = path.suffix.lower()
-    return Path(path.stem).suffix.lower() + suffix if suffix in COMPRESSIONS else suffix
 
 
 Source = Annotated[HubSource | PackageSource | FilesSource, Field(discriminator="kind")]

@@ -1,0 +1,139 @@
+"""A bundle from a finished run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import intaglio
+from intaglio.bundle.card import facts_of_card
+from intaglio.bundle.compared import compare
+from intaglio.bundle.runs import find_run, run_name
+from intaglio.checkpoint import Checkpoint
+from intaglio.errors import UserError
+from intaglio.native.runner import FORM
+from intaglio.onnx.session import MODEL, RECORD
+from intaglio.predict.arguments import NATIVE, PORTABLE
+from intaglio.predict.decode import DECODED
+from intaglio.predict.opened import FACTS, FORMAT, TOKENIZER_FILE, sha256_of
+from intaglio.store import new_artifact, open_artifact
+from intaglio.tasks.stored import read_task
+
+# What runs a bundle: files of this package, of which it imports no others. It stands in a folder of the bundle.
+CODE = "code"
+PROGRAM = (
+    *("__init__.py", "errors.py", "quota.py", "suffixes.py", "onnx/__init__.py", "onnx/options.py"),
+    *(f"reading/{name}.py" for name in ("__init__", "raw_table", "text", "delimited", "read")),
+    *(f"predict/{name}.py" for name in ("__init__", "arguments", "decode", "model", "opened", "rows", "write")),
+    *(f"predict/{name}.py" for name in ("progress", "stream", "command")),
+)
+# Files that are made of templates.
+_WRITTEN = ("predict.py", "example.py", "README.md")
+_PACKAGE = Path(intaglio.__file__).parent
+
+
+def write_bundle(results: Path, name: str, output: Path | None = None) -> Path:
+    """Write a run as a folder to deploy, compared with its evaluation; return the folder.
+
+    It holds the model in its portable form (model.onnx) and, of an integer model, in its native form (native/), the
+    tokenizer, bundle.json (labels, thresholds and all that predictions need), predict.py and example.py with the code
+    that they need (code/), a model card (README.md), and the manifest with the SHA-256 of every file.
+
+    Args:
+        results: folder of the study's results, `results/STUDY`; paths in its plan are relative to the working folder.
+        name: the run, see `find_run`.
+        output: the artifact to write; by default bundle/TASK.MODEL.VARIANT.SEED in `results`.
+
+    Raises:
+        UserError: the run is unknown or not finished, its task or its form cannot be bundled, or the bundle does not
+            give the logits of the evaluation.
+    """
+    study, run = find_run(results, name)
+    folder = results.parent if results.suffix == ".json" else results
+    output = folder / "bundle" / run_name(run, ".") if output is None else output
+    export = Path(run["export"])
+    about: dict[str, Any] = {"run": run_name(run), "study": study["study"]}
+    for kind in ("data", "checkpoint", "export", "evaluation"):
+        open_artifact(Path(run[kind]), kind)
+    facts = _facts(study, run)
+    with new_artifact(output, "bundle", about) as draft:
+        for file in export.glob(f"{MODEL}*"):
+            shutil.copyfile(file, draft / file.name)
+        if (export / FORM).is_dir():
+            shutil.copytree(export / FORM, draft / NATIVE, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copyfile(export / TOKENIZER_FILE, draft / TOKENIZER_FILE)
+        (draft / FACTS).write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        for part in PROGRAM:
+            target = draft / CODE / "intaglio" / part
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(_PACKAGE / part, target)
+        differences = compare(draft, run, _tolerance(export))
+        for written, text in _rendered(facts_of_card(folder, study, run, facts, differences, draft)).items():
+            (draft / written).write_text(text)
+        for compiled in list(draft.rglob("__pycache__")):
+            shutil.rmtree(compiled)
+        files = (path for path in sorted(draft.rglob("*")) if path.is_file())
+        about["sha256"] = {str(path.relative_to(draft)): sha256_of(path) for path in files}
+    return output
+
+
+def _facts(study: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of bundle.json.
+
+    Raises:
+        UserError: the run cannot be bundled.
+    """
+    export, name = Path(run["export"]), run_name(run)
+    record = json.loads((export / RECORD).read_text())
+    task, asked = read_task(Path(run["data"])), study["tasks"][run["task"]]
+    checkpoint = Checkpoint(Path(run["checkpoint"]))
+    if task["kind"] not in DECODED:
+        raise UserError(f"{name}: question answering cannot be bundled yet; use its export {export}")
+    if task.get("preprocess"):
+        steps = ", ".join(task["preprocess"])
+        raise UserError(f"{name}: texts are changed before they are read ({steps}), which a bundle cannot do yet")
+    if record["format"] != "onnx":
+        raise UserError(f"{name}: is for {record['format']} alone, where a bundle is for ONNX Runtime; bundle another")
+    if not (export / TOKENIZER_FILE).is_file():
+        raise UserError(f"{name}: its tokenizer has no {TOKENIZER_FILE}, so it cannot be bundled")
+    return {
+        "format": FORMAT,
+        "run": name,
+        "kind": task["kind"],
+        "labels": task["labels"],
+        "outputs": len(checkpoint.labels),
+        "thresholds": checkpoint.thresholds,
+        "text": asked["text"],
+        "max_length": study["max_length"],
+        "inputs": record["inputs"],
+        "pad_token": checkpoint.tokenizer.pad_token_id,
+        "truncation_side": checkpoint.tokenizer.truncation_side,
+        # As the evaluation does: ranges that are computed at every call depend on the other texts in it.
+        "batch_size": 1 if record.get("int8") else 32,
+        "forms": [*([NATIVE] if (export / FORM).is_dir() else []), PORTABLE],
+        "integer": record["integer"],
+    }
+
+
+def _tolerance(export: Path) -> float:
+    """Return how far a logit may be from the evaluation's, which another device may have computed."""
+    record = json.loads((export / RECORD).read_text())
+    # A value on the edge between two 8-bit integers may become either of them.
+    return 0.25 if record.get("int8") else float(record["tolerance"])
+
+
+def _rendered(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the contents of the files that are made of templates."""
+    templates = Environment(
+        loader=PackageLoader("intaglio.bundle"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return {file: templates.get_template(f"{file}.jinja").render(facts) for file in _WRITTEN}

@@ -1,0 +1,202 @@
+"""A bundle, opened: its files are checked, and texts become answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intaglio.errors import UserError, nearest
+from intaglio.predict.decode import VALUE, decoded, probabilities
+from intaglio.predict.model import default_threads, open_form
+
+# Format of bundles that this code makes and reads.
+FORMAT = 1
+FACTS, TOKENIZER_FILE = "bundle.json", "tokenizer.json"
+_MANIFEST = "manifest.json"
+# Largest number of tokens of a batch, padding included: attention of long texts takes much memory.
+_TOKENS = 4096
+# Characters that are tokenized at once: the tokenizer's results take a hundred times the memory of their texts.
+_CHARACTERS = 1_000_000
+
+Text = str | tuple[str, str]
+_Encoded = tuple[NDArray[np.int32], NDArray[np.int8]]
+
+
+class Bundle:
+    """A model with its tokenizer, labels and thresholds, from a folder that `intaglio bundle` has made.
+
+    Example:
+        bundle = Bundle("my-bundle")
+        bundle.answers(["A film to remember."])   # [{"prediction": "positive", "probabilities": {...}}]
+
+    Args:
+        folder: the bundle.
+        form: `native` or `onnx`; by default the fastest of the bundle that runs here.
+        threads: number of threads; by default the number of cores that this process may use.
+        check: whether files are compared with the checksums in the manifest.
+
+    Attributes:
+        facts: the content of bundle.json.
+        form: the form that runs.
+        threads: its number of threads.
+        passed_over: why faster forms of the bundle do not run here.
+        cut: number of the texts so far that were cut, as they have more than `max_length` tokens.
+
+    Raises:
+        UserError: the folder is not a bundle, a file of it is missing or has changed, or no form runs here.
+    """
+
+    def __init__(
+        self, folder: str | Path, form: str | None = None, threads: int | None = None, check: bool = True
+    ) -> None:
+        self.folder = Path(folder)
+        if check:
+            check_files(self.folder)
+        self.facts: dict[str, Any] = json.loads((self.folder / FACTS).read_text())
+        if self.facts["format"] != FORMAT:
+            raise UserError(f"{folder}: made by another version of Intaglio; run the predict.py in it")
+        self.threads = threads or default_threads()
+        self.passed_over: list[str] = []
+        self.form, self._run = self._opened(form)
+        self._tokenizer = self._open_tokenizer()
+        self.cut = 0
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether it takes pairs of texts."""
+        return len(self.facts["text"]) == 2
+
+    def _opened(self, form: str | None) -> tuple[str, Any]:
+        forms: list[str] = self.facts["forms"]
+        if form is not None and form not in forms:
+            raise UserError(f"{self.folder}: has no form {form!r}, {nearest(form, forms)}")
+        for name in forms if form is None else [form]:
+            try:
+                return name, open_form(self.folder, name, self.facts["inputs"], self.threads)
+            except UserError as error:
+                self.passed_over.append(str(error))
+        raise UserError("; ".join(self.passed_over))
+
+    def _open_tokenizer(self) -> Any:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise UserError(f"{self.folder}: needs tokenizers, which is not there; pip install tokenizers") from error
+        tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER_FILE))
+        tokenizer.enable_truncation(self.facts["max_length"], direction=self.facts["truncation_side"])
+        tokenizer.no_padding()
+        return tokenizer
+
+    def answers(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
+        """Return what is predicted for texts, or for pairs of them.
+
+        Args:
+            texts: of a task of pairs, tuples of two texts.
+
+        Returns:
+            For each text: `prediction`, which is a label, a list of labels or a value, and `probabilities` by label,
+            which a regression does not have.
+        """
+        logits = self.logits(texts)
+        found = [{"prediction": each} for each in self.predictions(logits)]
+        if self.facts["kind"] == VALUE:
+            return found
+        shares = self.probabilities(logits).tolist()
+        labels = self.facts["labels"]
+        return [
+            {**each, "probabilities": dict(zip(labels, row, strict=True))}
+            for each, row in zip(found, shares, strict=True)
+        ]
+
+    def predictions(self, logits: NDArray[np.float32]) -> list[Any]:
+        """Return what is predicted, by logits [texts, labels]: labels, lists of labels, or values."""
+        return decoded(self.facts["kind"], self.facts["labels"], self.facts["thresholds"], logits)
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the probabilities of labels by logits, [texts, labels]; of a regression [texts, 0]."""
+        return probabilities(self.facts["kind"], logits)
+
+    def logits(self, texts: Sequence[Text]) -> NDArray[np.float32]:
+        """Return the logits of texts, or of pairs of them, in their order: float32 [texts, labels].
+
+        Texts of similar length share a batch, which keeps padding low. The logits of an integer model do not depend on
+        the batch; those of other models do so by their last digits.
+        """
+        encoded = [each for some in _portions(texts) for each in self._encoded(some)]
+        found = np.empty((len(texts), self.facts["outputs"]), np.float32)
+        for rows in self._batches([len(ids) for ids, _ in encoded]):
+            found[rows] = self._run(self._padded([encoded[row] for row in rows]))
+        return found
+
+    def _encoded(self, texts: Sequence[Text]) -> list[_Encoded]:
+        encodings = self._tokenizer.encode_batch(list(texts))
+        self.cut += sum(bool(each.overflowing) for each in encodings)
+        return [(np.array(each.ids, np.int32), np.array(each.type_ids, np.int8)) for each in encodings]
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield the positions of texts that share a batch, the longest first."""
+        batch: list[int] = []
+        for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+            most = min(self.facts["batch_size"], max(1, _TOKENS // max(1, lengths[batch[0]]))) if batch else 1
+            if len(batch) >= most and batch:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    def _padded(self, encoded: Sequence[_Encoded]) -> dict[str, NDArray[np.int64]]:
+        shape = len(encoded), max(len(ids) for ids, _ in encoded)
+        ids = np.full(shape, self.facts["pad_token"], np.int64)
+        mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        for row, (tokens, kinds) in enumerate(encoded):
+            ids[row, : len(tokens)], mask[row, : len(tokens)], types[row, : len(tokens)] = tokens, 1, kinds
+        given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return {name: given[name] for name in self.facts["inputs"]}
+
+
+def _portions(texts: Sequence[Text]) -> Iterator[list[Text]]:
+    """Yield successive texts that are tokenized at once."""
+    portion: list[Text] = []
+    held = 0
+    for text in texts:
+        size = len(text) if isinstance(text, str) else sum(map(len, text))
+        if portion and held + size > _CHARACTERS:
+            yield portion
+            portion, held = [], 0
+        portion.append(text)
+        held += size
+    if portion:
+        yield portion
+
+
+def check_files(folder: Path) -> None:
+    """Compare the files of a bundle with the checksums in its manifest.
+
+    Raises:
+        UserError: the folder is not a bundle, or a file is missing or has changed.
+    """
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        kind, sums = manifest["kind"], manifest["about"].get("sha256", {})
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(f"{folder}: not a bundle (no readable {_MANIFEST}); make one by intaglio bundle") from error
+    if kind != "bundle":
+        raise UserError(f"{folder}: is a {kind}, where a bundle is needed; make one by intaglio bundle")
+    for name, expected in sums.items():
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: damaged, {name} is missing; copy the bundle again")
+        if sha256_of(folder / name) != expected:
+            raise UserError(f"{folder}: damaged, {name} has changed since it was made; copy the bundle again")
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
