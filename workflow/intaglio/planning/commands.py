@@ -7,6 +7,9 @@ import json
 from intaglio.planning.jobs import Job
 from intaglio.study.options import STAGES
 
+# Rules whose jobs have a work folder of their own.
+WITH_WORK = frozenset({"evaluate", "export", "profile", *STAGES})
+
 
 def command(rule: str, job: Job, max_length: int) -> list[str]:
     """Return the words of a job's command, from the verb on.
@@ -29,6 +32,6 @@ def command(rule: str, job: Job, max_length: int) -> list[str]:
         words += ["--seed", str(job.seed)]
     if rule in ("tokens", "describe", "evaluate", "profile", *STAGES):
         words += ["--max-length", str(max_length)]
-    if rule in ("evaluate", "export", "profile", *STAGES):
+    if rule in WITH_WORK:
         words += ["--work", job.work]
     return [*words, "--output", job.output]

@@ -20,23 +20,27 @@ _ERROR = re.compile(r"intaglio \w+: |[\w.]*(Error|Exception)\b")
 
 
 def reasons(run: Mapping[str, Any]) -> list[str]:
-    """Return the error of every job of a run of the plan that failed, with the path of its log.
+    """Return the reason of every job of a run of the plan that failed."""
+    found = []
+    for folder in (*run["before"], *run["work"]):
+        if not (Path(folder) / MANIFEST).is_file():
+            work = run["work"].get(folder)
+            found.append(reason(Path(folder), work and Path(work)))
+    return [error for error in found if error]
+
+
+def reason(folder: Path, work: Path | None) -> str | None:
+    """Return the error of the job that makes a folder, with the path of its log; None if it has not failed.
 
     A job with a work folder records it there; for any other job it is the last line of the log. One that was killed
     leaves no error, but does not own its work folder any more.
     """
-    found = []
-    for folder in (*run["before"], *run["work"]):
-        if (Path(folder) / MANIFEST).is_file():
-            continue
-        log, work = _log(Path(folder)), run["work"].get(folder)
-        error = (work and _recorded(Path(work))) or last_error(log) or (work and _killed(log, Path(work)))
-        if error:
-            found.append(f"{error} ({log})" if log.is_file() else error)
-    return found
+    log = log_of(folder)
+    error = (work and _recorded(work)) or last_error(log) or (work and _killed(log, work))
+    return f"{error} ({log})" if error and log.is_file() else error or None
 
 
-def _log(folder: Path) -> Path:
+def log_of(folder: Path) -> Path:
     """Return the log of the job that makes a folder."""
     return Path("logs", folder.parent.name, f"{folder.name}.log")
 

@@ -1,12 +1,16 @@
-"""The progress bar of a training, on stderr, with few redraws if stderr is a log file."""
+"""The progress of a training: a bar on stderr, with few redraws if stderr is a log file, and a journal for others."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from intaglio import ranks
+from intaglio.journal import note
 
 # Seconds between redraws, as a log file keeps each one as a line.
 _TERMINAL, _LOG_FILE = 0.1, 30.0
@@ -45,10 +49,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         **_: Any,
     ) -> None:
         """Show the loss and the validation metrics."""
-        hidden = ("runtime", "per_second", "train_", "total_flos", "epoch", "grad_norm", "preparation_time")
-        for name, value in (logs or {}).items():
-            if not any(part in name for part in hidden):
-                self._shown[name.replace("eval_", "validation_")] = f"{value:.4g}"
+        self._shown |= {name: f"{value:.4g}" for name, value in _told(logs).items()}
         if self._bar is not None:
             self._bar.set_postfix(self._shown, refresh=False)
 
@@ -61,3 +62,37 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class Journal(TrainerCallback):  # type: ignore[misc]
+    """Notes steps, losses and validation metrics in a training's work folder, see `intaglio.journal`."""
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+
+    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """Note that an attempt begins."""
+        self._note(state, {})
+
+    def on_log(
+        self,
+        _args: TrainingArguments,
+        state: TrainerState,
+        _control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Note the loss, or the validation metrics."""
+        if told := _told(logs):
+            self._note(state, told)
+
+    def _note(self, state: TrainerState, values: dict[str, float]) -> None:
+        if ranks.is_first():
+            note(self._work, state.global_step, state.max_steps, values)
+
+
+def _told(logs: dict[str, float] | None) -> dict[str, float]:
+    """Return what the Trainer's logs tell a user."""
+    hidden = ("runtime", "per_second", "train_", "total_flos", "epoch", "grad_norm", "preparation_time")
+    shown = {name: value for name, value in (logs or {}).items() if not any(part in name for part in hidden)}
+    return {name.replace("eval_", "validation_"): value for name, value in shown.items()}

@@ -32,7 +32,7 @@ from intaglio.training import resume
 from intaglio.training.arguments import count_steps, training_arguments
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.order import GroupedByLength
-from intaglio.training.progress import ProgressBar
+from intaglio.training.progress import Journal, ProgressBar
 from intaglio.training.selection import TrainingFinished
 from intaglio.training.trainer import StageTrainer
 
@@ -136,7 +136,7 @@ def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
         bar = ProgressBar(job.options.stage)
         interval = resume.PeriodicSave(options.checkpoint_minutes, stop)
         # Additional callbacks come before the clock, as their work after a step is part of the step.
-        own = (trainer.clock, trainer.selection, interval, bar)
+        own = (trainer.clock, trainer.selection, interval, bar, Journal(job.work))
         for callback in (trainer.meter, trainer.parts, *learner.callbacks, *own):
             trainer.add_callback(callback)
         checkpoint = ranks.from_first(partial(resume.latest_checkpoint, job.work))

@@ -12,7 +12,8 @@ from typing import Any
 
 from intaglio.arguments import add_argument
 from intaglio.bundle.arguments import of_bundles
-from intaglio.cluster.arguments import of_allocation, of_submission
+from intaglio.cli.studies import of_studies
+from intaglio.cluster.arguments import of_allocation
 from intaglio.cluster.launch import add_tasks, launch
 from intaglio.errors import of_the_user
 from intaglio.logged import logged
@@ -167,16 +168,6 @@ def _runs(arguments: Arguments) -> None:
     write_runs(arguments.stored, arguments.output)
 
 
-def _plan(arguments: Arguments) -> None:
-    """Check a study file; print its jobs, what is finished, and what the rest will take or all has used."""
-    from intaglio.forecast.text import told
-    from intaglio.planning.plan import make_plan
-    from intaglio.study.load import read
-
-    plan = make_plan(read(arguments.file))
-    print(*told(plan, arguments.jobs, arguments.probe, Path("results", plan.study.study)), sep="\n")
-
-
 def _summarize(arguments: Arguments) -> None:
     """Gather the results of a study into tables."""
     from intaglio.summary.summarize import write_summary
@@ -196,37 +187,6 @@ def _plot(arguments: Arguments) -> None:
     from intaglio.plots.draw import write_plots
 
     write_plots(arguments.summary, arguments.output)
-
-
-def _schema(arguments: Arguments) -> None:
-    """Write the JSON schema of study files and their reference page."""
-    from intaglio.reference import write_reference, write_schema
-
-    write_schema(arguments.schema)
-    write_reference(arguments.reference)
-
-
-def _submit(arguments: Arguments) -> int:
-    """Run a target of the workflow as one cluster job, and wait for it."""
-    from intaglio.cluster.submit import submit
-
-    options = {name: value for name, value in vars(arguments).items() if name not in ("verb", "run", "target", "log")}
-    return submit(arguments.target, **options)
-
-
-def _doctor(arguments: Arguments) -> None:  # noqa: ARG001
-    """Look at this machine or cluster, and print what to set in the Snakemake profile."""
-    from intaglio.cluster.doctor import findings
-
-    for line in findings(Path()):
-        print(line, flush=True)
-
-
-def _clean(arguments: Arguments) -> None:
-    """List results that no study here needs any more, and what killed processes left; with --yes, remove them."""
-    from intaglio.clean import clean
-
-    print(*clean(arguments.yes), sep="\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -262,19 +222,12 @@ def _parser() -> argparse.ArgumentParser:
     verb(_export, "checkpoint", "output", "work?")
     beside = ("baseline?", "baseline-export?", "data?", "max-length?")
     verb(_profile, "checkpoint", "export", "options", "output", "work?", *beside)
-    plan = verb(_plan)
-    plan.add_argument("file", type=Path, help="study file")
-    plan.add_argument("--jobs", type=int, default=100, help="number of jobs at once, as given to Snakemake (100)")
-    plan.add_argument("--probe", action="store_true", help="run a few steps of the stages that nothing is known of")
     of_allocation(verb(_allocation, "plan", "output"))
     verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="accept missing results")
     for run, made_of in ((_runs, "stored"), (_pages, "summary"), (_plot, "summary")):
         verb(run, made_of, "output")
-    verb(_schema, "schema", "reference")
     of_bundles(verb)
-    of_submission(verb(_submit))
-    verb(_doctor)
-    verb(_clean).add_argument("--yes", action="store_true", help="remove what is listed")
+    of_studies(verb)
     return parser
 
 
