@@ -35,7 +35,8 @@ def write_table(
     extra = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()}
     table = table.replace_schema_metadata({**schema.metadata, **extra})
     with new_file(path) as draft:
-        pq.write_table(table, draft, compression="zstd")
+        # Most tables are small, and with zstd each column of each takes longer to read than its values.
+        pq.write_table(table, draft, compression="snappy")
 
 
 # Bytes of the rows that a growing table keeps in memory.

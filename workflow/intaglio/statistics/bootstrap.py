@@ -21,6 +21,8 @@ _Integers = npt.NDArray[np.int64]
 _SEED = 20211
 # Size of a block of resamples, in examples or cells of a confusion matrix.
 _BLOCK = 8_000_000
+# Cells of confusion matrices that are counted by one product.
+_COLUMNS = 512
 
 
 def resampled(
@@ -87,11 +89,16 @@ def _by_confusion(metric: Metric, classes: Classes, runs: Sequence[Any], rows: _
     resamples, examples = len(rows), len(runs[0][1])
     counts = _counts(rows, examples)
     values = []
-    # Run by run, so that memory does not grow with the number of runs.
-    for cells, of_example in runs:
-        member = (of_example[:, None] == np.arange(len(cells))).astype(np.float32)
-        confusion = np.zeros((resamples, classes.count**2))
+    # Some runs at a time: a product of many is faster, and memory does not grow with the number of runs.
+    some = max(1, _COLUMNS // classes.count**2)
+    for start in range(0, len(runs), some):
+        part = runs[start : start + some]
+        member = np.concatenate([of_example[:, None] == np.arange(len(cells)) for cells, of_example in part], axis=1)
         # Exact in float32: no cell counts more than 2^24 examples.
-        confusion[:, cells] = counts @ member
-        values.append(metric.from_confusion(confusion.reshape(resamples, classes.count, classes.count), classes))
+        found = counts @ member.astype(np.float32)
+        ends = np.cumsum([len(cells) for cells, _ in part])[:-1]
+        for (cells, _), of_run in zip(part, np.split(found, ends, axis=1), strict=True):
+            confusion = np.zeros((resamples, classes.count**2))
+            confusion[:, cells] = of_run
+            values.append(metric.from_confusion(confusion.reshape(resamples, classes.count, classes.count), classes))
     return np.stack(values)
