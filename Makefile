@@ -25,7 +25,7 @@ demo: $(READY)
 	$(BIN)/snakemake --profile profiles/demo --cores $(CORES)
 	$(BIN)/snakemake --profile profiles/demo --cores $(CORES) --report report.html
 	@cat results/demo/pages/overview.txt
-	@echo "Report:      $(CURDIR)/report.html"
+	@echo "With how each file was made: $(CURDIR)/report.html"
 
 test: $(READY) check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --no-loadscope-reorder --durations=25

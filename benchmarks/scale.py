@@ -189,7 +189,7 @@ def steps(folder: Path, runs: int) -> Iterator[Row]:
     planned.store()
     measured([*intaglio, "runs", "--stored", planned.path, "--output", "plan.json"], folder)
     yield row("summarize", [*intaglio, "summarize", "--plan", "plan.json", "--output", "summary"])
-    yield row("pages", [*intaglio, "pages", "--summary", "summary", "--output", "pages"])
+    yield row("pages", [*intaglio, "pages", "--summary", "summary", "--output", "pages", "--report", "report.html"])
     yield row("plot", [*intaglio, "plot", "--summary", "summary", "--output", "plots"])
 
 

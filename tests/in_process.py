@@ -20,8 +20,9 @@ def run_study(content: dict[str, Any]) -> None:
     # Not planned again: that would ask for another measurement of what others have disturbed.
     write_plan(plan, results / "plan.json")
     _main("summarize", "--plan", results / "plan.json", "--output", results / "summary")
-    for verb in ("pages", "plot"):
-        _main(verb, "--summary", results / "summary", "--output", results / ("plots" if verb == "plot" else verb))
+    summary = ("--summary", results / "summary")
+    _main("pages", *summary, "--output", results / "pages", "--report", results / "report.html")
+    _main("plot", *summary, "--output", results / "plots")
 
 
 def run_jobs(content: dict[str, Any], only: Collection[str] | None = None) -> Plan:

@@ -251,14 +251,16 @@ def test_what_comes_from_data_is_text_in_every_page_and_plot(tmp_path: Path) -> 
     (tmp_path / "work" / failed.name).mkdir(parents=True)
     (tmp_path / "work" / failed.name / "failure.json").write_text(json.dumps({"error": f"the loss became {SCRIPT}"}))
     write_summary(plan, tmp_path / "summary", partial=True)
-    write_pages(tmp_path / "summary", tmp_path / "pages")
+    write_pages(tmp_path / "summary", tmp_path / "pages", tmp_path / "report.html")
     write_plots(tmp_path / "summary", tmp_path / "plots")
-    files = [*tmp_path.glob("pages/*.html"), *tmp_path.glob("plots/*.svg")]
+    files = [tmp_path / "report.html", *tmp_path.glob("plots/*.svg")]
     texts = {file.name: file.read_text() for file in files}
     assert len(texts) > 12
-    assert not [name for name, text in texts.items() if "<script" in text]
+    assert not [name for name, text in texts.items() if SCRIPT in text]
     escaped = {name for name, text in texts.items() if "&lt;script" in text}
-    assert {"runs.html", "classes.html", "confusion.svg"} <= escaped
+    assert {"report.html", "confusion.svg"} <= escaped
+    # Also where a figure's rows hold it.
+    assert "\\u003cscript" in texts["report.html"]
 
 
 def test_a_job_prints_and_writes_no_secret(tmp_path: Path) -> None:

@@ -177,6 +177,8 @@ def test_the_study_of_tweets_ends_in_its_tables(tmp_path: Path, monkeypatch: pyt
     classes = (pages / "classes.md").read_text()
     assert all(f"| {emotion} " in classes for emotion in ELEVEN) and "threshold" in classes
     assert "Jaccard accuracy, %" in (pages / "variants.md").read_text()
+    report = (pages.parent / "report.html").read_text()
+    assert all(f"<td>{emotion}</td>" in report for emotion in ELEVEN) and "Pearson correlation" in report
     assert {"confusion.svg", "loss-curves.svg"} <= {path.name for path in plots.iterdir()}
     # A study of numbers alone has no classes to show.
     plan = json.loads(Path("results/tweets/plan.json").read_text())

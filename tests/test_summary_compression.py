@@ -130,4 +130,4 @@ def test_every_conversion_stands_beside_its_tolerance(summary: Path) -> None:
     assert of_both == [("int8", 0.012, 0.05), ("export", 3e-7, 1e-3)]
     shown = (summary.parent / "pages/conversions.md").read_text()
     assert "changed predictions" in shown
-    assert "3 × 10⁻⁷" in shown
+    assert "3·10⁻⁷" in shown

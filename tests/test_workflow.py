@@ -91,7 +91,7 @@ def test_the_report_opens_without_network(finished: Path, tmp_path: Path) -> Non
     page = subprocess.run(
         [*OFFLINE, browser, *options, f"file://{finished}/report.html"], capture_output=True, text=True, timeout=120
     ).stdout
-    for words in ("Plots", "Tables", "Seeds", "int-linear", "tiny"):
+    for words in ("Plots", "Report", "Seeds", "int-linear", "tiny"):
         assert words in page
     content = (finished / "report.html").read_text()
     assert content.count("image/svg+xml") >= 9

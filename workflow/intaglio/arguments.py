@@ -20,6 +20,7 @@ _HELP: Mapping[str, str] = {
     "output": "folder or file to write",
     "parent": "checkpoint of the stage before",
     "plan": "plan of a study",
+    "report": "HTML file to write beside the tables",
     "seed": "of everything random",
     "student": "pretrained model to train, in place of layers of the parent",
     "summary": "folder of a study's tables",

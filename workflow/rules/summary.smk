@@ -1,6 +1,6 @@
 # From the results of all runs to tables and plots.
 from intaglio.plots.files import PLOTS
-from intaglio.report.files import COMPRESSION, OVERVIEW, PAGES, of_kinds
+from intaglio.report.files import COMPRESSION, LATEX, OVERVIEW, PAGES, of_kinds
 from intaglio.summary.files import SUMMARY_FILES
 
 PAGES_OF_STUDY, PLOTS_OF_STUDY = (
@@ -51,15 +51,13 @@ rule pages:
     output:
         [f"{RESULTS}/pages/{name}" for name in OVERVIEW],
         [f"{RESULTS}/pages/{name}.md" for name in PAGES_OF_STUDY],
-        [
-            report(
-                f"{RESULTS}/pages/{name}.html",
-                caption=f"../report/{name}.rst",
-                category="Compression" if name in COMPRESSION else "Tables",
-                labels={"shows": name},
-            )
-            for name in PAGES_OF_STUDY
-        ],
+        [f"{RESULTS}/pages/{name}.tex" for name in PAGES_OF_STUDY if name in LATEX],
+        page=report(
+            f"{RESULTS}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+            labels={"shows": "the whole study: open this first"},
+        ),
     log:
         f"logs/{study.study}/pages.log",
     conda:
@@ -72,6 +70,7 @@ rule pages:
         version=VERSIONS["pages"],
     shell:
         "exec python -m intaglio --log {log:q} pages --summary {params.summary:q} --output {params.folder:q}"
+        " --report {output.page:q}"
 
 
 rule plot:
@@ -79,6 +78,7 @@ rule plot:
         f"{RESULTS}/summary/runs.parquet",
     output:
         [f"{RESULTS}/plots/{name}.png" for name in PLOTS_OF_STUDY],
+        [f"{RESULTS}/plots/{name}.pdf" for name in PLOTS_OF_STUDY],
         [
             report(
                 f"{RESULTS}/plots/{name}.svg",

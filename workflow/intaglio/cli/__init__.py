@@ -176,10 +176,10 @@ def _summarize(arguments: Arguments) -> None:
 
 
 def _pages(arguments: Arguments) -> None:
-    """Write the pages of a study's report, as Markdown and HTML."""
+    """Write a study's report as one HTML file, and its tables as Markdown."""
     from intaglio.report.pages import write_pages
 
-    write_pages(arguments.summary, arguments.output)
+    write_pages(arguments.summary, arguments.output, arguments.report)
 
 
 def _plot(arguments: Arguments) -> None:
@@ -224,8 +224,8 @@ def _parser() -> argparse.ArgumentParser:
     verb(_profile, "checkpoint", "export", "options", "output", "work?", *beside)
     of_allocation(verb(_allocation, "plan", "output"))
     verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="accept missing results")
-    for run, made_of in ((_runs, "stored"), (_pages, "summary"), (_plot, "summary")):
-        verb(run, made_of, "output")
+    for run, *needed in ((_runs, "stored"), (_pages, "summary", "report?"), (_plot, "summary")):
+        verb(run, *needed, "output")
     of_bundles(verb)
     of_studies(verb)
     return parser

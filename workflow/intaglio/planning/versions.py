@@ -30,8 +30,8 @@ VERSIONS: Mapping[str, int] = {
     "integer": 1,
     "profile": 4,
     "summarize": 9,
-    "pages": 9,
-    "plot": 7,
+    "pages": 10,
+    "plot": 8,
 }
 
 _TOKENS = ("tokenizers", "transformers")

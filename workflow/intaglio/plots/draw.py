@@ -51,6 +51,7 @@ def write_plots(summary: Path, output: Path) -> None:
             figure = draw(name, content)
             # Without a date the same numbers are the same file.
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Title": PLOTS[name]})
+            figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None, "Title": PLOTS[name]})
             figure.savefig(folder / f"{name}.png")
 
 

@@ -18,4 +18,4 @@ PLOTS: dict[str, str] = {
     "loss-curves": "Loss curves",
     "confusion": "Confusion matrices of float and end-to-end integer",
 }
-PLOT_FILES = tuple(f"{name}.{suffix}" for name in PLOTS for suffix in ("svg", "png"))
+PLOT_FILES = tuple(f"{name}.{suffix}" for name in PLOTS for suffix in ("svg", "pdf", "png"))

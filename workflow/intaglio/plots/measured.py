@@ -115,7 +115,7 @@ def inference_conditions(summary: Summary) -> str:
     for device in devices_of(summary):
         names = ", ".join(sorted({row["device_name"] for row in _timed(summary) if row["device"] == device}))
         others = sum(row["device"] == device for panel in summary.panels for row in panel.elsewhere)
-        sentences.append(f"{DEVICE_NAMES[device]}: {names}{_left_out(others)}, batch {batch_size} × {length} tokens.")
+        sentences.append(f"{DEVICE_NAMES[device]}: {names}{_left_out(others)}, batch {batch_size} by {length} tokens.")
     return " ".join(sentences)
 
 

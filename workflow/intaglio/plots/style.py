@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from intaglio.report.colors import color_of
+
 # DejaVu Sans comes with matplotlib; what it lacks is taken from the first of the others that is installed and has it.
 _FONTS = (
     *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei"),
@@ -23,6 +25,7 @@ _FONTS = (
 INK, GREY, FAINT = "#1f2328", "#6b7480", "#e4e7eb"
 RC: Any = {
     "text.parse_math": False,  # names are drawn as they are written, with dollar signs
+    "pdf.fonttype": 42,  # whole fonts: text stays text
     "svg.fonttype": "none",  # text stays text: a browser has fonts for every script
     "font.size": 9,
     "axes.titlesize": 10,
@@ -57,19 +60,6 @@ def fonts() -> list[str]:
     return [name for name in _FONTS if name in installed]
 
 
-# Okabe and Ito's palette, which color-blind people can distinguish, and three more; the same variant is the same color.
-_COLORS = {
-    "float": "#3d444d",
-    "int": "#d55e00",
-    "int-linear": "#0072b2",
-    "int-linear-gelu": "#56b4e9",
-    "int-linear-softmax": "#009e73",
-    "int-linear-layernorm": "#cc79a7",
-    "int-linear-gelu-softmax": "#b8860b",
-    "int-linear-gelu-layernorm": "#7b61c9",
-    "int-linear-softmax-layernorm": "#8b5a2b",
-}
-_MORE = ("#0b7a75", "#b5179e", "#4361ee", "#6a994e", "#e63946", "#9c6644", "#457b9d", "#ffb703")
 _MARKERS = "oDs^vP<X>ph*d8H"
 
 
@@ -80,9 +70,8 @@ class Look:
     variants: tuple[str, ...]
 
     def color(self, variant: str) -> str:
-        """Return the color of a known variant; other variants get one by their position in the study."""
-        others = [name for name in self.variants if name not in _COLORS]
-        return _COLORS[variant] if variant in _COLORS else _MORE[others.index(variant) % len(_MORE)]
+        """Return the variant's color, the same as in the report."""
+        return color_of(variant, self.variants)
 
     def marker(self, variant: str) -> str:
         """Return a marker, so that variants differ not only in color."""

@@ -38,7 +38,7 @@ def show_backends(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
     )
     first = rows[0]
     notes = [
-        f"An inference call of batch {first['batch_size']} × {first['length']} tokens. Latency: of the median call, "
+        f"An inference call of batch {first['batch_size']} by {first['length']} tokens. Latency: of the median call, "
         "mean ± standard deviation over seeds.",
         *speedup_notes(rows),
         "Others: the largest share of the cores that other processes used meanwhile.",

@@ -1,4 +1,4 @@
-"""Readable tables: few columns, rounded, with units; as Markdown here, as HTML in `html`."""
+"""Readable tables: few columns, rounded, with units; as Markdown here, in the report by `html`."""
 
 from __future__ import annotations
 

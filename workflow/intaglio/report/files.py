@@ -19,7 +19,9 @@ def of_kinds(names: Iterable[str], kinds: Collection[str]) -> list[str]:
 
 # The overview, for a terminal and for the report's first page.
 OVERVIEW = ("overview.txt", "overview.rst")
-PAGE_FILES = (*OVERVIEW, *(f"{name}.{suffix}" for name in PAGES for suffix in ("md", "html")))
+# Tables that are there as LaTeX, too.
+LATEX = ("variants", "model-comparison", "classes", "compression")
+PAGE_FILES = (*OVERVIEW, *(f"{name}.md" for name in PAGES), *(f"{name}.tex" for name in LATEX))
 
-# Tables and plots of the report's category Compression; the others are under Tables and Plots.
-COMPRESSION = ("compression", "conversions", "accuracy-vs-inference-time", "accuracy-vs-size", "accuracy-vs-sparsity")
+# Plots of the category Compression of Snakemake's report; the others are under Plots.
+COMPRESSION = ("accuracy-vs-inference-time", "accuracy-vs-size", "accuracy-vs-sparsity")

@@ -52,7 +52,7 @@ def power_of_ten(value: float) -> str:
     if value == 0:
         return "0"
     digits, _, power = f"{value:.0e}".partition("e")
-    return f"{digits} × 10{str(int(power)).translate(_RAISED)}"
+    return f"{digits}·10{str(int(power)).translate(_RAISED)}"
 
 
 def times(value: float | None) -> str:

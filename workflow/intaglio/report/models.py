@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import pandas as pd
@@ -16,7 +15,8 @@ from intaglio.schemas.summary import SCORES
 from intaglio.summary.variants import BASELINE
 
 _Row = Mapping[str, Any]
-_OF_CLASS = {
+# Metrics of a class, and the headings of their columns.
+OF_CLASS = {
     "class_f1": "F1, %",
     "class_precision": "precision, %",
     "class_recall": "recall, %",
@@ -27,9 +27,9 @@ _OF_CLASS = {
 }
 # What columns are, where their names do not tell.
 _NOTES = {
-    _OF_CLASS["class_accuracy"]: "Accuracy: of the class against the rest, the share of all examples that are rightly "
+    OF_CLASS["class_accuracy"]: "Accuracy: of the class against the rest, the share of all examples that are rightly "
     "said to be of this class or not.",
-    _OF_CLASS["class_threshold"]: "Threshold: the probability above which a label of a multi-label task is predicted, "
+    OF_CLASS["class_threshold"]: "Threshold: the probability above which a label of a multi-label task is predicted, "
     "tuned on the validation split.",
 }
 _NOTHING = "Nothing to show: no run has metrics of classes, or of questions with and of questions without an answer."
@@ -85,35 +85,53 @@ def _of_chosen(row: _Row, variants: Sequence[_Row]) -> str:
     return f"{chosen}. Its variants (difference to {BASELINE}): {', '.join(found)}." if found else f"{chosen}."
 
 
-def show_classes(study: str, metrics: Any, runs: Sequence[_Row]) -> Display:
-    """Return the table of classes, from the metrics of all runs with their keys and rows of runs.parquet."""
-    title = f"Classes of {study}"
-    key = ["task", "model", "variant", "seed", "test_set"]
-    primary = {tuple(run[name] for name in key) for run in runs if run["status"] == "ok"}
-    table = metrics.to_pandas()
-    kept = [of in primary for of in table[key].itertuples(index=False, name=None)]
-    table = table[pd.Series(kept, index=table.index, dtype=bool)]
-    of_class = table[table["metric"].isin(_OF_CLASS)]
-    if of_class.empty:
-        return Display(title, [], [], frozenset(), [_NOTHING])
+def class_rows(metrics: Any, runs: Sequence[_Row]) -> list[dict[str, Any]]:
+    """Return a row for each variant and class on the primary test set of its task, over seeds.
+
+    A row has task, model, variant and label, the mean number of examples of the class (None if it was not counted), and
+    for each metric of `OF_CLASS` its mean and standard deviation (None if there is none).
+
+    Args:
+        metrics: the metrics of all runs, with their keys.
+        runs: rows of runs.parquet.
+    """
+    table = on_primary_sets(metrics, runs)
+    of_class = table[table["metric"].isin(OF_CLASS)]
     place = ["task", "model", "variant", "label"]
-    counts = table[table["metric"].isin(_TRUE)].groupby([*place, "seed"])["value"].sum().groupby(place).mean()
-    values = of_class.groupby([*place, "metric"], sort=False)["value"].agg(["mean", "std"])
+    counts = table[table["metric"].isin(_TRUE)].groupby([*place, "seed"])["value"].sum().groupby(place).mean().to_dict()
+    grouped = of_class.groupby([*place, "metric"], sort=False)["value"].agg(["mean", "std"])
+    values = dict(zip(grouped.index, grouped.itertuples(index=False, name=None), strict=True))
     rows = []
     for at in dict.fromkeys(of_class[place].itertuples(index=False, name=None)):
         row: dict[str, Any] = {**dict(zip(place, at, strict=True)), "examples": counts.get(at)}
-        for name in _OF_CLASS:
-            mean, sd = values.loc[(*at, name)] if (*at, name) in values.index else (None, None)
-            written = partial(number, digits=2) if name == "class_threshold" else percent
-            row[name] = spread(written(mean), written(None if pd.isna(sd) else sd))
+        for name in OF_CLASS:
+            mean, sd = values.get((*at, name), (None, None))
+            row[name] = (mean, None if pd.isna(sd) else sd)
         rows.append(row)
+    return rows
+
+
+def on_primary_sets(metrics: Any, runs: Sequence[_Row]) -> pd.DataFrame:
+    """Return the metrics of complete runs on the primary test sets of their tasks."""
+    key = ["task", "model", "variant", "seed", "test_set"]
+    primary = {tuple(run[name] for name in key) for run in runs if run["status"] == "ok"}
+    table: pd.DataFrame = metrics.to_pandas()
+    kept = [of in primary for of in table[key].itertuples(index=False, name=None)]
+    return table[pd.Series(kept, index=table.index, dtype=bool)]
+
+
+def show_classes(study: str, rows: Sequence[_Row]) -> Display:
+    """Return the table of classes, from rows of `class_rows`."""
+    title = f"Classes of {study}"
+    if not rows:
+        return Display(title, [], [], frozenset(), [_NOTHING])
     cells: dict[str, Any] = {
         "task": lambda row: row["task"],
         "model": lambda row: row["model"],
         "variant": lambda row: row["variant"],
         "class": lambda row: row["label"],
         "examples": lambda row: NOTHING if row["examples"] is None else f"{row['examples']:.0f}",
-        **{heading: itemgetter(name) for name, heading in _OF_CLASS.items()},
+        **{heading: partial(class_cell, name=name) for name, heading in OF_CLASS.items()},
     }
     shown = tabulate(title, cells, rows, {"task", "model", "variant", "class"})
     notes = [
@@ -121,3 +139,9 @@ def show_classes(study: str, metrics: Any, runs: Sequence[_Row]) -> Display:
         *(_NOTES[name] for name in _NOTES if name in shown.columns),
     ]
     return Display(shown.title, shown.columns, shown.rows, shown.numbers, [" ".join(notes)])
+
+
+def class_cell(row: _Row, name: str) -> str:
+    """Format a metric of a row of `class_rows`."""
+    written = partial(number, digits=2) if name == "class_threshold" else percent
+    return spread(*map(written, row[name]))

@@ -170,6 +170,6 @@ def _conditions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         timed = [row for row in rows if row["device"] == device]
         names = "; ".join(sorted({row["device_name"] for row in timed}))
         points = sorted({(row["batch_size"], row["length"]) for row in timed})
-        at = ", ".join(f"batch {batch} × {length} tokens" for batch, length in points)
+        at = ", ".join(f"batch {batch} by {length} tokens" for batch, length in points)
         notes.append(f"Latency on the {DEVICE_NAMES[device]}: {names}, {at}.")
     return notes

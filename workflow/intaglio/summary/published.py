@@ -47,7 +47,7 @@ def _row(
                 timed[f"latency_ms_{part}"] for part in ("mean", "sd")
             )
             measured["measured_conditions"] = (
-                f"{timed['backend']} on {timed['device_name']}, batch {timed['batch_size']} × {timed['length']} tokens"
+                f"{timed['backend']} on {timed['device_name']}, batch {timed['batch_size']} by {timed['length']} tokens"
             )
             measured["n"] = timed["n"]
     else:

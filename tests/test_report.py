@@ -1,0 +1,276 @@
+"""The report that people show: what its pages say, and what they do in a browser."""
+
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import fakes
+from intaglio.report import display, latex
+from intaglio.report.html import details, measurements, variants
+from intaglio.report.models import class_rows
+from intaglio.report.pages import write_pages
+from intaglio.summary.devices import on_devices
+from intaglio.summary.read import Summary, read_summary
+from intaglio.summary.summarize import write_summary
+from study_on_files import OFFLINE
+
+TASKS, VARIANTS = ("movie", "tweets"), ("float", "int", "int-linear")
+PROFILE = {"batch_sizes": [1, 8], "lengths": [32, 128], "headline": [1, 128]}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    write_summary(fakes.results(root, fakes.study(TASKS, VARIANTS, profile=PROFILE)), root / "summary")
+    write_pages(root / "summary", root / "pages", root / "report.html")
+    return root
+
+
+@pytest.fixture(scope="module")
+def summary(root: Path) -> Summary:
+    return read_summary(root / "summary")
+
+
+class Tags(HTMLParser):
+    """Checks that every tag is closed, and collects what is linked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [str(value) for name, value in attrs if name in ("href", "src", "action")]
+        if tag not in ("meta", "input"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_file_is_well_formed_and_loads_nothing(root: Path) -> None:
+    page = (root / "report.html").read_text()
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    assert tags.links and all(link.startswith("#") for link in tags.links)
+    # A browser refuses whatever else would be loaded.
+    assert "default-src 'none'" in page
+
+
+def test_a_page_that_would_be_empty_is_left_out(root: Path) -> None:
+    page = (root / "report.html").read_text()
+    assert "Published figures" not in page and "Runs that are not complete" not in page
+    names = [part.split('"')[0] for part in page.split('<template data-page="')[1:]]
+    pages = [f"variant/{task}/minilm/{variant}" for task in TASKS for variant in VARIANTS]
+    assert names == [*(f"task/{task}" for task in TASKS), *pages, "trust"]
+
+
+def test_the_table_has_every_column_once_and_the_best_variant_of_a_task_first(summary: Summary) -> None:
+    joined = variants.best_first(on_devices(summary.rows["variants"], summary.rows["backends"]))
+    table = variants.show_all(summary, joined)
+    assert len(table.rows) == len(TASKS) * len(VARIANTS)
+    first = ["variant", "task", "accuracy, %", "difference to float [95 %]", "latency, ms"]
+    assert list(table.columns[:5]) == first and {"recipe", "zstd, MB", "peak memory, MB"} < set(table.columns)
+    frame = pd.DataFrame(summary.rows["variants"])
+    for task in TASKS:
+        mine = frame[frame["task"] == task].sort_values("primary_mean", ascending=False)
+        assert [row[0] for row in table.rows if row[1] == task] == mine["variant"].tolist()
+
+
+def test_a_point_has_the_interval_of_its_difference_around_its_value(summary: Summary) -> None:
+    rows = {(row["task"], row["variant"]): row for row in summary.rows["variants"]}
+    points = variants.points(summary)
+    assert len(points) == len(summary.rows["backends"])
+    for point in points:
+        row = rows[point["panel"], point["variant"]]
+        assert point["value"] == pytest.approx(100 * row["primary_mean"], rel=1e-4)
+        if point["variant"] != "float":
+            below = row["difference"] - row["difference_low"]
+            assert point["value"] - point["low"] == pytest.approx(100 * below, abs=0.02)
+            assert point["low"] < point["value"] < point["high"]
+    fastest = [point for point in points if point["fastest"]]
+    assert len(fastest) == len(rows)
+
+
+def test_classes_are_compared_with_float(summary: Summary) -> None:
+    rows = class_rows(summary.metrics, summary.rows["runs"])
+    mine, baseline = ([row for row in rows if (row["task"], row["variant"]) == ("movie", v)] for v in ("int", "float"))
+    table = details.classes(mine, baseline)
+    place = table.columns.index("recall: to float, points")
+    frame = summary.metrics.to_pandas()
+    frame = frame[(frame["task"] == "movie") & (frame["metric"] == "class_recall") & (frame["test_set"] == "test")]
+    means = frame.groupby(["variant", "label"])["value"].mean()
+    for row in table.rows:
+        expected = 100 * (means["int", row[0]] - means["float", row[0]])
+        assert float(row[place].replace("−", "-")) == pytest.approx(expected, abs=0.051)
+    assert not [name for name in details.classes(baseline, baseline).columns if "to float" in name]
+
+
+def test_a_confusion_matrix_has_the_shares_of_each_true_class(summary: Summary) -> None:
+    cells = pd.DataFrame(details.confusions(summary.metrics, summary.rows["runs"])["movie", "minilm", "int"])
+    assert cells.groupby("true")["share"].sum().tolist() == pytest.approx([1, 1], rel=1e-4)
+    frame = summary.metrics.to_pandas()
+    of = frame[(frame["task"] == "movie") & (frame["variant"] == "int") & (frame["metric"] == "confusion")]
+    counts = of[of["test_set"] == "test"].groupby(["label", "predicted"])["value"].mean()
+    for true, predicted, count in cells[["true", "predicted", "count"]].itertuples(index=False):
+        assert count == pytest.approx(counts[true, predicted], rel=1e-4)
+
+
+def test_times_operators_and_sizes_are_means_over_seeds(root: Path) -> None:
+    found = measurements.read_measurements(root / "summary")
+    place = ("movie", "minilm", "int")
+    key = ["task", "model", "variant"]
+
+    def of(name: str) -> pd.DataFrame:
+        frame = pd.read_parquet(root / f"summary/{name}.parquet")
+        return frame[frame[key].apply(tuple, axis=1) == place]
+
+    times = of("latency").groupby(["device", "backend", "batch_size", "length"])["p50_ms"].mean()
+    assert len(found.grid[place]) == len(times) == 8
+    for row in found.grid[place]:
+        at = (row["device"], row["backend"], row["batch_size"], row["length"])
+        assert row["p50_ms_mean"] == pytest.approx(times[at])
+    shares = of("operators").groupby(["device", "backend", "operator"])["share"].mean()
+    for row in found.operators[place]:
+        assert row["share_mean"] == pytest.approx(shares[row["device"], row["backend"], row["operator"]])
+    (file,) = (row for row in found.sizes[place] if row["component"] == "file")
+    assert file["bytes_mean"] == of("sizes").query("component == 'file'")["bytes"].mean()
+    assert [row["machine_cpu"] for row in found.machines] == ["Intel(R) Xeon(R) Platinum 8480+"]
+
+
+def test_a_long_curve_is_thinned_out_and_keeps_its_end() -> None:
+    steps = range(1000)
+    frame = pd.DataFrame({"step": steps, "epoch_mean": [step / 100 for step in steps], "value_mean": 1.0})
+    frame = frame.assign(value_min=0.5, value_max=1.5, task="t", model="m", variant="v", name="loss")
+
+    class Table:
+        def to_pandas(self) -> pd.DataFrame:
+            return frame
+
+    rows = details.curves(Table())["t", "m", "v"]
+    assert len(rows) <= 61 and rows[-1]["epoch"] == 9.99
+    assert rows[0] == {"name": "training", "epoch": 0.0, "value": 1.0, "low": 0.5, "high": 1.5}
+
+
+def test_a_table_for_a_paper_is_escaped() -> None:
+    table = display.Display(
+        "t", ["variant", "accuracy, %"], [["a_b&c", "75.8 ± 0.4"]], frozenset({"accuracy, %"}), ["n"]
+    )
+    lines = [line.strip() for line in latex.to_latex(table).splitlines()]
+    assert lines[:2] == ["% n", r"\begin{tabular}{lr}"] and r"\toprule" in lines
+    assert r"variant & accuracy, \% \\" in lines and r"a\_b\&c & 75.8 $\pm$ 0.4 \\" in lines
+
+
+# What a reader does, one step after the other; each result is kept by its name.
+STEPS = r"""
+const wait = (time) => new Promise((done) => setTimeout(done, time));
+const until = async (test) => { for (let tries = 0; tries < 200 && !test(); tries++) await wait(50); };
+const drawing = () => document.querySelector("#overview .tradeoff svg.marks");
+const cells = (table, column) =>
+  [...table.querySelectorAll("tbody tr")].filter((row) => !row.hidden).map((row) => row.cells[column].textContent);
+const found = {};
+addEventListener("error", (event) => (found.error = event.message));
+addEventListener("securitypolicyviolation", (event) => (found.refused = event.blockedURI));
+addEventListener("load", async () => {
+  try {
+    const box = document.querySelector("#overview .table"), heads = [...box.querySelectorAll("th")];
+    const latency = heads.findIndex((head) => head.textContent === "latency, ms");
+    await until(drawing);
+    found.marks = document.querySelectorAll("#overview .tradeoff svg path[aria-roledescription=point]").length;
+    found.shown = heads.filter((head) => !head.hidden).length;
+    found.known = heads.length;
+    heads[latency].click();
+    found.ascending = cells(box, latency);
+    heads[latency].click();
+    found.descending = cells(box, latency);
+    const search = box.querySelector("input[type=search]");
+    search.value = "tweets linear";
+    search.dispatchEvent(new Event("input"));
+    found.searched = cells(box, 0);
+    const column = [...box.querySelectorAll(".list input")].at(-1);
+    column.click();
+    found.more = heads.filter((head) => !head.hidden).length;
+    let saved;
+    URL.createObjectURL = (blob) => { saved = blob; return "#"; };
+    HTMLAnchorElement.prototype.click = function () { found.file = this.download; };
+    box.querySelector(".tools button").click();
+    found.csv = await saved.text();
+    const axis = document.querySelector("#overview select[name=axis]");
+    axis.value = "size";
+    axis.dispatchEvent(new Event("change", { bubbles: true }));
+    await until(() => drawing()?.textContent.includes("file, MB"));
+    found.axis = drawing().textContent.includes("file, MB");
+    const link = box.querySelector("tbody tr:not([hidden]) a");
+    link.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true }));
+    const figures = () => document.querySelectorAll("#page .figure svg.marks").length;
+    await until(() => figures() === document.querySelectorAll("#page .figure").length);
+    found.page = document.querySelector("#page h1").textContent;
+    found.address = decodeURIComponent(location.hash);
+    found.figures = figures();
+    found.declared = document.querySelectorAll("#page .figure").length;
+    found.overflow = document.documentElement.scrollWidth - innerWidth;
+    history.back();
+    await until(() => !document.getElementById("overview").hidden);
+    found.back = !document.getElementById("overview").hidden;
+  } catch (error) {
+    found.error = String(error);
+  }
+  const result = document.createElement("pre");
+  result.id = "result";
+  result.textContent = JSON.stringify(found);
+  document.body.append(result);
+});
+"""
+
+
+@pytest.mark.parametrize("width", [1300, 400])
+def test_a_reader_sorts_searches_and_turns_pages(root: Path, tmp_path: Path, width: int) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium to open the report in")
+    page = tmp_path / "report.html"
+    before, after = (root / "report.html").read_text().rsplit("</body>", 1)
+    page.write_text(f"{before}<script>{STEPS}</script></body>{after}")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options += [f"--user-data-dir={tmp_path / 'browser'}", f"--window-size={width},900", "--virtual-time-budget=15000"]
+    shown = subprocess.run(
+        [*OFFLINE, browser, *options, "--dump-dom", f"file://{page}"], capture_output=True, text=True, timeout=120
+    ).stdout
+    text = Texts()
+    text.feed(shown)
+    found: dict[str, Any] = json.loads(text.result)
+    assert "error" not in found and "refused" not in found, str(found)[-1500:]
+    # A dot and a ring for each variant of one task.
+    assert found["marks"] == 2 * len(VARIANTS)
+    assert found["shown"] == 7 < found["known"] and found["more"] == 8
+    numbers = [float(cell.split()[0]) for cell in found["ascending"]]
+    assert numbers == sorted(numbers) and found["descending"] == found["ascending"][::-1] and len(numbers) == 6
+    assert found["searched"] == ["int-linear"]
+    lines = found["csv"].lstrip("\ufeff").splitlines()
+    assert len(lines) == 2 and lines[1].startswith('"int-linear","tweets"') and found["file"] == "fake-variants.csv"
+    assert found["axis"]
+    assert found["page"] == "int-linear" and found["address"] == "#variant/tweets/minilm/int-linear"
+    assert found["figures"] == found["declared"] >= 4
+    assert found["overflow"] <= 0
+    assert found["back"]
+
+
+class Texts(HTMLParser):
+    """Collects the text of the element `result`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.result, self._inside = "", False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._inside = tag == "pre" and ("id", "result") in attrs
+
+    def handle_data(self, data: str) -> None:
+        self.result += data if self._inside else ""

@@ -1,0 +1,124 @@
+"""The figures, as Vega-Lite specifications without data: a page gives each of them its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from intaglio.report.colors import color_of
+
+# Titles that a page replaces by its own.
+X_TITLE, Y_TITLE = "$x", "$y"
+_INK, _GREY = "#1f2328", "#57606a"
+_ROWS = alt.NamedData("rows")
+
+
+def specifications(variants: Sequence[str]) -> dict[str, Any]:
+    """Return the specification of every figure by its name.
+
+    Args:
+        variants: names of all variants of the study, in its order.
+    """
+    charts = {
+        "tradeoff": _tradeoff(variants),
+        "curves": _curves(),
+        "confusion": _confusion(),
+        "operators": _operators(),
+        "grid": _grid(),
+    }
+    return {name: chart.to_dict(validate=True) for name, chart in charts.items()}
+
+
+def vega_script() -> str:
+    """Return the JavaScript that draws them: Vega, Vega-Lite and Vega-Embed, which sets `vegaEmbed`."""
+    # altair's version of the schema, v6.1.0, is v6_1 here.
+    version = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=version)
+    return script.replace("</script", "<\\/script")
+
+
+def _tradeoff(variants: Sequence[str]) -> Any:
+    colors = alt.Scale(domain=list(variants), range=[color_of(name, variants) for name in variants])
+    x = alt.X("x:Q", title=X_TITLE, scale=alt.Scale(zero=False, padding=24), axis=alt.Axis(tickCount=8))
+    base = alt.Chart(_ROWS).encode(x=x, color=alt.Color("variant:N", scale=colors, legend=None))
+    tips = [
+        alt.Tooltip("variant:N"),
+        alt.Tooltip("value:Q", title=Y_TITLE, format=".4~g"),
+        alt.Tooltip("interval:N", title="95 % interval"),
+        alt.Tooltip("x:Q", title=X_TITLE, format=".4~g"),
+        alt.Tooltip("backend:N"),
+    ]
+    y = alt.Y("value:Q", title=Y_TITLE, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=7))
+    bars = base.mark_rule(strokeWidth=1.5, opacity=0.55).encode(y=alt.Y("low:Q", title=Y_TITLE), y2="high:Q")
+    line = alt.Chart(_ROWS).transform_filter("datum.variant === 'float'").mark_rule(strokeDash=[4, 4], color=_GREY)
+    line = line.encode(y=y)
+    front = base.mark_point(size=260, strokeWidth=1.2, opacity=0.9, filled=False).encode(
+        y=y, color=alt.value(_GREY), opacity=alt.condition("datum.front", alt.value(0.9), alt.value(0))
+    )
+    dots = base.mark_point(size=110, filled=True, opacity=1, cursor="pointer").encode(y=y, tooltip=tips)
+    # Names are written towards the middle, where there is room for them.
+    names = [
+        base.transform_filter(f"datum.side === '{side}'")
+        .mark_text(align=side, dx=12 if side == "left" else -12, dy=-8, fontSize=11.5, cursor="pointer")
+        .encode(y=y, text="label:N")
+        for side in ("left", "right")
+    ]
+    return alt.layer(line, bars, front, dots, *names).properties(width="container", height=380)
+
+
+def _curves() -> Any:
+    base = alt.Chart(_ROWS).encode(
+        x=alt.X("epoch:Q", title="epoch"),
+        color=alt.Color("name:N", title=None, legend=alt.Legend(orient="top"), scale=alt.Scale(scheme="category10")),
+    )
+    y = alt.Y("value:Q", title="loss", scale=alt.Scale(zero=False))
+    tips = [alt.Tooltip("name:N"), alt.Tooltip("epoch:Q", format=".3~g"), alt.Tooltip("value:Q", format=".4~g")]
+    band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title="loss", scale=alt.Scale(zero=False)), y2="high:Q")
+    line = base.mark_line(point=alt.OverlayMarkDef(size=18), strokeWidth=1.6).encode(y=y, tooltip=tips)
+    return alt.layer(band, line).properties(width="container", height=240)
+
+
+def _confusion() -> Any:
+    base = alt.Chart(_ROWS).encode(
+        x=alt.X("predicted:N", title="predicted", sort=None, axis=alt.Axis(labelLimit=140, labelAngle=-30)),
+        y=alt.Y("true:N", title="true", sort=None, axis=alt.Axis(labelLimit=140)),
+    )
+    tips = ["true:N", "predicted:N", alt.Tooltip("count:Q", format=".4~g"), alt.Tooltip("share:Q", format=".1%")]
+    blues = alt.Scale(scheme="blues", domain=[0, 1])
+    cells = base.mark_rect().encode(color=alt.Color("share:Q", scale=blues, legend=None), tooltip=tips)
+    ink = alt.condition("datum.share > 0.55", alt.value("#fff"), alt.value(_INK))
+    texts = base.mark_text(fontSize=11).encode(text="text:N", color=ink)
+    return alt.layer(cells, texts).properties(width="container", height=alt.Step(34))
+
+
+def _operators() -> Any:
+    return (
+        alt.Chart(_ROWS)
+        .mark_bar(color="#0072b2", height=13)
+        .encode(
+            x=alt.X("share:Q", title="share of the time", axis=alt.Axis(format=".0%", tickCount=5)),
+            y=alt.Y("operator:N", title=None, sort=None, axis=alt.Axis(labelLimit=170)),
+            tooltip=["operator:N", alt.Tooltip("share:Q", format=".1%")],
+        )
+        .properties(width="container", height=alt.Step(19))
+    )
+
+
+def _grid() -> Any:
+    color = alt.Color("backend:N", title=None, legend=alt.Legend(orient="top", columns=3))
+    tips = ["backend:N", "batch:N", "length:Q", alt.Tooltip("ms:Q", title="median, ms", format=".4~g")]
+    return (
+        alt.Chart(_ROWS)
+        .mark_line(point=True, strokeWidth=1.6)
+        .encode(
+            x=alt.X("length:Q", title="tokens", scale=alt.Scale(zero=False)),
+            y=alt.Y("ms:Q", title="median time of a call, ms", scale=alt.Scale(type="log")),
+            color=color,
+            strokeDash=alt.StrokeDash("batch:N", title="batch", legend=alt.Legend(orient="top")),
+            tooltip=tips,
+        )
+        .properties(width="container", height=260)
+    )

@@ -1,0 +1,161 @@
+"""What the page of one variant shows beside its numbers: curves, classes, confusion, operators, times, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from intaglio.report.display import DEVICE_NAMES, Display, tabulate
+from intaglio.report.formatting import NOTHING, number, percent
+from intaglio.report.html.measurements import RowList, VariantKey
+from intaglio.report.html.variants import short
+from intaglio.report.models import OF_CLASS, class_cell, on_primary_sets
+from intaglio.summary.variants import BASELINE
+
+_Row = Mapping[str, Any]
+_LOSSES = {"loss": "training", "validation_loss": "validation"}
+# More points of a curve than this are thinned out, evenly; more classes leave no room for a confusion matrix.
+_MOST_POINTS, _MOST_CLASSES = 60, 24
+# With more classes than this, a cell of the matrix shows its share alone, as a whole number.
+_FEW_CLASSES = 8
+_MOST_OPERATORS = 10
+# Components of the table of sizes, in their order.
+_COMPONENTS = {
+    "file": "exported file",
+    "tensors": "tensors in it",
+    "nonzero": "non-zero elements",
+    "sparse": "stored sparse",
+    "zstd": "under zstd",
+    "checkpoint": "checkpoint",
+    "checkpoint_tensors": "tensors in the checkpoint",
+    "parameters": "parameters in memory",
+    "buffers": "buffers in memory",
+}
+
+
+def curves(losses: Any) -> dict[VariantKey, RowList]:
+    """Return the losses of each variant's last stage, from `Summary.losses`: name, epoch, value, low and high."""
+    found: dict[VariantKey, RowList] = {}
+    table = losses.to_pandas().sort_values("step", kind="stable")
+    for key, rows in table.groupby(["task", "model", "variant", "name"], sort=False):
+        *place, name = key
+        every = -(-len(rows) // _MOST_POINTS)
+        kept = pd.concat([rows.iloc[::every], rows.iloc[-1:]]).drop_duplicates("step")
+        columns = ("epoch_mean", "value_mean", "value_min", "value_max")
+        for epoch, value, low, high in kept[list(columns)].itertuples(index=False, name=None):
+            at = {"epoch": short(epoch), "value": short(value), "low": short(low), "high": short(high)}
+            found.setdefault((place[0], place[1], place[2]), []).append({"name": _LOSSES[name], **at})
+    return found
+
+
+def classes(rows: Sequence[_Row], baseline: Sequence[_Row]) -> Display:
+    """Return the table of a variant's classes, with differences to float in points, from rows of `class_rows`.
+
+    Args:
+        rows: of the variant.
+        baseline: of float, on the same task and model.
+    """
+    of_float = {row["label"]: row for row in baseline}
+    # A threshold is no result, and has no difference.
+    compared = [name for name in OF_CLASS if name != "class_threshold"]
+
+    def difference(row: _Row, name: str) -> str:
+        mean, beside = row[name][0], of_float.get(row["label"], {}).get(name, (None,))[0]
+        return NOTHING if mean is None or beside is None else percent(mean - beside, sign=True)
+
+    cells: dict[str, Any] = {
+        "class": lambda row: row["label"],
+        "examples": lambda row: number(row["examples"]) if row["examples"] is not None else NOTHING,
+    }
+    own = bool(rows) and rows[0]["variant"] == BASELINE
+    for name, heading in OF_CLASS.items():
+        cells[heading] = partial(class_cell, name=name)
+        if name in compared and of_float and not own:
+            cells[f"{heading.removesuffix(', %')}: to float, points"] = partial(difference, name=name)
+    if not rows:
+        return Display("Classes", [], [], frozenset())
+    return tabulate("Classes", cells, rows, {"class"})
+
+
+def confusions(metrics: Any, runs: Sequence[_Row]) -> dict[VariantKey, RowList]:
+    """Return the confusion matrix of each variant, mean over seeds: true, predicted, count, share and text."""
+    table = on_primary_sets(metrics, runs)
+    table = table[table["metric"] == "confusion"]
+    place = ["task", "model", "variant"]
+    mean = table.groupby([*place, "label", "predicted"], sort=False)["value"].mean().reset_index()
+    totals = mean.groupby([*place, "label"], sort=False)["value"].transform("sum")
+    mean["share"] = (mean["value"] / totals.where(totals > 0)).fillna(0.0)
+    found: dict[VariantKey, RowList] = {}
+    for key, cells in mean.groupby(place, sort=False):
+        known = cells["label"].nunique()
+        if known > _MOST_CLASSES:
+            continue
+        rows = []
+        for true, predicted, count, share in cells[["label", "predicted", "value", "share"]].itertuples(False, None):
+            text = percent(share) + " %" if known <= _FEW_CLASSES else percent(share, 0)
+            cell = {"true": true, "predicted": predicted, "count": short(count), "share": short(share), "text": text}
+            rows.append(cell)
+        task, model, variant = map(str, key)
+        found[task, model, variant] = rows
+    return found
+
+
+def operators(rows: Sequence[_Row]) -> list[tuple[str, RowList]]:
+    """Return the operators with the largest shares of the time, by device and backend in words."""
+    found: dict[str, RowList] = {}
+    for row in rows:
+        name = f"{row['backend']}, {DEVICE_NAMES[row['device']]}"
+        mine = found.setdefault(name, [])
+        if len(mine) < _MOST_OPERATORS:
+            mine.append({"operator": row["operator"], "share": short(row["share_mean"])})
+    return list(found.items())
+
+
+def time_grid(rows: Sequence[_Row]) -> tuple[Display, RowList]:
+    """Return the times of a call over batch sizes and lengths, as a table, and as the rows of a figure.
+
+    The figure has no rows where a single length was measured.
+    """
+    ordered = sorted(rows, key=lambda row: (row["device"], row["batch_size"], row["length"], row["p50_ms_mean"]))
+    cells = {
+        "backend": lambda row: row["backend"],
+        "device": lambda row: DEVICE_NAMES[row["device"]],
+        "batch": lambda row: str(row["batch_size"]),
+        "tokens": lambda row: str(row["length"]),
+        "median, ms": lambda row: number(row["p50_ms_mean"]),
+        "p99, ms": lambda row: number(row["p99_ms_mean"]),
+        "examples/s": lambda row: number(row["throughput_mean"]),
+    }
+    if not rows:
+        return Display("Latency", [], [], frozenset()), []
+    table = tabulate("Latency", cells, ordered, {"backend", "device"})
+    drawn = [
+        {
+            "backend": row["backend"] if row["device"] == "cpu" else f"{row['backend']}, GPU",
+            "batch": str(row["batch_size"]),
+            "length": row["length"],
+            "ms": short(row["p50_ms_mean"]),
+        }
+        for row in ordered
+    ]
+    return table, drawn if len({row["length"] for row in rows}) > 1 else []
+
+
+def size_table(rows: Sequence[_Row]) -> Display:
+    """Return the table of sizes by data type."""
+    if not rows:
+        return Display("Sizes", [], [], frozenset())
+    names = list(_COMPONENTS)
+    ordered = sorted(rows, key=lambda row: (names.index(row["component"]), -row["bytes_mean"]))
+    cells = {
+        "what": lambda row: _COMPONENTS[row["component"]],
+        "type": lambda row: row["dtype"] or NOTHING,
+        "MB": lambda row: number(row["bytes_mean"] / 1e6),
+        "elements, M": lambda row: (
+            NOTHING if row["component"] in ("file", "zstd", "checkpoint") else number(row["count_mean"] / 1e6)
+        ),
+    }
+    return tabulate("Sizes", cells, ordered, {"what", "type"})

@@ -1,0 +1,125 @@
+"""All variants of a study in one table, with every column that is known, and as the points of a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from intaglio.metrics import named
+from intaglio.report.compression import show_compression
+from intaglio.report.display import DEVICE_NAMES, Display
+from intaglio.report.formatting import number
+from intaglio.report.html.measurements import VariantKey, by_place
+from intaglio.report.results import show_variants
+from intaglio.summary.read import Summary
+
+_Row = Mapping[str, Any]
+# Columns that come first, as far as a study has them. A page shows the first seven; the reader asks for others.
+_FIRST = ("variant", "task", "model", "device")
+_NEXT = ("difference to float [95 %]", "latency, ms", "speed-up over float32 [95 %]", "size, MB", "training, s")
+# Columns of the table of compression that the table of variants has under another name.
+_TWICE = ("file, MB", "last stage, s")
+# Axes of the figure: columns of `points`, and their titles.
+AXES = {
+    "latency": "latency, ms",
+    "size": "file, MB",
+    "memory": "peak memory, MB",
+    "training": "training of the whole recipe, s",
+}
+
+
+def best_first(rows: Sequence[_Row]) -> list[_Row]:
+    """Return rows of variants, the best values of the primary metric first within each task and model."""
+    places = list(dict.fromkeys((row["task"], row["model"]) for row in rows))
+
+    def order(row: _Row) -> tuple[int, bool, float]:
+        value = row["primary_mean"]
+        if value is None:
+            return places.index((row["task"], row["model"])), True, 0.0
+        better = 1 if named(row["primary_metric"]).higher_is_better else -1
+        return places.index((row["task"], row["model"])), False, -better * value
+
+    return sorted(rows, key=order)
+
+
+def show_all(summary: Summary, rows: Sequence[_Row]) -> Display:
+    """Return the table of variants with every known column, from rows of `on_devices`, in their order."""
+    variants = show_variants(summary.study, rows, summary.facts["resamples"], summary.facts["margin"])
+    compression = show_compression(summary.study, rows, summary.facts["train_seconds"])
+    columns = {name: [row[place] for row in variants.rows] for place, name in enumerate(variants.columns)}
+    for place, name in enumerate(compression.columns):
+        if name not in _TWICE:
+            columns.setdefault(name, [row[place] for row in compression.rows])
+    memory = _peak_memory(summary, rows)
+    if any(value is not None for value in memory):
+        columns["peak memory, MB"] = [number(value) for value in memory]
+    # The values of the metric are between the names of a variant and the rest.
+    values = [name for name in columns if name not in (*_FIRST, *_NEXT, "seeds", "recipe")][:1]
+    if "metric" in columns:
+        values = ["metric", *(name for name in columns if name in ("value", "value, %"))]
+    order = [name for name in (*_FIRST, *values, *_NEXT) if name in columns]
+    order += [name for name in columns if name not in order]
+    notes = list(dict.fromkeys([*variants.notes, *compression.notes]))
+    cells = list(zip(*(columns[name] for name in order), strict=True))
+    numbers = variants.numbers | compression.numbers | {"peak memory, MB"}
+    return Display(variants.title, order, cells, frozenset(order) & numbers, notes)
+
+
+def _peak_memory(summary: Summary, rows: Sequence[_Row]) -> list[float | None]:
+    place = ("task", "model", "variant", "device", "backend")
+    peaks = {tuple(row[name] for name in place): row["peak_memory_mb_mean"] for row in summary.rows["backends"]}
+    return [peaks.get(tuple(row[name] for name in place)) for row in rows]
+
+
+def page_of(place: VariantKey) -> str:
+    """Return the name of a variant's page."""
+    return "/".join(("variant", *place))
+
+
+def points(summary: Summary) -> list[dict[str, Any]]:
+    """Return the points of the figure: every variant in every backend on every device that timed it.
+
+    A point has its panel, variant and page; value, low and high of the primary metric, in its unit; the metric's axis;
+    better, 1 or -1; device, backend, and whether that is the fastest one there; and the columns of `AXES`. The interval
+    is that of the difference to float, around the value.
+    """
+    backends = by_place(summary.rows["backends"])
+    untimed = [dict.fromkeys(("device", "backend", "latency_ms_mean", "peak_memory_mb_mean")) | {"fastest": True}]
+    found = []
+    for panel in summary.panels:
+        for row in panel.variants:
+            if row["primary_mean"] is None:
+                continue
+            metric, place = named(row["primary_metric"]), (row["task"], row["model"], row["variant"])
+            value = row["primary_mean"]
+            known = row["difference"] is not None and row["difference_low"] is not None
+            low, high = (
+                value + row[f"difference_{end}"] - row["difference"] if known else value for end in ("low", "high")
+            )
+            for at in backends.get(place, untimed):
+                found.append(
+                    {
+                        "panel": panel.title,
+                        "variant": row["variant"],
+                        "page": page_of(place),
+                        "metric": metric.axis,
+                        "better": 1 if metric.higher_is_better else -1,
+                        **{
+                            name: short(metric.scale * of)
+                            for name, of in (("value", value), ("low", low), ("high", high))
+                        },
+                        "device": DEVICE_NAMES.get(at["device"], ""),
+                        "backend": at["backend"] or "",
+                        "fastest": at["fastest"],
+                        "latency": short(at["latency_ms_mean"]),
+                        "memory": short(at["peak_memory_mb_mean"]),
+                        "size": short(row["size_mb_mean"]),
+                        "training": short(row["total_train_seconds_mean"]),
+                    }
+                )
+    return found
+
+
+def short(value: float | None) -> float | None:
+    """Return a number to five significant digits, for figures."""
+    return None if value is None else float(f"{value:.5g}")
