@@ -20,9 +20,12 @@ INT: Point = frozenset(OPERATIONS)
 INTEGER_POINTS: list[Point] = [
     frozenset({"linear", *others}) for count in range(4) for others in combinations(OPERATIONS[1:], count)
 ]
+# Both widths at their smallest.
+FEWER = {"weights": 4, "embeddings": 4}
 POINTS: list[Point] = [frozenset(), *INTEGER_POINTS]
 __all__ = [
     "ARCHITECTURES",
+    "FEWER",
     "INT",
     "INTEGER_POINTS",
     "POINTS",
@@ -73,19 +76,23 @@ def loss_of(model: Any, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -
     return torch.nn.functional.cross_entropy(model(**inputs).logits, labels)
 
 
-def calibrated(point: Point = INT, arch: str = "bert", **changes: Any) -> tuple[Encoder, Any]:
+def calibrated(
+    point: Point = INT, arch: str = "bert", bits: dict[str, int] | None = None, **changes: Any
+) -> tuple[Encoder, Any]:
     """Return an encoder in evaluation mode, calibrated on three batches, and the transformers model it is made of."""
     model = random_model(arch, **changes)
-    encoder = convert(model, point)
+    encoder = convert(model, point, bits)
     with encoder.calibrating(momentum=0.95):
         for seed in range(3):
             encoder(**batch(model, rows=8, length=20, seed=seed))
     return encoder, model
 
 
-def integer_checkpoint(folder: Path, point: Point = INT, arch: str = "bert") -> Path:
+def integer_checkpoint(
+    folder: Path, point: Point = INT, arch: str = "bert", bits: dict[str, int] | None = None
+) -> Path:
     """Write a [checkpoint] of a calibrated encoder with its tokenizer; return its folder."""
-    encoder, model = calibrated(point, arch)
+    encoder, model = calibrated(point, arch, bits)
     with new_artifact(folder, "checkpoint") as draft:
         save_encoder(encoder, model.config, draft)
         tiny_tokenizer(arch).save_pretrained(draft)

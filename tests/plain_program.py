@@ -53,7 +53,11 @@ class PlainOperations:
 
     def embed(self, constants: EmbeddingConstants, indices: list[Array]) -> Array:
         rows = [_integers(table)[index] for table, index in zip(constants.tables, indices, strict=True)]
-        return self._keep("embed", reference.embeddings(rows, list(constants.multipliers)))
+        multipliers = [
+            _integers(m)[index][..., None] if isinstance(m, Tensor) else m
+            for m, index in zip(constants.multipliers, indices, strict=True)
+        ]
+        return self._keep("embed", reference.embeddings(rows, multipliers))
 
     def linear(self, x8: Array, constants: LinearConstants) -> Array:
         rows = x8.reshape(-1, x8.shape[-1])

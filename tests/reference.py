@@ -7,6 +7,7 @@ what is known before the data is seen: scales, and the constants that are derive
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import ceil, floor, isqrt, log, sqrt
 from typing import Any
@@ -163,7 +164,7 @@ def table_multipliers(ranges: list[float]) -> list[int]:
     return [ceil(Fraction(r) / (127 * scale)) for r in ranges]
 
 
-def embeddings(rows: list[Array], multipliers: list[int]) -> Array:
+def embeddings(rows: list[Array], multipliers: Sequence[int | Array]) -> Array:
     parts = [within(q, 127) * m for q, m in zip(rows, multipliers, strict=True)]
     return within(np.stack(parts).sum(0), SUM_BOUND)
 

@@ -239,7 +239,7 @@ def test_dropped_terms():
 
 def test_embedding_rows():
     rows = torch.tensor([[0.5, -0.25, 3.0]], requires_grad=True)
-    scale, (multiplier, _) = sums.table_scales([torch.tensor(1.0), torch.tensor(2.0)])
+    scale, (multiplier, _) = sums.table_scales([torch.tensor(1.0), torch.tensor(2.0)], [8, 8])
     (sums.quantize_rows(rows, scale * multiplier) * multiplier * scale).sum().backward()
     # what a training step pushes beyond the table's range is clipped
     assert rows.grad is not None and rows.grad[0].tolist() == pytest.approx([1, 1, 0])

@@ -87,6 +87,8 @@ def test_a_student_need_not_be_a_model_of_the_study() -> None:
         ),
         ({"stage": "prune", "sparsity": 1.0}, ["sparsity", "less than 1"]),
         ({"stage": "prune", "structure": "heads"}, ["'heads'", "unstructured"]),
+        ({"stage": "quantize", "bits": {"weights": 2}}, ["bits.weights", "known: 4, 8"]),
+        ({"stage": "quantize", "bits": {"wieghts": 4}}, ["bits.wieghts", "'weights'"]),
         ({"stage": "int8", "methd": "static"}, ["methd", "method"]),
         ({"stage": "int8", "learning_rate": 1e-5}, ["learning_rate: unknown key"]),
     ],

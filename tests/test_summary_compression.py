@@ -44,6 +44,7 @@ VARIANTS: dict[str, Any] = {
             "cut 50 % + int",
         ),
         ([{"stage": "quantize", "integer": ["linear", "gelu"]}], "int-linear-gelu"),
+        ([{"stage": "quantize", "bits": {"weights": 4}}], "int with 4-bit weights"),
     ],
 )
 def test_a_recipe_in_words(recipe: list[dict[str, Any]], words: str) -> None:

@@ -163,13 +163,20 @@ KNOWN_MODELS: Mapping[str, Mapping[str, Any]] = {
 
 
 def _lattice() -> dict[str, list[dict[str, Any]]]:
-    """Return the nine variants of the I-BERT study: float, and linear with every subset of the other operations."""
+    """Return the nine variants of the I-BERT study: float, and linear with every subset of the other operations.
+
+    `int-w4` is `int` with fewer bits.
+    """
     points: dict[str, list[dict[str, Any]]] = {"float": [], "int": [{"stage": "quantize", "integer": OPERATIONS}]}
     others = OPERATIONS[1:]
     for mask in range(2 ** len(others) - 1):
         chosen = [operation for bit, operation in enumerate(others) if mask >> bit & 1]
         name = "-".join(["int-linear", *chosen])
         points[name] = [{"stage": "quantize", "integer": ["linear", *chosen]}]
+    bits = {"weights": 4, "embeddings": 4}
+    # Integers of 4 bits need larger steps than those of 8 to change.
+    taught = {"distillation": {}, "learning_rate": 5e-5}
+    points["int-w4"] = [{"stage": "quantize", "integer": OPERATIONS, "bits": bits, **taught}]
     return points
 
 

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from intaglio import catalogue
+from intaglio.study.bits import Bits
 from intaglio.study.options import (
     CutOptions,
     Distillation,
@@ -41,6 +42,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Stage: prune", PruneOptions, "In `stages`, or in a recipe as `{stage: prune, ...}`."),
     ("Stage: cut", CutOptions, "In `stages`, or in a recipe as `{stage: cut, ...}`."),
     ("Stage: quantize", QuantizeOptions, "In `stages`, or in a recipe as `{stage: quantize, ...}`."),
+    ("Bits", Bits, "`bits` of the stage quantize."),
     ("Stage: int8", Int8Options, "In `stages`, or in a recipe as `{stage: int8, ...}`."),
     ("Measurements", Profile, "`profile`."),
     ("Requests to the cluster", Resources, "`resources`."),

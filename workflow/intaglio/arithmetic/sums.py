@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from intaglio.arithmetic.integers import SMALLEST, Integers, floor_log2, largest, pass_inside, rescale
+from intaglio.arithmetic.integers import SMALLEST, Integers, clipped_range, floor_log2, largest, pass_inside, rescale
 from intaglio.arithmetic.linear import Term
 from intaglio.arithmetic.pieces import fill_rows, like
 
@@ -19,7 +20,6 @@ TERM_BOUND = 2**14 - 1
 LARGEST_SHIFT = 20
 # Shift from the 8-bit scale of a projection to the scale of its sum.
 PROJECTION_SHIFT = 13
-TABLE_BOUND = largest(8)
 
 
 def residual_shift(wide: Tensor, wanted: Tensor) -> Tensor:
@@ -101,17 +101,46 @@ def alone(term: Term) -> Integers:
     return Integers(_Residual.apply(None, None, term.values, term), term.scale)  # type: ignore[no-untyped-call]
 
 
-def table_scales(ranges: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Return the scale of a sum of embeddings, and the integer multiplier of each table's rows in it.
+def table_scales(ranges: list[Tensor], bits: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    """Return the scale of a sum of embeddings, and the largest integer multiplier of each table's rows in it.
 
     Args:
         ranges: largest magnitude of each table, no dimension.
+        bits: of each table, 8 or 4.
     """
     together = torch.stack(ranges).sum().clamp_min(SMALLEST)
     scale = together / (BOUND + 1 - 512)
-    return scale, [(range_ / (TABLE_BOUND * scale)).ceil().clamp_min(1) for range_ in ranges]
+    return scale, [(r / (largest(b) * scale)).ceil().clamp_min(1) for r, b in zip(ranges, bits, strict=True)]
 
 
-def quantize_rows(rows: Tensor, scale: Tensor) -> Tensor:
-    """Quantize rows of an embedding table, real, [..., width], to 8-bit integers of this scale."""
-    return rescale(rows, 1 / scale, -TABLE_BOUND, TABLE_BOUND)
+def row_multipliers(rows: Tensor, scale: Tensor, multiplier: Tensor, bits: int) -> Tensor:
+    """Return the integer multipliers of rows of an embedding table in a sum, no dimension or [..., 1].
+
+    Rows of 8 bits have the table's. Those of 4 bits have one each, so that small ones keep their precision.
+
+    Args:
+        rows: real, [..., width].
+        scale: of the sum, no dimension.
+        multiplier: the table's, no dimension.
+        bits: of the rows, 8 or 4.
+    """
+    if bits == 8:
+        return multiplier
+    needed = (clipped_range(rows.detach(), -1, bits) / (largest(bits) * scale)).ceil()
+    return torch.minimum(needed.clamp_min(1), multiplier)
+
+
+def quantize_rows(rows: Tensor, scale: Tensor, bits: int = 8) -> Tensor:
+    """Quantize rows of an embedding table, real, [..., width], to integers of `bits` bits.
+
+    Args:
+        rows: real, [..., width].
+        scale: of the integers, no dimension; or [..., 1] of 4 bits.
+        bits: 8 or 4.
+    """
+    bound = largest(bits)
+    if bits == 8:
+        return rescale(rows, 1 / scale, -bound, bound)
+    # Clipped before they are rounded: so the gradient is zero where they are clipped, and not at all that become 7.
+    inside = (rows * (1 / scale)).clamp(-bound, bound)
+    return rescale(inside, inside.new_ones(()), -bound - 1, bound + 1)

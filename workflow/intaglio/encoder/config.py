@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,10 @@ class EncoderConfig:
         head_width: size of an attention head.
         heads, neurons: number of heads and of neurons in each layer, in order; cutting makes them differ.
         every_token: whether the head is one for question answering, over every token.
+        weight_bits, embedding_bits: bits of the weights of linear layers and of word embeddings, 8 or 4.
 
     Raises:
-        UserError: there are integer operations without `linear`, whose integers they take.
+        UserError: there are integer operations without `linear`, whose integers they take, or fewer bits without them.
     """
 
     model_type: str
@@ -42,10 +43,14 @@ class EncoderConfig:
     head_dropout: float
     padding_index: int
     every_token: bool = False
+    weight_bits: int = 8
+    embedding_bits: int = 8
 
     def __post_init__(self) -> None:
         if self.integer and "linear" not in self.integer:
             raise UserError(f"integer operations {sorted(self.integer)}: 'linear' must be among them")
+        if not self.integer and (self.weight_bits, self.embedding_bits) != (8, 8):
+            raise UserError("bits: only weights of integer operations have fewer than 8; name 'linear' as one")
 
 
 def from_transformers(
@@ -53,6 +58,7 @@ def from_transformers(
     integer: frozenset[Operation],
     heads: Sequence[int] | None = None,
     neurons: Sequence[int] | None = None,
+    bits: Mapping[str, int] | None = None,
 ) -> EncoderConfig:
     """Read the shape of an encoder from the configuration of one of the `ARCHITECTURES`.
 
@@ -60,6 +66,7 @@ def from_transformers(
         config: a transformers configuration.
         integer: operations to run on integers.
         heads, neurons: numbers left in each layer by cutting; None for all of them.
+        bits: of `weights` and of `embeddings`; 8 where nothing is said.
 
     Raises:
         UserError: the architecture, or one of its options, is not supported.
@@ -104,4 +111,6 @@ def from_transformers(
         head_dropout=dropout if head is None else head,
         padding_index=config.pad_token_id,
         every_token=answers,
+        weight_bits=(bits or {}).get("weights", 8),
+        embedding_bits=(bits or {}).get("embeddings", 8),
     )

@@ -42,13 +42,17 @@ def transformers_config(described: Mapping[str, Any]) -> Any:
     return AutoConfig.for_model(described["model_type"], **known)
 
 
-def convert(model: Any, integer: frozenset[Operation]) -> Encoder:
+def convert(model: Any, integer: frozenset[Operation], bits: Mapping[str, int] | None = None) -> Encoder:
     """Build an encoder with the weights of a transformers model for classification or question answering.
+
+    Args:
+        model: the transformers model.
+        integer, bits: as in `from_transformers`.
 
     Raises:
         UserError: the architecture is not supported, or there are weights without a place in the encoder.
     """
-    encoder = Encoder(from_transformers(model.config, integer))
+    encoder = Encoder(from_transformers(model.config, integer, bits=bits))
     kind = model.config.model_type
     _fill(encoder, {encoder_name(kind, name): tensor for name, tensor in model.state_dict().items()})
     return encoder.train(model.training)
@@ -69,14 +73,21 @@ def save_encoder(encoder: Encoder, config: Any, folder: Path) -> None:
     """Write config.json (transformers' with Intaglio's section) and model.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     shape = encoder.shape
-    section = {"integer": sorted(shape.integer), "heads": shape.heads, "neurons": shape.neurons}
+    section: dict[str, Any] = {"integer": sorted(shape.integer), "heads": shape.heads, "neurons": shape.neurons}
+    if (shape.weight_bits, shape.embedding_bits) != (8, 8):
+        section["bits"] = {"weights": shape.weight_bits, "embeddings": shape.embedding_bits}
     described = {**config.to_dict(), SECTION: section}
     (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
     weights = {name: tensor.detach().contiguous() for name, tensor in encoder.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def read_encoder(folder: Path, integer: frozenset[Operation] | None = None, config: Any = None) -> Encoder:
+def read_encoder(
+    folder: Path,
+    integer: frozenset[Operation] | None = None,
+    config: Any = None,
+    bits: Mapping[str, int] | None = None,
+) -> Encoder:
     """Read an encoder, or a transformers classifier of a supported architecture as an encoder, in evaluation mode.
 
     Args:
@@ -85,6 +96,7 @@ def read_encoder(folder: Path, integer: frozenset[Operation] | None = None, conf
             An operation that was in floating point has no range yet and must be calibrated.
         config: a transformers configuration to use in place of the folder's own, with the same sizes; for another
             dropout.
+        bits: of `weights` and of `embeddings`; None for those in config.json.
 
     Raises:
         UserError: the folder holds no such encoder.
@@ -96,9 +108,10 @@ def read_encoder(folder: Path, integer: frozenset[Operation] | None = None, conf
     config = config or transformers_config(described)
     if section is None:
         model = auto_class(config).from_pretrained(folder, config=config, dtype=torch.float32, use_safetensors=True)
-        return convert(model, integer or frozenset()).eval()
+        return convert(model, integer or frozenset(), bits).eval()
     operations = frozenset(section["integer"]) if integer is None else integer
     # Encoders that were saved before cutting existed do not name their sizes.
-    encoder = Encoder(from_transformers(config, operations, section.get("heads"), section.get("neurons")))
+    heads, neurons = section.get("heads"), section.get("neurons")
+    encoder = Encoder(from_transformers(config, operations, heads, neurons, bits or section.get("bits")))
     _fill(encoder, load_file(folder / WEIGHTS))
     return encoder.eval()

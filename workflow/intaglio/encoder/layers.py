@@ -65,10 +65,14 @@ class Range(nn.Module):
 
 
 class Linear(nn.Linear):
-    """A linear layer from real values to real values, or from 8-bit integers to accumulators."""
+    """A linear layer from real values to real values, or from 8-bit integers to accumulators.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    Among integers, its weight has `bits` bits.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bits: int = 8) -> None:
         super().__init__(inputs, outputs)
+        self.bits = bits
         # The quantized weights, cached between calls outside of training.
         self.frozen: linear.QuantizedWeight | None = None
         self.frozen_version: tuple[int, int] | None = None
@@ -96,10 +100,14 @@ class Linear(nn.Linear):
         super().train(mode)
         return self
 
+    def quantized(self, input_scale: Tensor, sum_scale: Tensor | None = None) -> linear.QuantizedWeight:
+        """Return the layer's integers, for scales without dimension as in `linear.quantize_weight`."""
+        return linear.quantize_weight(self.weight, self.bias, input_scale, sum_scale, self.bits)
+
     def _quantized(self, x: Integers, sum_scale: Tensor | None) -> linear.QuantizedWeight:
         version = self._writes()
         if self.frozen is None or self.unsettled or version != self.frozen_version:
-            self.frozen = linear.quantize_weight(self.weight, self.bias, x.scale, sum_scale)
+            self.frozen = self.quantized(x.scale, sum_scale)
             self.frozen_version = version
         return self.frozen
 
@@ -108,14 +116,14 @@ class Linear(nn.Linear):
         if not isinstance(x, Integers):
             return functional.linear(x, self.weight, self.bias)
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return linear.linear(x, self.weight, self.bias)
+            return linear.linear(x, self.weight, self.bias, self.bits)
         quantized = self._quantized(x, None)
         return Integers(linear.accumulate(x, quantized), quantized.scale * x.scale)
 
     def term(self, x: Integers, sum_scale: Tensor) -> linear.Term:
         """Apply the layer to 8-bit integers, as a term of a sum of scale `sum_scale`."""
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return linear.linear_term(x, self.weight, self.bias, sum_scale)
+            return linear.linear_term(x, self.weight, self.bias, sum_scale, self.bits)
         quantized = self._quantized(x, sum_scale)
         assert quantized.multiplier is not None and quantized.shift is not None
         return linear.Term(linear.accumulate(x, quantized), quantized.multiplier, quantized.shift, sum_scale)

@@ -22,11 +22,12 @@ from intaglio.errors import UserError
 
 
 class Table(nn.Embedding):
-    """An embedding table with the range of its values."""
+    """An embedding table with the range of its values, which have `bits` bits among integers."""
 
-    def __init__(self, rows: int, width: int, integer: bool) -> None:
+    def __init__(self, rows: int, width: int, integer: bool, bits: int = 8) -> None:
         super().__init__(rows, width)
         self.values = Range() if integer else None
+        self.bits = bits
 
     def range(self) -> Tensor:
         """Return the largest magnitude of the table when last observed."""
@@ -35,6 +36,11 @@ class Table(nn.Embedding):
             # RoBERTa's type embeddings are zero before fine-tuning; an observed range has to be positive
             self.values.largest.copy_(self.weight.detach().abs().amax().clamp_min(SMALLEST))
         return self.values.largest
+
+    def quantized(self, rows: Tensor, scale: Tensor, multiplier: Tensor) -> tuple[Tensor, Tensor]:
+        """Return rows of the table as integers [..., width], and their multipliers (`sums.row_multipliers`)."""
+        multipliers = sums.row_multipliers(rows, scale, multiplier, self.bits)
+        return sums.quantize_rows(rows, scale * multipliers, self.bits), multipliers
 
 
 class Embeddings(nn.Module):
@@ -46,14 +52,24 @@ class Embeddings(nn.Module):
         width = config.embedding_size
         projected = width != config.hidden_size
         integer_norm = "layernorm" in config.integer
-        self.word = Table(config.vocabulary, width, self.quantized)
+        # The other tables are small: fewer bits would save next to nothing.
+        self.word = Table(config.vocabulary, width, self.quantized, config.embedding_bits)
         self.position = Table(config.positions, width, self.quantized)
         self.segment = Table(config.types, width, self.quantized) if config.types else None
         self.norm = Norm(width, config.epsilon, integer_norm, self.quantized)
-        self.project = Projection(width, config.hidden_size, self.quantized, integer_norm) if projected else None
+        self.project = Projection(config) if projected else None
         self.dropout = config.dropout
         self.padding_index = config.padding_index
         self.positions_from_padding = ARCHITECTURES[config.model_type].positions_from_padding
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables of words, positions and, where there are any, types."""
+        return [table for table in (self.word, self.position, self.segment) if table is not None]
+
+    def scales(self) -> tuple[Tensor, list[Tensor]]:
+        """Return the scale of the sum of rows, and the largest multiplier of each table in it (`sums.table_scales`)."""
+        return sums.table_scales([table.range() for table in self.tables], [table.bits for table in self.tables])
 
     def _positions(self, input_ids: Tensor) -> Tensor:
         if self.positions_from_padding:
@@ -61,32 +77,32 @@ class Embeddings(nn.Module):
             return token.cumsum(1) * token + self.padding_index
         return torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
 
-    def _sum(self, tables: list[Table], indices: list[Tensor]) -> Value:
-        rows: list[Tensor] = [table(index) for table, index in zip(tables, indices, strict=True)]
+    def _sum(self, indices: list[Tensor]) -> Value:
+        rows: list[Tensor] = [table(index) for table, index in zip(self.tables, indices, strict=True)]
         if not self.quantized:
             return sum(rows[1:], start=rows[0])
-        scale, multipliers = sums.table_scales([table.range() for table in tables])
-        parts = [sums.quantize_rows(row, scale * m) * m for row, m in zip(rows, multipliers, strict=True)]
+        scale, most = self.scales()
+        found = [table.quantized(row, scale, m) for table, row, m in zip(self.tables, rows, most, strict=True)]
+        parts = [integers * multiplier for integers, multiplier in found]
         return Integers(sum(parts[1:], parts[0]), scale)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, padding: Tensor | None) -> Hidden:
         """Embed tokens [batch, length] as [batch, length, hidden size]."""
-        tables, indices = [self.word, self.position], [input_ids, self._positions(input_ids)]
+        indices = [input_ids, self._positions(input_ids)]
         if self.segment is not None:
-            tables.append(self.segment)
             indices.append(torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids)
-        x: Hidden = self.norm(self._sum(tables, indices), padding, self.dropout)
+        x: Hidden = self.norm(self._sum(indices), padding, self.dropout)
         return x if self.project is None else self.project(x.narrow, padding)
 
 
 class Projection(nn.Module):
     """Linear layer from narrow embeddings to the hidden size (ELECTRA)."""
 
-    def __init__(self, width: int, hidden_size: int, quantized: bool, integer: bool) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.dense = Linear(width, hidden_size)
-        self.output = Range() if quantized else None
-        self.integer = integer
+        self.dense = Linear(config.embedding_size, config.hidden_size, config.weight_bits)
+        self.output = Range() if "linear" in config.integer else None
+        self.integer = "layernorm" in config.integer
 
     def forward(self, x: Value, padding: Tensor | None) -> Hidden:
         """Project [batch, length, width] to [batch, length, hidden size]."""
@@ -113,8 +129,9 @@ class Attention(nn.Module):
         self.quantized = "linear" in config.integer
         self.integer_softmax = "softmax" in config.integer
         features = heads * config.head_width
-        self.query, self.key, self.value = (Linear(config.hidden_size, features) for _ in range(3))
-        self.output = Linear(features, config.hidden_size)
+        width, bits = config.hidden_size, config.weight_bits
+        self.query, self.key, self.value = (Linear(width, features, bits) for _ in range(3))
+        self.output = Linear(features, width, bits)
         if self.quantized:
             self.query_range, self.key_range, self.value_range, self.context_range = (Range() for _ in range(4))
 
@@ -169,13 +186,13 @@ class Layer(nn.Module):
         last = number == len(config.heads) - 1
         neurons = config.neurons[number]
         quantized, integer_norm = "linear" in config.integer, "layernorm" in config.integer
-        width = config.hidden_size
+        width, bits = config.hidden_size, config.weight_bits
         self.attention = Attention(config, config.heads[number])
         self.attention_residual = Residual(integer_norm, config.dropout)
         self.attention_norm = Norm(width, config.epsilon, integer_norm, quantized)
-        self.intermediate = Linear(width, neurons)
+        self.intermediate = Linear(width, neurons, bits)
         self.gelu = Gelu("gelu" in config.integer, quantized)
-        self.output = Linear(neurons, width)
+        self.output = Linear(neurons, width, bits)
         self.output_residual = Residual(integer_norm, config.dropout)
         # The last layer's result is not quantized: the classification head is floating point.
         self.output_norm = Norm(width, config.epsilon, integer_norm, quantized and not last)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from intaglio.arithmetic import gelu, layernorm, linear, softmax, sums
+from intaglio.arithmetic import gelu, layernorm, softmax, sums
 from intaglio.arithmetic.linear import QuantizedWeight
 from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.layers import Linear, Norm, Residual
@@ -109,10 +109,13 @@ class LayerConstants:
 
 @dataclass(frozen=True)
 class EmbeddingConstants:
-    """Tables, int8 [rows, width], and their multipliers in the sum; `scale` of the sum, for floating point only."""
+    """Tables, int8 [rows, width], and their multipliers in the sum; `scale` of the sum, for floating point only.
+
+    A table of 4 bits has a multiplier for each row, int32 [rows].
+    """
 
     tables: tuple[Tensor, ...]
-    multipliers: tuple[int, ...]
+    multipliers: tuple[int | Tensor, ...]
     scale: Tensor
     norm: NormConstants
     padding_index: int
@@ -141,7 +144,7 @@ def _linear(quantized: QuantizedWeight, input_scale: Tensor) -> LinearConstants:
 
 
 def _plain(layer: Linear, input_scale: Tensor) -> LinearConstants:
-    return _linear(linear.quantize_weight(layer.weight, layer.bias, input_scale), input_scale)
+    return _linear(layer.quantized(input_scale), input_scale)
 
 
 def _norm(layer: Norm, input_scale: Tensor) -> tuple[NormConstants, Tensor, Tensor]:
@@ -171,7 +174,7 @@ def _residual(sum_: Residual, layer: Linear, wide: Tensor, narrow: Tensor) -> tu
         return _plain(layer, narrow), 0, wide
     skip = sums.residual_shift(wide, sum_.sum.scale)
     scale = wide * torch.exp2(skip)
-    return _linear(linear.quantize_weight(layer.weight, layer.bias, narrow, scale), narrow), int(skip), scale
+    return _linear(layer.quantized(narrow, scale), narrow), int(skip), scale
 
 
 def _softmax(attention: Attention, scale: Tensor) -> SoftmaxConstants:
@@ -237,12 +240,8 @@ def _layer(layer: Layer, wide: Tensor, narrow: Tensor) -> tuple[LayerConstants, 
 
 
 def _embeddings(embeddings: Embeddings) -> tuple[EmbeddingConstants, Tensor, Tensor]:
-    tables = [table for table in (embeddings.word, embeddings.position, embeddings.segment) if table is not None]
-    scale, multipliers = sums.table_scales([table.range() for table in tables])
-    rows = [
-        sums.quantize_rows(table.weight, scale * multiplier).to(torch.int8)
-        for table, multiplier in zip(tables, multipliers, strict=True)
-    ]
+    scale, most = embeddings.scales()
+    rows = [table.quantized(table.weight, scale, m) for table, m in zip(embeddings.tables, most, strict=True)]
     norm, wide, narrow = _norm(embeddings.norm, scale)
     projected: dict[str, Any] = {}
     if embeddings.project is not None:
@@ -250,8 +249,7 @@ def _embeddings(embeddings: Embeddings) -> tuple[EmbeddingConstants, Tensor, Ten
         short = embeddings.project.output.scale
         if embeddings.project.integer:
             wide = short * 2.0**-sums.PROJECTION_SHIFT
-            dense = embeddings.project.dense
-            projected["projection"] = _linear(linear.quantize_weight(dense.weight, dense.bias, narrow, wide), narrow)
+            projected["projection"] = _linear(embeddings.project.dense.quantized(narrow, wide), narrow)
             projected["projection_short_shift"] = sums.PROJECTION_SHIFT
             narrow = wide * torch.exp2(torch.full_like(wide, sums.PROJECTION_SHIFT))
         else:
@@ -259,8 +257,8 @@ def _embeddings(embeddings: Embeddings) -> tuple[EmbeddingConstants, Tensor, Ten
             projected["projection_inverse"] = 1 / short
             narrow = short
     constants = EmbeddingConstants(
-        tuple(rows),
-        tuple(int(multiplier) for multiplier in multipliers),
+        tuple(integers.to(torch.int8) for integers, _ in rows),
+        tuple(m.flatten().to(torch.int32) if m.dim() else int(m) for _, m in rows),
         scale,
         norm,
         embeddings.padding_index,

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.model import Encoder
 from intaglio.encoder.padding import PADDING
 from intaglio.execution.constants import Constants, constants_of
-from intaglio.native.runner import NUMBERS, PADDING_LOGIT
+from intaglio.native.runner import NUMBERS, PADDING_LOGIT, packed
 
 # Numbers of the head's activations in the library.
 _ACTIVATIONS = {"tanh": 0, "relu": 1, "gelu": 2}
@@ -25,7 +26,8 @@ _ACTIVATIONS = {"tanh": 0, "relu": 1, "gelu": 2}
 def write_constants(encoder: Encoder, path: Path) -> None:
     """Write the constants of a calibrated integer encoder and its head, as safetensors.
 
-    Tensors are named by their places in `Constants` (layers.0.output.weight); numbers are in the metadata.
+    Tensors are named by their places in `Constants` (layers.0.output.weight); numbers are in the metadata. Integers
+    of 4 bits are packed two to a byte, as uint8 (`packed`).
 
     Raises:
         UserError: the encoder computes in floating point or is not calibrated.
@@ -36,10 +38,18 @@ def write_constants(encoder: Encoder, path: Path) -> None:
     numbers: dict[str, float] = {}
     for name, value in _named(constants):
         if isinstance(value, Tensor) and value.dim():
-            tensors[name] = value.detach().contiguous().cpu().numpy()
+            array = value.detach().contiguous().cpu().numpy()
+            tensors[name] = packed(array) if _bits(name, constants.shape) == 4 else array
         else:
             numbers[name] = float(value)
     save_file(tensors, path, {NUMBERS: json.dumps(numbers)})
+
+
+def _bits(name: str, shape: EncoderConfig) -> int:
+    """Return the number of bits in which an integer tensor is stored."""
+    if name == "embeddings.tables.0":
+        return shape.embedding_bits
+    return shape.weight_bits if name.endswith(".weight") and not name.startswith("head.") else 8
 
 
 def _named(constants: Constants) -> Iterator[tuple[str, Any]]:

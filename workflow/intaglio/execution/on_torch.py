@@ -99,8 +99,8 @@ class TorchOperations:
     def embed(self, constants: EmbeddingConstants, indices: list[Tensor]) -> Tensor:
         """See `Operations`."""
         parts = [
-            functional.embedding(index, table).int() * multiplier
-            for table, index, multiplier in zip(constants.tables, indices, constants.multipliers, strict=True)
+            functional.embedding(index, table).int() * (m[index].unsqueeze(-1) if isinstance(m, Tensor) else m)
+            for table, index, m in zip(constants.tables, indices, constants.multipliers, strict=True)
         ]
         total: Tensor = sum(parts[1:], parts[0])
         return total

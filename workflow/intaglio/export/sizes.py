@@ -82,7 +82,7 @@ class _Graph(NamedTuple):
 def _read(folder: Path) -> _Graph:
     if (folder / IR).is_file():
         constants = constants_in(folder / IR)
-        counted = [(values.dtype.name, values.size, values.nbytes) for values in constants]
+        counted = [(values.dtype.name, values.size, _bytes(values.dtype, values.size)) for values in constants]
         # NNCF's weights are symmetric.
         return _Graph([folder / IR, folder / IR_WEIGHTS], counted, ((values, 0) for values in constants))
     import onnx
@@ -108,8 +108,8 @@ def _compressed(graph: _Graph) -> list[_Row]:
     for values, zero in graph.values:
         found = int(np.count_nonzero(values != zero))
         count += found
-        nonzero += found * values.itemsize
-        sparse += min(values.nbytes, -(-values.size // 8) + found * values.itemsize)
+        nonzero += _bytes(values.dtype, found)
+        sparse += min(_bytes(values.dtype, values.size), -(-values.size // 8) + _bytes(values.dtype, found))
     packed = sum(len(pa.Codec("zstd", ZSTD_LEVEL).compress(file.read_bytes(), asbytes=True)) for file in graph.files)
     return [
         {"component": "nonzero", "dtype": None, "bytes": nonzero, "count": count},
@@ -144,7 +144,12 @@ def _of_graph(graph: Any) -> Iterator[Counted]:
         count = 1
         for extent in tensor.dims:
             count *= extent
-        yield dtype.name, count, count * dtype.itemsize
+        yield dtype.name, count, _bytes(dtype, count)
+
+
+def _bytes(dtype: np.dtype[Any], count: int) -> int:
+    """Return the size of so many elements in a file, where two of 4 bits share a byte."""
+    return -(-count // 2) if dtype.name in ("int4", "uint4") else count * dtype.itemsize
 
 
 def _stored(file: Path) -> Iterable[torch.Tensor]:

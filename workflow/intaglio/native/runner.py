@@ -27,7 +27,7 @@ CONSTANTS, LIBRARY, RUNNER = "model.safetensors", "libintaglio.so", "runner.py"
 NUMBERS = "numbers"
 # Of them, that of models with logits for every token: the logit of padding.
 PADDING_LOGIT = "head.padding"
-_TYPES = {"I8": np.int8, "I32": np.int32, "I64": np.int64, "F32": np.float32}
+_TYPES = {"I8": np.int8, "U8": np.uint8, "I32": np.int32, "I64": np.int64, "F32": np.float32}
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "message": (ctypes.c_char_p, []),
     "instructions": (ctypes.c_char_p, []),
@@ -129,7 +129,7 @@ class NativeModel:
     ) -> None:
         self._library = library(library_file or Path(folder) / LIBRARY)
         tensors, numbers = read_constants(Path(folder) / CONSTANTS)
-        # The library reads embedding tables from the file as it needs them; other constants are copied.
+        # The library reads embedding tables as it needs them (from the file, if of 8 bits); other constants are copied.
         self._tables = {name: tensor for name, tensor in tensors.items() if name.startswith("embeddings.tables.")}
         constants = self._library.constants()
         try:
@@ -197,6 +197,8 @@ class NativeModel:
 def read_constants(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
     """Return the tensors, mapped from a safetensors file, and the numbers in its metadata.
 
+    Integers of 4 bits, which are stored as uint8, are unpacked (`unpacked`).
+
     Raises:
         OSError: the file is missing.
         ValueError: it is not such a file.
@@ -209,7 +211,27 @@ def read_constants(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, float
         tensors = {}
         for name, entry in header.items():
             first, last = (start + offset for offset in entry["data_offsets"])
-            tensors[name] = content[first:last].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
+            tensor = content[first:last].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
+            tensors[name] = unpacked(tensor) if entry["dtype"] == "U8" else tensor
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path}: not the constants of an integer model; export it again") from error
     return tensors, numbers
+
+
+def packed(values: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Pack integers [rows, columns] within [-7, 7], two to a byte, the first in the lower half: [rows, half of them].
+
+    Each is stored with 8 added. In the last byte of an odd row, 0 stands for no value.
+    """
+    columns = values.shape[1] + values.shape[1] % 2
+    halves = np.zeros((len(values), columns), np.uint8)
+    halves[:, : values.shape[1]] = values + 8
+    pairs: NDArray[np.uint8] = halves[:, ::2] | halves[:, 1::2] << 4
+    return pairs
+
+
+def unpacked(pairs: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Return the integers [rows, columns] of the bytes that `packed` makes of them."""
+    halves = np.stack([pairs & 15, pairs >> 4], axis=-1).reshape(len(pairs), -1)
+    columns = halves.shape[1] - (halves.size > 0 and not halves[:, -1].any())
+    return np.ascontiguousarray(halves[:, :columns].view(np.int8) - np.int8(8))

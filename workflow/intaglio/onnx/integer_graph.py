@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from intaglio.arithmetic import softmax, sums
+from intaglio.encoder.config import EncoderConfig
 from intaglio.encoder.model import Encoder
 from intaglio.execution.constants import (
     EmbeddingConstants,
@@ -47,9 +48,10 @@ def _array(x: Tensor) -> NDArray[Any]:
 class OnnxOperations:
     """The operations as nodes. Values are names; 8-bit integers are uint8 with zero point 128, rows [tokens, width]."""
 
-    def __init__(self, graph: Graph, head_width: int, token_types: bool) -> None:
+    def __init__(self, graph: Graph, shape: EncoderConfig, token_types: bool) -> None:
         self.graph = graph
-        self.head_width = head_width
+        self.head_width = shape.head_width
+        self.weight_bits = shape.weight_bits
         self.token_types = token_types
         zero = self.graph.constant(0, np.int64)
         absent = graph.add("Equal", "attention_mask", zero)
@@ -94,20 +96,41 @@ class OnnxOperations:
         for table, index, multiplier in zip(constants.tables, indices, constants.multipliers, strict=True):
             if index is None:
                 rows = self.graph.constant(_array(table[0].int() * multiplier), np.int32)
+            elif isinstance(multiplier, Tensor):
+                found = self.graph.add("Gather", self._unpacked(_array(table)), index)
+                of_rows = self.graph.constant(_array(multiplier.unsqueeze(1)), np.int32)
+                rows = self.graph.add("Mul", self._cast(found, "INT32"), self.graph.add("Gather", of_rows, index))
             else:
                 found = self.graph.add("Gather", self.graph.constant(_array(table), np.int8), index)
                 rows = self.graph.add("Mul", self._cast(found, "INT32"), self._int(multiplier))
             total = self.graph.add("Add", total, rows) if total else rows
         return self.graph.add("Reshape", total, self._shape(-1, constants.tables[0].shape[1]))
 
-    def _weight(self, constants: LinearConstants) -> str:
-        return self.graph.constant(_array(constants.weight.t().int() + _ZERO), np.uint8)
+    def _unpacked(self, values: NDArray[Any]) -> str:
+        """Return int8 integers that are stored in 4 bits; ONNX Runtime unpacks them once, when it opens the file."""
+        from onnx import TensorProto, helper
+
+        return self._cast(self.graph.constant(values, helper.tensor_dtype_to_np_dtype(TensorProto.INT4)), "INT8")
+
+    def _weight(self, constants: LinearConstants) -> tuple[str, NDArray[Any]]:
+        """Return a weight [in, out] and its zero points [out].
+
+        With 4 bits, products of two neighbours with uint8 are below 2^12: no instruction set saturates, and so they
+        can be signed.
+        """
+        columns = len(constants.bias)
+        if self.weight_bits == 4:
+            return self._unpacked(_array(constants.weight.t())), np.zeros(columns, np.int8)
+        weight = self.graph.constant(_array(constants.weight.t().int() + _ZERO), np.uint8)
+        return weight, np.full(columns, _ZERO, np.uint8)
 
     def _zero(self, zero: int = _ZERO) -> str:
         return self.graph.constant(zero, np.uint8)
 
     def _accumulated(self, x8: str, constants: LinearConstants, offset: int) -> str:
-        products = self.graph.add("MatMulInteger", x8, self._weight(constants), self._zero(), self._zero())
+        weight, zeros = self._weight(constants)
+        zero = self.graph.constant(zeros[0], zeros.dtype)
+        products = self.graph.add("MatMulInteger", x8, weight, self._zero(), zero)
         return self.graph.add("Add", products, self.graph.constant(_array(constants.bias + offset), np.int32))
 
     def linear(self, x8: str, constants: LinearConstants) -> str:
@@ -118,8 +141,9 @@ class OnnxOperations:
         bias = self.graph.constant(_array(constants.bias), np.int32)
         scales = self.graph.constant(_array(multiplier), np.float32)
         one = self._float(1.0)
-        zeros = self.graph.constant(np.full(len(constants.bias), _ZERO), np.uint8)
-        inputs = (x8, one, self._zero(), self._weight(constants), scales, zeros, bias, one, self._zero(zero))
+        weight, zeros = self._weight(constants)
+        of_columns = self.graph.constant(zeros, zeros.dtype)
+        inputs = (x8, one, self._zero(), weight, scales, of_columns, bias, one, self._zero(zero))
         return self.graph.add("QGemm", *inputs, domain=MICROSOFT)
 
     def linear_short(self, x8: str, constants: LinearConstants, multiplier: Tensor) -> str:
@@ -258,7 +282,7 @@ def integer_onnx(encoder: Encoder, token_types: bool) -> onnx.ModelProto:
     """
     constants = constants_of(encoder)
     graph = Graph()
-    operations = OnnxOperations(graph, constants.shape.head_width, token_types)
+    operations = OnnxOperations(graph, constants.shape, token_types)
     wide = run(operations, constants)
     add_head(graph, constants, wide, operations.tokens, operations.masked, OFFSET)
     inputs = ["input_ids", "attention_mask"] + ["token_type_ids"] * token_types

@@ -51,7 +51,7 @@ def prepare(job: StageJob[QuantizeOptions]) -> Prepared:
     override_dropout(config, options)
     model = parent.load()
     set_seed(job.seed)
-    encoder = read_encoder(parent.path, frozenset(options.integer), config)
+    encoder = read_encoder(parent.path, frozenset(options.integer), config, options.bits.model_dump())
     check_shape(encoder.shape, job.max_length)
     examples = drawn_examples(job, tokenizer, options.calibration_examples)
     batches = batches_of(examples, tokenizer)

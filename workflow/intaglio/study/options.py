@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from intaglio.arithmetic.operations import OPERATIONS, Operation
+from intaglio.study.bits import Bits
 from intaglio.study.low_rank import LowRank
 from intaglio.study.sources import StudyPart
 
@@ -204,6 +205,10 @@ class QuantizeOptions(TrainingOptions):
     stage: Literal["quantize"] = "quantize"
     integer: tuple[Operation, ...] = Field(
         OPERATIONS, description="Which operations run on integers; `linear` is the base of the others."
+    )
+    bits: Bits = Field(
+        default_factory=Bits,
+        description="Fewer bits for weights and embeddings, in a smaller file; train with `distillation` then.",
     )
     calibration_examples: int = Field(512, gt=0, description="Training examples whose activations set the ranges.")
     momentum: float = Field(0.95, gt=0, lt=1, description="Of the moving average of activation ranges.")

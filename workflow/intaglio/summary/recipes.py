@@ -36,8 +36,9 @@ def _cut(options: Mapping[str, Any]) -> str:
 
 
 def _quantized(options: Mapping[str, Any]) -> str:
-    chosen = options["integer"]
-    return "int" if len(chosen) == len(OPERATIONS) else "-".join(["int", *chosen])
+    name = "int" if len(options["integer"]) == len(OPERATIONS) else "-".join(["int", *options["integer"]])
+    fewer = [f"{bits}-bit {part}" for part, bits in options.get("bits", {}).items() if bits < 8]
+    return f"{name} with {' and '.join(fewer)}" if fewer else name
 
 
 _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -136,7 +136,13 @@ Embeddings embeddings_of(const Constants &all, const Kernels &kernels, Threads &
     const Tensor &table = all.tensor("embeddings.tables." + std::to_string(i));
     found.tables.push_back(data<int8_t>(table));
     found.rows.push_back(table.sizes.at(0));
-    found.multipliers.push_back(static_cast<int32_t>(all.number("embeddings.multipliers." + std::to_string(i))));
+    const std::string multiplier = "embeddings.multipliers." + std::to_string(i);
+    if (const Tensor *of_rows = all.find(multiplier)) {
+      const auto *first = data<int32_t>(*of_rows);
+      found.multipliers.emplace_back(first, first + size(*of_rows, 0));
+    } else {
+      found.multipliers.push_back({static_cast<int32_t>(all.number(multiplier))});
+    }
     found.width = size(table, 1);
   }
   found.padding_index = static_cast<int>(all.number("embeddings.padding_index"));

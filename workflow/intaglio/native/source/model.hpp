@@ -58,7 +58,8 @@ struct Layer {
 struct Embeddings {
   std::vector<const int8_t *> tables;
   std::vector<int64_t> rows;
-  std::vector<int32_t> multipliers;
+  // Of each table, one or one for each row.
+  std::vector<std::vector<int32_t>> multipliers;
   int width = 0, padding_index = 0;
   bool positions_from_padding = false, projected = false;
   float scale = 0;

@@ -80,7 +80,8 @@ void Model::embed(const Tokens &tokens, Rows rows) {
       const int64_t indices[] = {tokens.ids[row], tokens.positions[row], tokens.types[row]};
       for (size_t t = 0; t < embeddings_.tables.size(); t++) {
         const int8_t *entry = embeddings_.tables[t] + indices[t] * width;
-        const int32_t multiplier = embeddings_.multipliers[t];
+        const std::vector<int32_t> &multipliers = embeddings_.multipliers[t];
+        const int32_t multiplier = multipliers[multipliers.size() > 1 ? indices[t] : 0];
         for (int i = 0; i < width; i++) total[i] = (t ? total[i] : 0) + entry[i] * multiplier;
       }
       if (!integer_)
