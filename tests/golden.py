@@ -44,6 +44,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "distil": {"layers": 1, "distillation": {"hidden": 1.0, "relations": 1.0}},
     "prune": {"prunings": 3},
     "cut": {"importance_examples": 32},
+    "continue": {"like": "quantize"},
     "quantize": {"calibration_examples": 32, "tolerance": 1.0, "learning_rate": 1e-4},
     "int8": {"method": "static", "calibration_examples": 32, "tolerance": 1.0},
 }

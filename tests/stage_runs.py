@@ -24,7 +24,7 @@ def _stage() -> Any:
     return run
 
 
-finetune, distil, prune, cut, quantize, int8 = (_stage() for _ in range(6))
+finetune, distil, prune, cut, continued, quantize, int8 = (_stage() for _ in range(7))
 
 
 def load_checkpoint(path: Path) -> tuple[Any, Any]:

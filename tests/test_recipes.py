@@ -8,12 +8,14 @@ import pytest
 from intaglio.errors import UserError
 from intaglio.planning.plan import make_plan
 from intaglio.study.load import load
+from intaglio.summary.controls import control_of
 from test_study import SMALL, jobs, read
 
 FINETUNE, DISTIL, INT, INT8 = ({"stage": name} for name in ("finetune", "distil", "quantize", "int8"))
 WEIGHTS, PATTERN = ({"stage": "prune", "structure": name} for name in ("unstructured", "2:4"))
 CUT: dict[str, Any] = {"stage": "cut"}
 OTHER = {"stage": "distil", "student": "minilm"}
+ON: dict[str, Any] = {"stage": "continue", "like": "quantize"}
 
 
 def study(**variants: list[dict[str, Any]] | None) -> dict[str, Any]:
@@ -38,6 +40,9 @@ def study(**variants: list[dict[str, Any]] | None) -> dict[str, Any]:
         ([CUT, CUT], "cut once"),
         ([WEIGHTS, WEIGHTS], "pruned once"),
         ([WEIGHTS, PATTERN], "pruned once"),
+        ([WEIGHTS, ON], "continue cannot follow prune"),
+        ([INT, ON], "continue cannot follow quantize"),
+        ([INT8, ON], "continue cannot follow int8"),
     ],
 )
 def test_a_recipe_that_cannot_be_made_is_refused_with_the_reason(recipe: list[dict[str, Any]], reason: str) -> None:
@@ -47,7 +52,9 @@ def test_a_recipe_that_cannot_be_made_is_refused_with_the_reason(recipe: list[di
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("compressed", [[], [DISTIL], [WEIGHTS], [CUT], [DISTIL, WEIGHTS], [DISTIL, CUT, PATTERN]])
+@pytest.mark.parametrize(
+    "compressed", [[], [DISTIL], [WEIGHTS], [CUT], [ON], [DISTIL, WEIGHTS], [DISTIL, CUT, PATTERN]]
+)
 @pytest.mark.parametrize("quantized", [[], [INT], [INT8]])
 def test_every_composition_of_the_issue_is_a_recipe(
     compressed: list[dict[str, Any]], quantized: list[dict[str, Any]]
@@ -176,3 +183,62 @@ def test_only_profiles_of_float_models_in_bf16_get_texts() -> None:
 
     assert with_data("torch", "onnxruntime", "openvino-bf16") == {"float", "pruned"}
     assert with_data("torch", "onnxruntime") == set()
+
+
+def test_a_control_takes_the_training_of_the_stage_that_it_is_like() -> None:
+    """The task's options go before the study's, which go before the stage's own defaults."""
+    config = {
+        **SMALL,
+        "seeds": [1],
+        "variants": {"float-continued": None, "own": [{**ON, "weight_decay": 0.3}]},
+        "tasks": {"movie": {"stages": {"quantize": {"epochs": 2}}}},
+        "stages": {"quantize": {"epochs": 5, "batch_size": 8, "freeze": 0.1}, "finetune": {"batch_size": 64}},
+    }
+    plan = make_plan(load(config))
+    known, own = ({run.variant: run for run in plan.runs}[name].recipe[-1] for name in ("float-continued", "own"))
+    assert (known["epochs"], known["batch_size"], known["learning_rate"]) == (2, 8, 2e-6)
+    assert "freeze" not in known
+    assert own == {**known, "weight_decay": 0.3}
+    # What it is like decides nothing beside these options.
+    explicit = {"stage": "continue", "epochs": 2, "batch_size": 8, "learning_rate": 2e-6}
+    again = make_plan(load({**config, "variants": {"plain": [explicit]}}))
+    assert set(again.jobs["continue"]) < set(plan.jobs["continue"])
+
+
+def test_another_budget_of_the_stage_makes_its_control_again() -> None:
+    controls = {
+        budget: set(jobs({**study(own=[ON]), "stages": {"quantize": {"max_steps": budget}}})["continue"])
+        for budget in (5, 6)
+    }
+    assert controls[5].isdisjoint(controls[6])
+
+
+@pytest.mark.parametrize(
+    ("variant", "control"),
+    [
+        ("float", None),
+        ("int", "on"),
+        ("pruned", None),
+        ("small-int", "small-on"),
+        ("small-cut-int", "on"),
+        ("small", "like-distil"),
+        ("small-int8", "like-distil"),
+        ("int8", None),
+        ("on", None),
+    ],
+)
+def test_the_control_of_a_variant_trains_as_its_last_stage(variant: str, control: str | None) -> None:
+    variants = {
+        "int": [INT],
+        "on": [ON],
+        "like-distil": [{"stage": "continue", "like": "distil"}],
+        "pruned": [WEIGHTS],
+        "small": [DISTIL],
+        "small-int": [DISTIL, INT],
+        "small-on": [DISTIL, ON],
+        "small-cut-int": [DISTIL, CUT, INT],
+        "small-int8": [DISTIL, INT8],
+        "int8": [INT8],
+    }
+    plan = make_plan(load(study(**variants)))
+    assert control_of(variant, {run.variant: run.recipe for run in plan.runs}) == control

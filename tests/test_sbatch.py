@@ -114,7 +114,7 @@ def test_runs_that_share_an_allocation_ask_for_the_time_of_all_and_for_a_gpu_if_
     asked = {rule: f"-p cpu {words}" for rule, words in on_cpu.items()}
     asked["allocation"] = f"-p gpu -t {minutes} --mem 3000 --cpus-per-task=2 --gres=gpu:1"
     assert asked_for(tmp_path, *profile, "--config", "resources={gpus: gres, cpu_partition: cpu}") == asked
-    write_study(tmp_path, variants=EVERY, resources={**RESOURCES, "runs_per_allocation": 6, "max_minutes": 60})
+    write_study(tmp_path, variants=EVERY, resources={**RESOURCES, "runs_per_allocation": len(EVERY), "max_minutes": 60})
     asked["allocation"] = "-p gpu -t 60 --mem 3000 --cpus-per-task=2"
     short = "resources={gpus: none, cpu_partition: gpu}"
     assert asked_for(tmp_path, *profile, "--config", short)["allocation"] == asked["allocation"]

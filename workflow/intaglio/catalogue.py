@@ -181,8 +181,10 @@ def _lattice() -> dict[str, list[dict[str, Any]]]:
 
 
 def _compressions() -> dict[str, list[dict[str, Any]]]:
-    """Return one recipe for each kind of pruning, distillation and post-training quantization."""
+    """Return one recipe for each kind of pruning, distillation and post-training quantization, and a control."""
     recipes: dict[str, list[dict[str, Any]]] = {"distilled": [{"stage": "distil"}]}
+    # What more training does by itself; of other stages, a study gives its own, as `{stage: continue, like: prune}`.
+    recipes["float-continued"] = [{"stage": "continue", "like": "quantize"}]
     for share in (30, 35, 60, 90):
         recipes[f"pruned-{share}"] = [{"stage": "prune", "sparsity": share / 100}]
     recipes["pruned-2-4"] = [{"stage": "prune", "structure": "2:4"}]

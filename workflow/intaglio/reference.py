@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from intaglio import catalogue
 from intaglio.study.bits import Bits
 from intaglio.study.options import (
+    ContinueOptions,
     CutOptions,
     Distillation,
     DistilOptions,
@@ -41,6 +42,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Distillation", Distillation, "`distillation` of the stages distil, prune, cut and quantize."),
     ("Stage: prune", PruneOptions, "In `stages`, or in a recipe as `{stage: prune, ...}`."),
     ("Stage: cut", CutOptions, "In `stages`, or in a recipe as `{stage: cut, ...}`."),
+    ("Stage: continue", ContinueOptions, "In a recipe as `{stage: continue, ...}`; `stages` has no entry for it."),
     ("Stage: quantize", QuantizeOptions, "In `stages`, or in a recipe as `{stage: quantize, ...}`."),
     ("Bits", Bits, "`bits` of the stage quantize."),
     ("Stage: int8", Int8Options, "In `stages`, or in a recipe as `{stage: int8, ...}`."),

@@ -25,6 +25,7 @@ _STAGES = {
     "distil": "Train a smaller model to reproduce a fine-tuned one.",
     "prune": "Set weights of a fine-tuned model to zero and train the others.",
     "cut": "Cut heads and neurons out of a fine-tuned model and train the rest.",
+    "continue": "Train a fine-tuned model on, in floating point: a control for longer training.",
     "quantize": "Quantize a fine-tuned model by training it on simulated integers.",
     "int8": "Quantize a fine-tuned model to 8 bits without training.",
 }
@@ -216,7 +217,8 @@ def _parser() -> argparse.ArgumentParser:
     described.add_argument("--output", type=Path, help="write the description there, in place of printing it")
     for name, help in _STAGES.items():
         more = ["model" if name == "finetune" else "parent", "data"]
-        more += [] if name in ("finetune", "int8") else ["teacher?", *(["student?"] if name == "distil" else [])]
+        more += ["teacher?"] if name in ("distil", "prune", "cut", "quantize") else []
+        more += ["student?"] if name == "distil" else []
         add_tasks(verb(_stage, *more, "options", "seed", "max-length", "work", "output", name=name, help=help))
     verb(_evaluate, "checkpoint", "data", "max-length", "output", "work?")
     verb(_export, "checkpoint", "output", "work?")

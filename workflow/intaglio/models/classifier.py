@@ -19,7 +19,7 @@ from intaglio.metrics import QUESTION_ANSWERING
 from intaglio.models.dropout import override_dropout
 from intaglio.models.standard_scores import to_values
 from intaglio.models.weights import head_keys, output_layer, read_classifier
-from intaglio.study.options import TrainingOptions
+from intaglio.study.training_options import TrainingOptions
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from intaglio.errors import UserError
-from intaglio.study.options import TrainingOptions
+from intaglio.study.training_options import TrainingOptions
 
 # Names of the two kinds of dropout in the configurations of transformers' encoders.
 _HIDDEN = ("hidden_dropout_prob", "classifier_dropout", "classifier_dropout_prob", "dropout", "seq_classif_dropout")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,9 +10,12 @@ from pydantic import ValidationError
 from intaglio.errors import UserError
 from intaglio.planning.jobs import Job, Plan, deciding, dump
 from intaglio.study import recipes
-from intaglio.study.options import STAGES, AnyStage, TrainingOptions
+from intaglio.study.options import STAGES, AnyStage, ContinueOptions
 from intaglio.study.schema import Study
 from intaglio.study.task import StageOptions, Task
+from intaglio.study.training_options import TrainingOptions
+
+_DECIDES_NOTHING = ("checkpoint_minutes", "student", "like")
 
 
 def resolve(study: Study, task: Task, variant: str) -> list[AnyStage]:
@@ -27,11 +30,10 @@ def resolve(study: Study, task: Task, variant: str) -> list[AnyStage]:
     stages = recipe if recipe and recipe[0].stage == "finetune" else [STAGES["finetune"](), *recipe]
     resolved = []
     for own in stages:
-        merged: dict[str, Any] = {}
-        for layer in (*(_of_stage(level.stages, own.stage) for level in (study, task)), own):
-            merged.update(layer.model_dump(exclude_unset=True))
-        merged["stage"] = own.stage
+        levels = (study.stages, task.stages)
         try:
+            given = _like(levels, own) if isinstance(own, ContinueOptions) else _merged(levels, own.stage)
+            merged = {**given, **own.model_dump(exclude_unset=True), "stage": own.stage}
             resolved.append(STAGES[own.stage].model_validate(merged, context={"complete": True}))
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
@@ -39,9 +41,20 @@ def resolve(study: Study, task: Task, variant: str) -> list[AnyStage]:
     return resolved
 
 
-def _of_stage(options: StageOptions, stage: str) -> AnyStage:
-    found: AnyStage = getattr(options, stage)
-    return found
+def _merged(levels: Iterable[StageOptions], stage: str) -> dict[str, Any]:
+    """Return the options that the levels of the study file give for a stage; later levels win."""
+    merged: dict[str, Any] = {}
+    for level in levels:
+        merged.update(getattr(level, stage).model_dump(exclude_unset=True))
+    return merged
+
+
+def _like(levels: Iterable[StageOptions], own: ContinueOptions) -> dict[str, Any]:
+    """Return the options of training that a control takes from another stage, with that stage's defaults."""
+    if own.like is None:
+        return {}
+    other = STAGES[own.like].model_validate({**_merged(levels, own.like), "stage": own.like})
+    return other.model_dump(include=set(TrainingOptions.model_fields))
 
 
 class ResolvedStage:
@@ -176,11 +189,10 @@ class Chains:
 def _content(options: AnyStage) -> dict[str, Any]:
     """Return the options that decide a stage's result.
 
-    Options for resuming decide nothing. Teacher and student count by their keys, not by their names.
+    Options for resuming decide nothing. Teacher and student count by their keys, not by their names; what a control
+    takes from the stage that it is `like` stands in its options.
     """
-    content = {
-        name: value for name, value in deciding(options).items() if name not in ("checkpoint_minutes", "student")
-    }
+    content = {name: value for name, value in deciding(options).items() if name not in _DECIDES_NOTHING}
     if content.get("distillation"):
         content["distillation"] = {name: value for name, value in content["distillation"].items() if name != "teacher"}
     return content

@@ -35,12 +35,15 @@ class Display:
     notes: Sequence[str] = ()
 
 
-def difference(row: Mapping[str, Any]) -> str:
-    """Format difference and interval, in points; the baseline itself has none."""
-    if row.get("difference") is None or row["variant"] == "float":
+def difference(row: Mapping[str, Any], name: str = "difference") -> str:
+    """Format a difference to float (`control_difference`: to the control) and its interval, in points.
+
+    The baseline itself has none.
+    """
+    if row.get(name) is None or row["variant"] == "float":
         return NOTHING
-    names = ("difference", "difference_low", "difference_high")
-    mean, low, high = (score(row["primary_metric"], row[name], sign=True) for name in names)
+    ends = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    mean, low, high = (score(row["primary_metric"], end, sign=True) for end in ends)
     return f"{mean} [{low}, {high}]"
 
 

@@ -106,6 +106,7 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int,
         "metric": lambda row: label_of(row["primary_metric"]) or NOTHING,
         value_heading(rows): primary_over_seeds,
         "difference to float [95 %]": difference,
+        "difference to control [95 %]": lambda row: difference(row, "control_difference"),
         "p (Holm)": lambda row: number(row["difference_p_holm"], digits=2),
         "within the margin": _non_inferiority,
         "accuracy, %": share_over_seeds("accuracy"),
@@ -129,6 +130,7 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int,
         "p: of no difference, adjusted by Holm for the variants of the task.",
         f"Within the margin: yes if the whole interval says that at most {margin:g} points are lost, no if all of it "
         "says more. In brackets: what would decide it if the difference stays as it is.",
+        *_controls(rows),
         "Training: of the variant's last stage, without set-up and evaluation.",
         f"{_FASTEST} Size: of the exported file.",
         *speedup_notes(rows),
@@ -150,6 +152,17 @@ def _non_inferiority(row: Mapping[str, Any]) -> str:
         return "yes" if row["noninferior"] == "within" else "no"
     needed = [f"{row[f'{name}_to_decide']:,} {name}" for name in ("seeds", "examples") if row[f"{name}_to_decide"]]
     return f"undecided ({' or '.join(needed)})" if needed else "undecided"
+
+
+def _controls(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a sentence on the variants that are controls of others."""
+    names = dict.fromkeys(row["control"] for row in rows if row["control"])
+    if not names:
+        return []
+    return [
+        f"Control: float trained on as the variant's last stage trains ({', '.join(names)}). A gain over float that is "
+        "none over the control is one of more training."
+    ]
 
 
 def _granularity(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -12,10 +12,10 @@ from intaglio.allocation import Preempted, return_to_queue
 from intaglio.checkpoint import write_checkpoint
 from intaglio.kinds import threshold_names
 from intaglio.ownership import assert_owned
-from intaglio.stages import cut, distil, finetune, int8, prune, quantize
+from intaglio.stages import continued, cut, distil, finetune, int8, prune, quantize
 from intaglio.stages.prepared import Prepared
 from intaglio.store import sole_maker
-from intaglio.study.options import TrainingOptions
+from intaglio.study.training_options import TrainingOptions
 from intaglio.tokens.tokenize import set_limit
 from intaglio.training.job import Learner, StageJob
 from intaglio.training.resume import clear_failure
@@ -28,6 +28,7 @@ _PREPARE: Mapping[str, Callable[[StageJob[Any]], Prepared]] = {
     "distil": distil.prepare,
     "prune": prune.prepare,
     "cut": cut.prepare,
+    "continue": continued.prepare,
     "quantize": quantize.prepare,
     "int8": int8.prepare,
 }

@@ -4,49 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from intaglio.arithmetic.operations import OPERATIONS, Operation
 from intaglio.study.bits import Bits
 from intaglio.study.low_rank import LowRank
 from intaglio.study.sources import StudyPart
-
-
-class TrainingOptions(StudyPart):
-    """Options of every stage that trains."""
-
-    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate, decayed linearly after the warm-up.")
-    epochs: float = Field(3.0, gt=0, description="Passes over the training data, at most.")
-    max_steps: int | None = Field(None, gt=0, description="Optimizer steps, at most; overrides `epochs`.")
-    batch_size: int = Field(32, gt=0, description="Examples per optimizer step, accumulated ones included.")
-    gradient_accumulation: int = Field(1, gt=0, description="Number of parts that a batch is split into on the device.")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW's decoupled weight decay.")
-    adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first moment.")
-    adam_beta2: float = Field(0.98, ge=0, lt=1, description="AdamW's second moment.")
-    adam_epsilon: float = Field(1e-6, gt=0, description="AdamW's epsilon.")
-    warmup: float = Field(0.06, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
-    dropout: float | None = Field(None, ge=0, lt=1, description="Dropout of hidden states; null keeps the model's own.")
-    attention_dropout: float | None = Field(
-        None, ge=0, lt=1, description="Dropout of attention probabilities; null keeps the model's own."
-    )
-    group_by_length: bool = Field(
-        False, description="Whether a batch holds examples of similar length, which need less padding."
-    )
-    evaluations: int = Field(
-        0, ge=0, description="Evaluations on the validation split, evenly spaced; 0 means one per epoch."
-    )
-    patience: int | None = Field(None, gt=0, description="Stop after so many evaluations without improvement.")
-    checkpoint_minutes: float = Field(10.0, ge=0, description="Minutes between checkpoints that a killed job resumes.")
-
-    @model_validator(mode="after")
-    def _batch_divides(self, info: ValidationInfo) -> Self:
-        # A level of the study file may set only one of the two: the check is for the merged options.
-        if (info.context or {}).get("complete") and self.batch_size % self.gradient_accumulation:
-            raise ValueError(
-                f"gradient_accumulation: {self.gradient_accumulation} does not divide the batch_size {self.batch_size}"
-            )
-        return self
+from intaglio.study.training_options import TrainingOptions
 
 
 class FinetuneOptions(TrainingOptions):
@@ -199,6 +163,17 @@ class CutOptions(TrainingOptions):
         return self
 
 
+class ContinueOptions(TrainingOptions):
+    """Train a float model on, on the labels alone: the control of a stage that trains longer than `float` does."""
+
+    stage: Literal["continue"] = "continue"
+    like: Literal["finetune", "distil", "prune", "cut", "quantize"] | None = Field(
+        None,
+        description="Stage whose budget, learning rate and other options of training this one takes, as the task and "
+        "the study give them for it.",
+    )
+
+
 class QuantizeOptions(TrainingOptions):
     """Quantization-aware training of an integer-only encoder (I-BERT), from a fine-tuned float checkpoint."""
 
@@ -285,13 +260,14 @@ class Int8Options(StudyPart):
         return self
 
 
-AnyStage = FinetuneOptions | DistilOptions | PruneOptions | CutOptions | QuantizeOptions | Int8Options
+AnyStage = FinetuneOptions | DistilOptions | PruneOptions | CutOptions | ContinueOptions | QuantizeOptions | Int8Options
 Stage = Annotated[AnyStage, Field(discriminator="stage")]
 STAGES: dict[str, type[AnyStage]] = {
     "finetune": FinetuneOptions,
     "distil": DistilOptions,
     "prune": PruneOptions,
     "cut": CutOptions,
+    "continue": ContinueOptions,
     "quantize": QuantizeOptions,
     "int8": Int8Options,
 }

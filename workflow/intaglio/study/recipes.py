@@ -30,6 +30,8 @@ def _after(before: Sequence[AnyStage], options: Any) -> str | None:
         return f"{options.stage} cannot follow int8, which leaves a graph that nothing can train"
     if "quantize" in stages:
         return f"{options.stage} cannot follow quantize, whose integers are final; put quantize last"
+    if options.stage == "continue" and "prune" in stages:
+        return "continue cannot follow prune: training would fill what was removed; let it follow finetune or distil"
     if options.stage == "distil":
         return _distil_after(before, options)
     return _removal_after(before, options) if options.stage in ("prune", "cut") else None

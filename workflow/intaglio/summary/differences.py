@@ -88,6 +88,16 @@ class Differences:
             "examples_to_decide": compare.examples_to_decide(mean, self._examples, *against),
         }
 
+    def to_control(self, variant: str, control: str, seeds: Sequence[int]) -> dict[str, Any]:
+        """Return the columns of variants.parquet on a variant's difference to its control."""
+        mean = self.mean(variant, control, seeds)
+        low, high = mean.interval()
+        return {
+            "control_difference": mean.value,
+            "control_difference_low": low,
+            "control_difference_high": high,
+        }
+
 
 def judged_runs(records: Sequence[Record], metric: Metric, resamples: int) -> dict[_Key, JudgedRun]:
     """Return a metric of runs of one task on the same resamples of the test examples, by variant and seed.

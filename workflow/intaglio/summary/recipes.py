@@ -45,6 +45,7 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "distil": _distilled,
     "prune": _pruned,
     "cut": _cut,
+    "continue": lambda options: f"trained on like {options['like']}" if options["like"] else "trained on",
     "quantize": _quantized,
     "int8": lambda options: f"int8 {'openvino' if options['engine'] == 'openvino' else options['method']}",
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from intaglio.statistics.compare import holm
+from intaglio.summary.controls import control_of
 from intaglio.summary.differences import Differences
 from intaglio.summary.hardware import of_one_device
 from intaglio.summary.runs import Record
@@ -57,7 +59,9 @@ def variant_rows(records: Sequence[Record], resamples: int, margin: float) -> li
     finished = [record for runs in done.values() for record in runs.values()]
     facts = {(row["variant"], row["seed"]): row for row in of_one_device([record.row for record in finished])}
     baseline = done.get(BASELINE, {})
-    differences = Differences(finished, resamples, margin) if baseline else None
+    recipes = {name: json.loads(runs[0].row["stages"]) for name, runs in planned.items()}
+    controls = {name: control_of(name, recipes) for name in planned}
+    differences = Differences(finished, resamples, margin) if baseline or any(controls.values()) else None
     rows = []
     for name, runs in done.items():
         row = _over_seeds(planned[name], [facts[name, seed] for seed in runs])
@@ -66,6 +70,10 @@ def variant_rows(records: Sequence[Record], resamples: int, margin: float) -> li
             row |= _against([facts[name, seed] for seed in common], [facts[BASELINE, seed] for seed in common])
             row["one_example"] = differences.one_example
             row |= _NO_DIFFERENCE if name == BASELINE else differences.columns(name, BASELINE, common)
+        control = controls[name] or name
+        common = [seed for seed in runs if seed in done[control]]
+        if differences and control != name and common:
+            row |= {"control": control, **differences.to_control(name, control, common)}
         rows.append(row)
     for test in ("difference_p", "mcnemar_p"):
         for row, adjusted in zip(rows, holm([row.get(test) for row in rows]), strict=True):

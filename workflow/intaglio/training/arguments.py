@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from intaglio import ranks
 from intaglio.errors import UserError
-from intaglio.study.options import TrainingOptions
+from intaglio.study.training_options import TrainingOptions
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from intaglio.imbalance import oversampled
 from intaglio.metrics import QUESTION_ANSWERING
 from intaglio.models.standard_scores import label_loss, to_scores, to_values
 from intaglio.schemas import as_array
-from intaglio.study.options import TrainingOptions
+from intaglio.study.training_options import TrainingOptions
 from intaglio.tasks.stored import read_split
 from intaglio.tokens.artifact import cut_warning, read_tokens
 from intaglio.tokens.encoded import read_encoded

@@ -20,7 +20,7 @@ from intaglio import ranks
 from intaglio.imbalance import Loss
 from intaglio.kinds import kind_of
 from intaglio.models.standard_scores import values_of
-from intaglio.study.options import TrainingOptions
+from intaglio.study.training_options import TrainingOptions
 from intaglio.tokens.encoded import Encoded
 from intaglio.training import resume
 from intaglio.training.arguments import Steps
