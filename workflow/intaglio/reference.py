@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from intaglio import catalogue
 from intaglio.study.bits import Bits
+from intaglio.study.choice import Constraints
 from intaglio.study.options import (
     ContinueOptions,
     CutOptions,
@@ -47,6 +48,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Bits", Bits, "`bits` of the stage quantize."),
     ("Stage: int8", Int8Options, "In `stages`, or in a recipe as `{stage: int8, ...}`."),
     ("Measurements", Profile, "`profile`."),
+    ("Recommendation", Constraints, "`constraints`."),
     ("Requests to the cluster", Resources, "`resources`."),
 )
 
@@ -82,7 +84,13 @@ def _page() -> Iterator[str]:
 
 def _type(info: FieldInfo) -> str:
     text = str(info.annotation) if not isinstance(info.annotation, type) else info.annotation.__name__
-    for noise in ("typing.", "intaglio.study.schema.", "intaglio.study.sources.", "intaglio.study.options."):
+    for noise in (
+        "typing.",
+        "intaglio.study.schema.",
+        "intaglio.study.sources.",
+        "intaglio.study.options.",
+        "intaglio.study.choice.",
+    ):
         text = text.replace(noise, "")
     if "Annotated[" in text or "Source" in text:
         text = _short(text)

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from intaglio.failures import log_of, reason
 from intaglio.forecast.text import duration
 from intaglio.journal import noted, time_left
 from intaglio.ownership import is_owned
 from intaglio.planning.commands import WITH_WORK
 from intaglio.planning.jobs import Job, Plan
 from intaglio.store import MANIFEST
-from intaglio.summary.failures import log_of, reason
 
 STATES = ("finished", "running", "failed", "waiting")
 # Jobs of a state that are named.

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from intaglio.allocation import printed_by, seconds_of
-from intaglio.summary.failures import last_error
+from intaglio.failures import last_error
 
 # States after which SLURM may start a job again, and the plugin's words for one that waits and for one that failed.
 _MAY_RETURN = ("PREEMPTED", "NODE_FAIL")

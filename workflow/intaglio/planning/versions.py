@@ -30,8 +30,8 @@ VERSIONS: Mapping[str, int] = {
     # Of what integer models compute when they are exported and evaluated.
     "integer": 1,
     "profile": 4,
-    "summarize": 9,
-    "pages": 10,
+    "summarize": 10,
+    "pages": 11,
     "plot": 8,
 }
 

@@ -10,10 +10,13 @@ from typing import Any
 import pandas as pd
 
 from intaglio.metrics import label_of
+from intaglio.recommendation.sentences import recommendation_sentences
 from intaglio.report.display import Display, device_cell, difference, disturbances, of_data, state, tabulate
 from intaglio.report.formatting import number, score, speedup_in_short, value_heading
 
 WIDTH = 80
+# Tasks whose recommendation is more than a sentence.
+_FEW = 3
 
 
 def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]) -> Display:
@@ -68,11 +71,22 @@ def _forms(variants: Sequence[Mapping[str, Any]], several: bool) -> list[str]:
     return [f"Speed-up: over the float model's fastest float32 form ({names('against')}){of_any}."]
 
 
-def to_text(table: Display, places: Mapping[str, str]) -> str:
+def recommended(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a paragraph for each task: what is recommended and why, from rows of recommendations.parquet.
+
+    Of many tasks it is one sentence each.
+    """
+    tasks = dict.fromkeys(row["task"] for row in rows)
+    found = [recommendation_sentences([row for row in rows if row["task"] == task]) for task in tasks]
+    return [" ".join(sentences if len(tasks) <= _FEW else sentences[:1]) for sentences in found]
+
+
+def to_text(table: Display, first: Sequence[str], places: Mapping[str, str]) -> str:
     """Return the table as text of at most 80 columns (except for paths); long names are shortened.
 
     Args:
         table: of `show_overview`.
+        first: paragraphs before it.
         places: paths of further results, by name.
     """
     widths = [max(len(cell) for cell in column) for column in zip(table.columns, *table.rows, strict=True)]
@@ -87,20 +101,24 @@ def to_text(table: Display, places: Mapping[str, str]) -> str:
             padded.append(short.rjust(width) if name in table.numbers else short.ljust(width))
         return "  ".join(padded).rstrip()
 
-    lines = [line(table.columns), *map(line, table.rows)]
+    def wrapped(text: str) -> list[str]:
+        return textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+    lines = [each for paragraph in first for each in (*wrapped(paragraph), "")]
+    lines += [line(table.columns), *map(line, table.rows)]
     for note in table.notes:
-        lines += ["", *textwrap.wrap(note, WIDTH, break_long_words=False, break_on_hyphens=False)]
+        lines += ["", *wrapped(note)]
     label = max(map(len, places), default=0) + 1
     lines += ["", *(f"{f'{what}:':{label}} {where}" for what, where in places.items())]
     return "\n".join(lines) + "\n"
 
 
-def to_rst(table: Display) -> str:
-    """Return the table as reStructuredText, for the report's first page."""
+def to_rst(table: Display, first: Sequence[str]) -> str:
+    """Return these paragraphs and the table as reStructuredText, for the report's first page."""
 
     def plain(text: str) -> str:
         return re.sub(r"([\\*`|_])", r"\\\1", text)
 
     frame = pd.DataFrame([[plain(cell) for cell in row] for row in table.rows], columns=list(table.columns))
-    notes = "\n\n".join(plain(note) for note in table.notes)
-    return f"{frame.to_markdown(index=False, tablefmt='grid', disable_numparse=True)}\n\n{notes}\n"
+    grid = frame.to_markdown(index=False, tablefmt="grid", disable_numparse=True)
+    return "\n\n".join([*map(plain, first), grid, *map(plain, table.notes)]) + "\n"

@@ -15,7 +15,7 @@ from intaglio.report.files import LATEX, of_kinds
 from intaglio.report.html.page import write_report
 from intaglio.report.latex import to_latex
 from intaglio.report.models import class_rows, show_classes, show_models
-from intaglio.report.overview import show_overview, to_rst, to_text
+from intaglio.report.overview import recommended, show_overview, to_rst, to_text
 from intaglio.report.published import show_published
 from intaglio.report.results import show_runs, show_variants
 from intaglio.store import new_artifact
@@ -44,8 +44,9 @@ def write_pages(summary: Path, output: Path, report: Path | None = None) -> None
             "All figures": f"{summary}/*.csv",
             "Plots": f"{output.parent}/plots/*.svg",
         }
-        (folder / "overview.txt").write_text(to_text(overview, places), encoding="utf-8")
-        (folder / "overview.rst").write_text(to_rst(overview), encoding="utf-8")
+        first = recommended(content.rows["recommendations"])
+        (folder / "overview.txt").write_text(to_text(overview, first, places), encoding="utf-8")
+        (folder / "overview.rst").write_text(to_rst(overview, first), encoding="utf-8")
         tables = _tables(content, variants)
         for name in of_kinds(tables, content.facts["kinds"]):
             table = tables[name]

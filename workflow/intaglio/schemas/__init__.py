@@ -18,6 +18,7 @@ from intaglio.schemas.artifacts import (
     TRAINING_HISTORY,
 )
 from intaglio.schemas.fields import KEYS, MACHINE, describe, keyed, machine_columns
+from intaglio.schemas.recommendations import RECOMMENDATIONS
 from intaglio.schemas.summary import (
     BACKENDS,
     CONVERSIONS,
@@ -47,6 +48,7 @@ __all__ = [
     "PREDICTED_VALUES",
     "PREDICTIONS",
     "PUBLISHED",
+    "RECOMMENDATIONS",
     "RUNS",
     "SIZES",
     "SPARSITY",

@@ -36,6 +36,7 @@ RUNS = schema(
             ("error", STRING, "The error of a failed run, or the missing results of a pending one."),
             ("test_set", STRING, "The test set behind the metrics here: the task's first."),
             ("test_examples", INT, "Its number of examples."),
+            ("validation_examples", INT, "Number of examples of the validation split."),
             ("primary_metric", STRING, "The task's primary metric."),
             ("primary_value", FLOAT, "Its value on the test set."),
             (
@@ -123,6 +124,12 @@ VARIANTS = schema(
             ("control_difference_high", FLOAT, "Upper end of that interval."),
             ("one_example", FLOAT, "What one test example changes; null for metrics other than a share of examples."),
         ),
+        *_over_seeds("validation", "the primary metric on the validation split, which selected the weights"),
+        *nullable(
+            ("validation_difference", FLOAT, "Mean over common seeds of that minus that of `float`."),
+            ("validation_difference_low", FLOAT, "Lower end of its 95 % interval, with test's variance over examples."),
+            ("validation_difference_high", FLOAT, "Upper end of that interval."),
+        ),
         *_over_seeds("accuracy", "accuracy"),
         *_over_seeds("f1_macro", "macro F1"),
         *_over_seeds("jaccard", "Jaccard accuracy"),
@@ -194,6 +201,8 @@ BACKENDS = schema(
         field("batch_size", INT, "Examples per call (the study's profile.headline)."),
         field("length", INT, "Tokens per example (the study's profile.headline)."),
         *_over_seeds("latency_ms", "the median time of an inference call, ms"),
+        field("p99_ms_least", FLOAT, "Smallest over seeds of the 99th percentile of the time of a call, ms."),
+        field("p99_ms_most", FLOAT, "Largest of them."),
         *speedup_columns(
             "Geometric mean over seeds of the speed-up over the fine-tuned float model in its fastest float32 form on "
             "this device, called in turns in one process; above 1 is faster; null if there was no such model.",

@@ -102,6 +102,14 @@ class MeanOverSeeds:
             between = max(between, self.own) - self.own + self.own / factor
         return replace(self, common=self.common / factor, own=self.own / factor, between=between)
 
+    def of_other_examples(self, values: Sequence[float], factor: float) -> MeanOverSeeds:
+        """Return the mean of values of the same seeds on other examples, so many times as many, of the same kind.
+
+        Their variances over examples are not known, and taken from these.
+        """
+        between = None if self.between is None else float(np.var(values, ddof=1))
+        return MeanOverSeeds(float(np.mean(values)), self.seeds, self.common / factor, self.own / factor, between)
+
 
 def mean_over_seeds(values: Sequence[float], resampled: NDArray[np.float64], one_example: float = 0.0) -> MeanOverSeeds:
     """Return the mean of values over seeds.

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from intaglio import catalogue
 from intaglio.errors import nearest
 from intaglio.study import recipes
+from intaglio.study.choice import Constraints, ObjectiveName
 from intaglio.study.options import Stage
 from intaglio.study.profile import Profile
 from intaglio.study.sources import Source, StudyPart
@@ -102,6 +103,14 @@ class Study(StudyPart):
         gt=0,
         description="Largest loss against `float` to accept, in points of the primary metric (in its unit, for a "
         "metric without points). The tables say whether each variant loses less, with 95 % confidence.",
+    )
+    constraints: Constraints = Field(
+        default_factory=Constraints, description="What a variant has to meet to be recommended."
+    )
+    objective: ObjectiveName = Field(
+        "latency",
+        description="What the recommended variant is best in, of those that meet the constraints: the time of a call, "
+        "the exported file, peak memory, the primary metric on the validation split, or the time of all its trainings.",
     )
 
     @field_validator("seeds")

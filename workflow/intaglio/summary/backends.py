@@ -73,6 +73,8 @@ def _row(seeds: Sequence[Row]) -> Row:
         "n": len(seeds),
         "latency_ms_mean": latency,
         "latency_ms_sd": latency_sd,
+        "p99_ms_least": min(row["p99_ms"] for row in seeds),
+        "p99_ms_most": max(row["p99_ms"] for row in seeds),
         "throughput_mean": mean_sd(row["throughput"] for row in seeds)[0],
         "busy": max(row["busy"] for row in seeds),
         "peak_memory_mb_mean": mean_sd(row["peak_memory_mb"] for row in seeds)[0],

@@ -50,6 +50,9 @@ class Differences:
         self._examples: int = records[0].row["test_examples"]
         self._margin = margin / self.metric.scale
         self._values = {_key(record): float(record.row["primary_value"]) for record in records}
+        self._validation = {_key(record): record.row["validation_value"] for record in records}
+        # Validation examples for each test example; as many where the data does not say.
+        self._factor = (records[0].row.get("validation_examples") or self._examples) / self._examples
         self._judged = judged_runs(records, self.metric, resamples)
 
     @property
@@ -86,6 +89,21 @@ class Differences:
             "noninferior": compare.non_inferiority((low, high), *against),
             "seeds_to_decide": compare.seeds_to_decide(mean, *against),
             "examples_to_decide": compare.examples_to_decide(mean, self._examples, *against),
+            **self._validated(mean, variant, other, seeds),
+        }
+
+    def _validated(self, mean: MeanOverSeeds, variant: str, other: str, seeds: Sequence[int]) -> dict[str, Any]:
+        """Return the columns of the difference on the validation split, given that on the test split."""
+        pairs = [(self._validation[variant, seed], self._validation[other, seed]) for seed in seeds]
+        known = [float(one - two) for one, two in pairs if one is not None and two is not None]
+        if len(known) < len(pairs):
+            return {}
+        validated = mean.of_other_examples(known, self._factor)
+        low, high = validated.interval()
+        return {
+            "validation_difference": validated.value,
+            "validation_difference_low": low,
+            "validation_difference_high": high,
         }
 
     def to_control(self, variant: str, control: str, seeds: Sequence[int]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ _TABLES = {
     "backends": schemas.BACKENDS,
     "conversions": schemas.CONVERSIONS,
     "published": schemas.PUBLISHED,
+    "recommendations": schemas.RECOMMENDATIONS,
 }
 # Names in the history of trainings.
 LOSSES = ("loss", "validation_loss")

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 
 from intaglio import schemas
 from intaglio.errors import UserError
+from intaglio.failures import reasons
 from intaglio.schemas.summary import SCORES
 from intaglio.store import MANIFEST, open_artifact
 from intaglio.summary import lineage, recipes
 from intaglio.summary.devices import SPEEDUPS
-from intaglio.summary.failures import reasons
 
 KEY = ("task", "model", "variant", "seed")
 _MB = 1e6
@@ -30,8 +30,8 @@ _SIZES = {
 }
 # Columns of the latency table behind the table of backends.
 _TIMED = [
-    *("backend", "device", "device_name", "kernel", "batch_size", "length", "threads", "p50_ms", "throughput", "busy"),
-    *("peak_memory_mb", "max_difference", "changed_predictions", "compared_predictions"),
+    *("backend", "device", "device_name", "kernel", "batch_size", "length", "threads", "p50_ms", "p99_ms"),
+    *("throughput", "busy", "peak_memory_mb", "max_difference", "changed_predictions", "compared_predictions"),
     *SPEEDUPS,
     *("machine_id", "machine_instructions"),
 ]
@@ -151,6 +151,7 @@ def _read_evaluation(record: Record, of: _Result) -> None:
     record.row |= {
         "test_set": test_set,
         "test_examples": len(mine.ids),
+        "validation_examples": data.get("splits", {}).get("validation", {}).get("examples"),
         "primary_metric": primary[0],
         "primary_value": values[primary[0]],
         "truncated": of.about.get("truncated", {}).get(test_set),

@@ -10,6 +10,8 @@ from typing import Any
 
 from intaglio import schemas
 from intaglio.errors import UserError
+from intaglio.recommendation.choose import recommend
+from intaglio.recommendation.judge import judged_rows
 from intaglio.store import MANIFEST, new_artifact, open_artifact
 from intaglio.summary.backends import backend_rows
 from intaglio.summary.devices import SPEEDUPS, on_devices
@@ -28,6 +30,7 @@ _SUMMARIZED = {
     "backends": schemas.BACKENDS,
     "published": schemas.PUBLISHED,
     "descriptions": schemas.DESCRIPTIONS,
+    "recommendations": schemas.RECOMMENDATIONS,
 }
 # Columns of variants and backends on what compression keeps and saves: one row per variant and device.
 _COMPRESSION = (
@@ -83,11 +86,15 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
                     continue
                 backends = backend_rows(records)
                 rows["backends"] += backends
-                rows["variants"] += variant_rows(records, resamples, margin)
+                variants = variant_rows(records, resamples, margin)
+                rows["variants"] += variants
+                rows["recommendations"] += judged_rows(study, variants, backends)
                 rows["model_comparison"].append(model_row(records, backends, resamples))
         if not partial:
             _refuse_gaps(study["study"], rows["runs"])
         choose_models(rows["model_comparison"])
+        chosen = {(row["task"], row["model"]) for row in rows["model_comparison"] if row["chosen"]}
+        recommend(rows["recommendations"], chosen)
         rows["published"] += published_rows(study, rows["runs"], rows["backends"])
         rows["descriptions"] += _descriptions(study["study"], content["runs"])
         about["train_seconds"] = training.seconds()

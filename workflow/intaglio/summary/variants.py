@@ -14,9 +14,12 @@ from intaglio.summary.hardware import of_one_device
 from intaglio.summary.runs import Record
 
 BASELINE = "float"
-_NO_DIFFERENCE = {"difference": 0.0, "difference_low": 0.0, "difference_high": 0.0}
+_NO_DIFFERENCE = {
+    f"{name}{end}": 0.0 for name in ("difference", "validation_difference") for end in ("", "_low", "_high")
+}
 _OVER_SEEDS = {
     "primary": "primary_value",
+    "validation": "validation_value",
     "accuracy": "accuracy",
     "f1_macro": "f1_macro",
     "jaccard": "jaccard",
