@@ -21,7 +21,7 @@ def run_prediction(folder: Path, arguments: argparse.Namespace) -> None:
         UserError: there is neither a file nor a text, or both; the bundle is damaged; or the file cannot be read.
     """
     if (arguments.file is None) == (arguments.text is None):
-        raise UserError("predict: give a file, or a text with --text")
+        raise UserError("give a file, or a text with --text")
     if arguments.threads is not None and arguments.threads < 1:
         raise UserError(f"--threads: {arguments.threads} is none; give 1 or more")
     bundle = Bundle(folder, arguments.form, arguments.threads)
@@ -34,7 +34,7 @@ def run_prediction(folder: Path, arguments: argparse.Namespace) -> None:
     try:
         outcome = predict_file(bundle, *(getattr(arguments, name) for name in names))
     except KeyboardInterrupt:
-        raise UserError("predict: interrupted; nothing was written") from None
+        raise UserError("interrupted; nothing was written") from None
     speed = outcome.rows / max(outcome.seconds, 1e-9)
     print(
         f"{outcome.output}: {outcome.rows:,} rows in {outcome.seconds:.1f} s, {speed:,.0f} rows/s"
@@ -44,7 +44,8 @@ def run_prediction(folder: Path, arguments: argparse.Namespace) -> None:
         limit = bundle.facts["max_length"]
         print(f"note: {outcome.cut:,} texts have more than {limit} tokens and were cut", file=sys.stderr)
     if outcome.bad:
-        print(f"warning: {outcome.bad:,} rows have no prediction, the first is {outcome.first}", file=sys.stderr)
+        rows = "1 row has" if outcome.bad == 1 else f"{outcome.bad:,} rows have"
+        print(f"warning: {rows} no prediction, the first is {outcome.first}", file=sys.stderr)
 
 
 def _answer(bundle: Bundle, text: str, second: str | None) -> None:
