@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,15 @@ def loss_of(model: Any, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -
 
 
 def calibrated(
-    point: Point = INT, arch: str = "bert", bits: dict[str, int] | None = None, **changes: Any
+    point: Point = INT,
+    arch: str = "bert",
+    bits: dict[str, int] | None = None,
+    keep_float: Iterable[str] = (),
+    **changes: Any,
 ) -> tuple[Encoder, Any]:
     """Return an encoder in evaluation mode, calibrated on three batches, and the transformers model it is made of."""
     model = random_model(arch, **changes)
-    encoder = convert(model, point, bits)
+    encoder = convert(model, point, bits, keep_float)
     with encoder.calibrating(momentum=0.95):
         for seed in range(3):
             encoder(**batch(model, rows=8, length=20, seed=seed))
@@ -89,10 +94,14 @@ def calibrated(
 
 
 def integer_checkpoint(
-    folder: Path, point: Point = INT, arch: str = "bert", bits: dict[str, int] | None = None
+    folder: Path,
+    point: Point = INT,
+    arch: str = "bert",
+    bits: dict[str, int] | None = None,
+    keep_float: Iterable[str] = (),
 ) -> Path:
     """Write a [checkpoint] of a calibrated encoder with its tokenizer; return its folder."""
-    encoder, model = calibrated(point, arch, bits)
+    encoder, model = calibrated(point, arch, bits, keep_float)
     with new_artifact(folder, "checkpoint") as draft:
         save_encoder(encoder, model.config, draft)
         tiny_tokenizer(arch).save_pretrained(draft)

@@ -152,9 +152,7 @@ class _Simulation:
         stream["linear_short"] = [_together(short[start : start + 3]) for start in range(0, len(short), 3)]
         if "layernorm" in self.encoder.shape.integer:
             # what the head is given is no intermediate tensor of the program
-            assert len(stream.pop("dequantize")) == 1 + ("gelu" not in self.encoder.shape.integer) * len(
-                self.encoder.layers
-            )
+            assert len(stream.pop("dequantize")) == 1 + sum(not layer.gelu.integer for layer in self.encoder.layers)
             stream["dequantize"] = self.stream["dequantize"][:-1]
         return {key: values for key, values in stream.items() if values}
 

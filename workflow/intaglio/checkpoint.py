@@ -48,6 +48,7 @@ class Checkpoint:
         kind: `transformers` (a transformers model), `encoder` (Intaglio's, cut or quantized) or `graph` (8 bits).
         engine: for a `graph`, what alone runs it; else None.
         integers: operations that run on integers; empty for kinds other than `encoder`.
+        keep_float: such operations of single layers that are in floating point, as in `EncoderConfig`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,6 +64,7 @@ class Checkpoint:
         self.kind: Kind = "graph" if "int8" in section else "encoder" if section else "transformers"
         self.engine: Engine | None = section["int8"].get("engine", "onnxruntime") if "int8" in section else None
         self.integers: frozenset[Operation] = frozenset(section.get("integer", ()))
+        self.keep_float: frozenset[str] = frozenset(section.get("keep_float", ()))
 
     def __str__(self) -> str:
         return str(self.path)
@@ -75,7 +77,7 @@ class Checkpoint:
     @property
     def is_integer_only(self) -> bool:
         """Whether it computes on integers from end to end, without floating point between operations."""
-        return self.integers == frozenset(OPERATIONS)
+        return self.integers == frozenset(OPERATIONS) and not self.keep_float
 
     @property
     def labels(self) -> list[str]:

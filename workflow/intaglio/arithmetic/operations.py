@@ -6,3 +6,5 @@ from typing import Literal
 
 Operation = Literal["linear", "gelu", "softmax", "layernorm"]
 OPERATIONS: tuple[Operation, ...] = ("linear", "gelu", "softmax", "layernorm")
+# Those of which a single layer can be in floating point; LayerNorm's results pass through all layers.
+SEPARABLE: tuple[Operation, ...] = ("gelu", "softmax")

@@ -17,6 +17,7 @@ from intaglio.cluster.arguments import of_allocation
 from intaglio.cluster.launch import add_tasks, launch
 from intaglio.errors import of_the_user
 from intaglio.logged import logged
+from intaglio.measure.arguments import of_sensitivity
 from intaglio.store import sole_maker
 
 Arguments = argparse.Namespace
@@ -228,6 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     verb(_summarize, "plan", "output").add_argument("--partial", action="store_true", help="accept missing results")
     for run, *needed in ((_runs, "stored"), (_pages, "summary", "report?"), (_plot, "summary")):
         verb(run, *needed, "output")
+    of_sensitivity(verb)
     of_bundles(verb)
     of_studies(verb)
     return parser

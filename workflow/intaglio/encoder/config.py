@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from intaglio.arithmetic.operations import Operation
+from intaglio.arithmetic.operations import OPERATIONS, SEPARABLE, Operation
 from intaglio.encoder.architectures import ARCHITECTURES
 from intaglio.encoder.transformers_head import finds_answers
 from intaglio.errors import UserError
@@ -21,9 +21,11 @@ class EncoderConfig:
         heads, neurons: number of heads and of neurons in each layer, in order; cutting makes them differ.
         every_token: whether the head is one for question answering, over every token.
         weight_bits, embedding_bits: bits of the weights of linear layers and of word embeddings, 8 or 4.
+        keep_float: operations of single layers that stay in floating point, as `LAYER.OPERATION`; of `SEPARABLE`.
 
     Raises:
-        UserError: there are integer operations without `linear`, whose integers they take, or fewer bits without them.
+        UserError: there are integer operations without `linear`, whose integers they take, or fewer bits without them;
+            or what stays in floating point is not in the encoder.
     """
 
     model_type: str
@@ -45,12 +47,28 @@ class EncoderConfig:
     every_token: bool = False
     weight_bits: int = 8
     embedding_bits: int = 8
+    keep_float: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.integer and "linear" not in self.integer:
             raise UserError(f"integer operations {sorted(self.integer)}: 'linear' must be among them")
         if not self.integer and (self.weight_bits, self.embedding_bits) != (8, 8):
             raise UserError("bits: only weights of integer operations have fewer than 8; name 'linear' as one")
+        known = {f"{layer}.{name}" for layer in range(len(self.heads)) for name in SEPARABLE if name in self.integer}
+        if self.keep_float - known:
+            raise UserError(
+                f"keep_float: {min(self.keep_float - known)!r} is no integer operation of a layer here; give some of "
+                f"{sorted(self.integer & set(SEPARABLE))} of the layers 0 to {len(self.heads) - 1}, as in '0.gelu'"
+            )
+
+    def on_integers(self, operation: Operation, layer: int) -> bool:
+        """Return whether an operation of a layer runs on integers."""
+        return operation in self.integer and f"{layer}.{operation}" not in self.keep_float
+
+    @property
+    def only_integers(self) -> bool:
+        """Whether everything between the embeddings and the head runs on integers."""
+        return self.integer == frozenset(OPERATIONS) and not self.keep_float
 
 
 def from_transformers(
@@ -59,6 +77,7 @@ def from_transformers(
     heads: Sequence[int] | None = None,
     neurons: Sequence[int] | None = None,
     bits: Mapping[str, int] | None = None,
+    keep_float: Iterable[str] = (),
 ) -> EncoderConfig:
     """Read the shape of an encoder from the configuration of one of the `ARCHITECTURES`.
 
@@ -67,6 +86,7 @@ def from_transformers(
         integer: operations to run on integers.
         heads, neurons: numbers left in each layer by cutting; None for all of them.
         bits: of `weights` and of `embeddings`; 8 where nothing is said.
+        keep_float: operations of single layers that stay in floating point.
 
     Raises:
         UserError: the architecture, or one of its options, is not supported.
@@ -113,4 +133,5 @@ def from_transformers(
         every_token=answers,
         weight_bits=(bits or {}).get("weights", 8),
         embedding_bits=(bits or {}).get("embeddings", 8),
+        keep_float=frozenset(keep_float),
     )

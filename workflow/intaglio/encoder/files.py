@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,19 @@ def transformers_config(described: Mapping[str, Any]) -> Any:
     return AutoConfig.for_model(described["model_type"], **known)
 
 
-def convert(model: Any, integer: frozenset[Operation], bits: Mapping[str, int] | None = None) -> Encoder:
+def convert(
+    model: Any, integer: frozenset[Operation], bits: Mapping[str, int] | None = None, keep_float: Iterable[str] = ()
+) -> Encoder:
     """Build an encoder with the weights of a transformers model for classification or question answering.
 
     Args:
         model: the transformers model.
-        integer, bits: as in `from_transformers`.
+        integer, bits, keep_float: as in `from_transformers`.
 
     Raises:
         UserError: the architecture is not supported, or there are weights without a place in the encoder.
     """
-    encoder = Encoder(from_transformers(model.config, integer, bits=bits))
+    encoder = Encoder(from_transformers(model.config, integer, bits=bits, keep_float=keep_float))
     kind = model.config.model_type
     _fill(encoder, {encoder_name(kind, name): tensor for name, tensor in model.state_dict().items()})
     return encoder.train(model.training)
@@ -76,6 +78,8 @@ def save_encoder(encoder: Encoder, config: Any, folder: Path) -> None:
     section: dict[str, Any] = {"integer": sorted(shape.integer), "heads": shape.heads, "neurons": shape.neurons}
     if (shape.weight_bits, shape.embedding_bits) != (8, 8):
         section["bits"] = {"weights": shape.weight_bits, "embeddings": shape.embedding_bits}
+    if shape.keep_float:
+        section["keep_float"] = sorted(shape.keep_float)
     described = {**config.to_dict(), SECTION: section}
     (folder / CONFIG).write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
     weights = {name: tensor.detach().contiguous() for name, tensor in encoder.state_dict().items()}
@@ -87,6 +91,7 @@ def read_encoder(
     integer: frozenset[Operation] | None = None,
     config: Any = None,
     bits: Mapping[str, int] | None = None,
+    keep_float: Iterable[str] | None = None,
 ) -> Encoder:
     """Read an encoder, or a transformers classifier of a supported architecture as an encoder, in evaluation mode.
 
@@ -97,6 +102,7 @@ def read_encoder(
         config: a transformers configuration to use in place of the folder's own, with the same sizes; for another
             dropout.
         bits: of `weights` and of `embeddings`; None for those in config.json.
+        keep_float: operations of single layers that stay in floating point; None for those in config.json.
 
     Raises:
         UserError: the folder holds no such encoder.
@@ -108,10 +114,11 @@ def read_encoder(
     config = config or transformers_config(described)
     if section is None:
         model = auto_class(config).from_pretrained(folder, config=config, dtype=torch.float32, use_safetensors=True)
-        return convert(model, integer or frozenset(), bits).eval()
+        return convert(model, integer or frozenset(), bits, keep_float or ()).eval()
     operations = frozenset(section["integer"]) if integer is None else integer
     # Encoders that were saved before cutting existed do not name their sizes.
     heads, neurons = section.get("heads"), section.get("neurons")
-    encoder = Encoder(from_transformers(config, operations, heads, neurons, bits or section.get("bits")))
+    floating = section.get("keep_float", ()) if keep_float is None else keep_float
+    encoder = Encoder(from_transformers(config, operations, heads, neurons, bits or section.get("bits"), floating))
     _fill(encoder, load_file(folder / WEIGHTS))
     return encoder.eval()

@@ -120,14 +120,14 @@ class Projection(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
-    def __init__(self, config: EncoderConfig, heads: int) -> None:
+    def __init__(self, config: EncoderConfig, number: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads = heads = config.heads[number]
         self.head_width = config.head_width
         self.factor = 1 / sqrt(config.head_width)
         self.dropout = config.attention_dropout
         self.quantized = "linear" in config.integer
-        self.integer_softmax = "softmax" in config.integer
+        self.integer_softmax = config.on_integers("softmax", number)
         features = heads * config.head_width
         width, bits = config.hidden_size, config.weight_bits
         self.query, self.key, self.value = (Linear(width, features, bits) for _ in range(3))
@@ -187,11 +187,11 @@ class Layer(nn.Module):
         neurons = config.neurons[number]
         quantized, integer_norm = "linear" in config.integer, "layernorm" in config.integer
         width, bits = config.hidden_size, config.weight_bits
-        self.attention = Attention(config, config.heads[number])
+        self.attention = Attention(config, number)
         self.attention_residual = Residual(integer_norm, config.dropout)
         self.attention_norm = Norm(width, config.epsilon, integer_norm, quantized)
         self.intermediate = Linear(width, neurons, bits)
-        self.gelu = Gelu("gelu" in config.integer, quantized)
+        self.gelu = Gelu(config.on_integers("gelu", number), quantized)
         self.output = Linear(neurons, width, bits)
         self.output_residual = Residual(integer_norm, config.dropout)
         # The last layer's result is not quantized: the classification head is floating point.

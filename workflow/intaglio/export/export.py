@@ -76,7 +76,8 @@ def _write(checkpoint: Checkpoint, model: Any, draft: Path) -> dict[str, Any]:
     difference, tolerance = _check(checkpoint, model, draft / MODEL, integer, batches)
     if integer:
         add_native_form(checkpoint.path, model, draft / FORM, tolerance, batches)
-    return _record(graph, integer) | {"difference": difference, "tolerance": tolerance}
+    kept = {"keep_float": sorted(checkpoint.keep_float)} if checkpoint.keep_float else {}
+    return _record(graph, integer) | kept | {"difference": difference, "tolerance": tolerance}
 
 
 def _graph(checkpoint: Path, model: Any, inputs: list[str], integer: Sequence[str]) -> onnx.ModelProto:
@@ -129,7 +130,7 @@ def _check(
         UserError: the difference exceeds the tolerance, or integers differ.
     """
     tolerance = FLOAT_TOLERANCE if not integer else ISLANDS_TOLERANCE
-    if len(integer) == len(OPERATIONS):
+    if checkpoint.is_integer_only:
         tolerance = INTEGER_TOLERANCE
         _check_integers(checkpoint.path, model, file, batches)
     expected = logits_of(model)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from intaglio.arithmetic.operations import OPERATIONS
 from intaglio.encoder.model import Encoder
 from intaglio.errors import UserError
 from intaglio.execution.native import write_constants
@@ -52,7 +51,7 @@ def add_native_form(checkpoint: Path, encoder: Encoder, folder: Path, tolerance:
 
     hidden = largest_difference(head_input_of(encoder), lambda batch: outputs(batch)[0], batches)
     logits = largest_difference(logits_of(encoder), lambda batch: outputs(batch)[1], batches)
-    if (hidden and encoder.shape.integer == frozenset(OPERATIONS)) or logits > tolerance:
+    if (hidden and encoder.shape.only_integers) or logits > tolerance:
         raise UserError(
             f"{checkpoint}: its native form is not exported, for what enters the classifier differs from the "
             f"checkpoint's by {hidden:.3g}, and logits by {logits:.3g}; report it with the checkpoint"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from intaglio.arithmetic.operations import OPERATIONS, Operation
 from intaglio.study.bits import Bits
@@ -184,6 +184,9 @@ class QuantizeOptions(TrainingOptions):
     bits: Bits = Field(
         default_factory=Bits,
         description="Fewer bits for weights and embeddings, in a smaller file; train with `distillation` then.",
+    )
+    keep_float: tuple[Annotated[str, StringConstraints(pattern=r"^\d+\.(gelu|softmax)$")], ...] = Field(
+        (), description="Operations of single layers that stay in floating point: `3.gelu`, `0.softmax`."
     )
     calibration_examples: int = Field(512, gt=0, description="Training examples whose activations set the ranges.")
     momentum: float = Field(0.95, gt=0, lt=1, description="Of the moving average of activation ranges.")
