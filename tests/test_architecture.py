@@ -52,6 +52,7 @@ ROOMS = [
     {"failures"},
     {"statistics"},
     {"recommendation"},
+    {"flips"},
     {"summary"},
     {"report"},
     {"plots"},

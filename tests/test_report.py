@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 import fakes
+from intaglio.recommendation.sentences import recommendation_sentences
 from intaglio.report import display, latex
 from intaglio.report.html import details, measurements, variants
 from intaglio.report.models import class_rows
@@ -72,16 +74,27 @@ def test_a_page_that_would_be_empty_is_left_out(root: Path) -> None:
     assert names == [*(f"task/{task}" for task in TASKS), *pages, "trust"]
 
 
-def test_the_table_has_every_column_once_and_the_best_variant_of_a_task_first(summary: Summary) -> None:
-    joined = variants.best_first(on_devices(summary.rows["variants"], summary.rows["backends"]))
+def test_the_table_has_every_column_once_and_the_recommended_variant_of_a_task_first(summary: Summary) -> None:
+    judged = summary.rows["recommendations"]
+    joined = variants.recommended_first(on_devices(summary.rows["variants"], summary.rows["backends"]), judged)
     table = variants.show_all(summary, joined)
     assert len(table.rows) == len(TASKS) * len(VARIANTS)
-    first = ["variant", "task", "accuracy, %", "difference to float [95 %]", "latency, ms"]
-    assert list(table.columns[:5]) == first and {"recipe", "zstd, MB", "peak memory, MB"} < set(table.columns)
-    frame = pd.DataFrame(summary.rows["variants"])
+    first = ["variant", "task", "constraints", "accuracy, %", "difference to float [95 %]", "latency, ms"]
+    assert list(table.columns[:6]) == first and {"why", "recipe", "zstd, MB", "peak memory, MB"} < set(table.columns)
     for task in TASKS:
-        mine = frame[frame["task"] == task].sort_values("primary_mean", ascending=False)
-        assert [row[0] for row in table.rows if row[1] == task] == mine["variant"].tolist()
+        shown = [row[2] for row in table.rows if row[1] == task]
+        order = ["recommended", "meets", "undecided", "fails"]
+        assert shown == sorted(shown, key=order.index)
+        chosen = [row["variant"] for row in judged if row["task"] == task and row["recommended"]]
+        assert [row[0] for row in table.rows if row[1] == task and row[2] == "recommended"] == chosen
+
+
+def test_the_first_page_opens_with_the_recommendations(root: Path, summary: Summary) -> None:
+    page = (root / "report.html").read_text()
+    main = unescape(page[page.index("<main") : page.index("<h2>")])
+    for task in TASKS:
+        rows = [row for row in summary.rows["recommendations"] if row["task"] == task]
+        assert all(sentence in main for sentence in recommendation_sentences(rows))
 
 
 def test_a_point_has_the_interval_of_its_difference_around_its_value(summary: Summary) -> None:
@@ -274,3 +287,14 @@ class Texts(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.result += data if self._inside else ""
+
+
+def test_examples_that_a_variant_broke_are_shown(summary: Summary) -> None:
+    rows = [row for row in summary.rows["flips"] if (row["task"], row["variant"]) == ("movie", "int")]
+    count, table = details.flips(rows, "broken")
+    assert count >= len(table.rows) == 10
+    place = table.columns.index("true")
+    # Right in float and wrong here; the fakes have no texts.
+    for row in table.rows:
+        assert row[place] == row[place + 1] != row[place + 2] and row[0] == "not shown"
+    assert details.flips([], "broken")[0] == 0

@@ -38,10 +38,10 @@ def _fetch(plan: Plan, what: str, source: HubSource | PackageSource) -> Job:
 
 def _data(plan: Plan, task: Task) -> Job:
     source = task.source
-    content = {name: value for name, value in deciding(task).items() if name not in ("source", "stages")}
+    content = {name: value for name, value in deciding(task).items() if name not in ("source", "stages", "private")}
     if not isinstance(source, HubSource):
         content.pop("splits", None)
-    options = {name: value for name, value in dump(task).items() if name != "stages"}
+    options = {name: value for name, value in dump(task).items() if name not in ("stages", "private")}
     if task.kind in OF_KINDS:
         content["version"] = OF_KINDS[task.kind]
     libraries = [name for step in task.preprocess for name in OF_STEPS.get(step, ())]

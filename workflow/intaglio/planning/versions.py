@@ -30,8 +30,8 @@ VERSIONS: Mapping[str, int] = {
     # Of what integer models compute when they are exported and evaluated.
     "integer": 1,
     "profile": 4,
-    "summarize": 10,
-    "pages": 11,
+    "summarize": 11,
+    "pages": 12,
     "plot": 8,
 }
 

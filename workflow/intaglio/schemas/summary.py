@@ -276,3 +276,22 @@ PUBLISHED = schema(
         field("measured_conditions", STRING, "Conditions of the measured figure."),
     ],
 )
+
+FLIPS = schema(
+    "flips",
+    [
+        *KEYS,
+        field("flip", STRING, "mended (float is wrong, the variant right) or broken (the other way round)."),
+        field("flips", INT, "Test examples that the variant flips so; those with the largest changes have rows."),
+        field("id", STRING, "Example, unique within its test set."),
+        *nullable(
+            ("text_a", STRING, "Its text, shortened; null where the study says `private`."),
+            ("text_b", STRING, "The second text of a pair."),
+        ),
+        field("label", STRING, "True label."),
+        field("baseline_prediction", STRING, "Label that float predicts, with the same seed."),
+        field("prediction", STRING, "Label that the variant predicts."),
+        field("baseline_probability", FLOAT, "Probability that float gives to the true label."),
+        field("probability", FLOAT, "Probability that the variant gives to it."),
+    ],
+)

@@ -146,6 +146,7 @@ class Task(StudyPart):
         "web addresses by `http` and `mask_users` names of users by `@user`.",
     )
     language: str = Field("en", description="Language of the texts, for `lemmatize`: its ISO 639 code.")
+    private: bool = Field(False, description="Keep its texts out of tables and report.")
     class_weights: Literal["inverse"] | None = Field(
         None,
         description="`inverse` weights the training loss of an example by the inverse frequency of its class: examples "

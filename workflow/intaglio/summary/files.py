@@ -5,12 +5,12 @@ from __future__ import annotations
 # Tables of the study, and tables concatenated over all runs.
 SUMMARIZED = (
     *("runs", "variants", "model_comparison", "backends", "conversions", "sparsity", "published"),
-    *("descriptions", "recommendations"),
+    *("descriptions", "flips", "recommendations"),
 )
 GATHERED = ("metrics", "history", "latency", "baselines", "sizes", "operators")
 CSV = (
     *("runs", "variants", "model_comparison", "compression", "conversions", "backends", "published", "descriptions"),
-    *("latency", "recommendations"),
+    *("flips", "latency", "recommendations"),
 )
 SUMMARY_FILES = (
     *(f"{name}.parquet" for name in (*SUMMARIZED, *GATHERED)),

@@ -27,6 +27,7 @@ _TABLES = {
     "conversions": schemas.CONVERSIONS,
     "published": schemas.PUBLISHED,
     "recommendations": schemas.RECOMMENDATIONS,
+    "flips": schemas.FLIPS,
 }
 # Names in the history of trainings.
 LOSSES = ("loss", "validation_loss")

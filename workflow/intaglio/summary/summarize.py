@@ -10,6 +10,7 @@ from typing import Any
 
 from intaglio import schemas
 from intaglio.errors import UserError
+from intaglio.flips import flip_rows
 from intaglio.recommendation.choose import recommend
 from intaglio.recommendation.judge import judged_rows
 from intaglio.store import MANIFEST, new_artifact, open_artifact
@@ -20,7 +21,7 @@ from intaglio.summary.lineage import InCommon
 from intaglio.summary.models import choose_models, model_row
 from intaglio.summary.published import published_rows
 from intaglio.summary.runs import KEY, Record, read_run
-from intaglio.summary.variants import variant_rows
+from intaglio.summary.variants import BASELINE, variant_rows
 
 # Tables of the study, which are in memory as a whole.
 _SUMMARIZED = {
@@ -31,6 +32,7 @@ _SUMMARIZED = {
     "published": schemas.PUBLISHED,
     "descriptions": schemas.DESCRIPTIONS,
     "recommendations": schemas.RECOMMENDATIONS,
+    "flips": schemas.FLIPS,
 }
 # Columns of variants and backends on what compression keeps and saves: one row per variant and device.
 _COMPRESSION = (
@@ -90,6 +92,7 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
                 rows["variants"] += variants
                 rows["recommendations"] += judged_rows(study, variants, backends)
                 rows["model_comparison"].append(model_row(records, backends, resamples))
+                rows["flips"] += _flips(study, group[0], records)
         if not partial:
             _refuse_gaps(study["study"], rows["runs"])
         choose_models(rows["model_comparison"])
@@ -112,6 +115,13 @@ def _read_plan(plan: Path) -> dict[str, Any]:
     if not content.get("runs"):
         raise UserError(f"{plan}: plans no run; make it again from the study file")
     return content
+
+
+def _flips(study: Mapping[str, Any], run: Mapping[str, Any], records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return the rows of flips.parquet of one task and model."""
+    done = [(record.row, record.evaluation) for record in records if record.row["status"] == "ok" and record.evaluation]
+    task = next((record.task for record in records if record.task), {})
+    return flip_rows(done, BASELINE, Path(run["data"]), task, study["tasks"][run["task"]]["private"])
 
 
 def _refuse_gaps(study: str, runs: Sequence[Mapping[str, Any]]) -> None:

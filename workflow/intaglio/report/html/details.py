@@ -103,6 +103,24 @@ def confusions(metrics: Any, runs: Sequence[_Row]) -> dict[VariantKey, RowList]:
     return found
 
 
+def flips(rows: Sequence[_Row], flip: str) -> tuple[int, Display]:
+    """Return the number of examples that a variant mended or broke, and the table of those with the largest changes."""
+    mine = [row for row in rows if row["flip"] == flip]
+    if not mine:
+        return 0, Display(flip, [], [], frozenset())
+    cells = {
+        "text": lambda row: row["text_a"] or "not shown",
+        "second text": lambda row: row["text_b"] or NOTHING,
+        "true": lambda row: row["label"],
+        "float says": lambda row: row["baseline_prediction"],
+        "this says": lambda row: row["prediction"],
+        "p of the true one, float": lambda row: number(row["baseline_probability"], digits=2),
+        "p, this": lambda row: number(row["probability"], digits=2),
+    }
+    text = {"text", "second text", "true", "float says", "this says"}
+    return mine[0]["flips"], tabulate(flip, cells, mine, text)
+
+
 def operators(rows: Sequence[_Row]) -> list[tuple[str, RowList]]:
     """Return the operators with the largest shares of the time, by device and backend in words."""
     found: dict[str, RowList] = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from intaglio.recommendation.sentences import recommendation_sentences
 from intaglio.report.backends import show_backends
 from intaglio.report.compression import show_conversions
 from intaglio.report.data import show_data
@@ -16,7 +17,7 @@ from intaglio.report.display import Display
 from intaglio.report.html import details, trust
 from intaglio.report.html.charts import specifications, vega_script
 from intaglio.report.html.measurements import VariantKey, by_place, read_measurements
-from intaglio.report.html.variants import AXES, best_first, page_of, points, show_all
+from intaglio.report.html.variants import AXES, key_of, page_of, points, recommended_first, show_all
 from intaglio.report.models import class_rows, show_models
 from intaglio.report.overview import show_overview
 from intaglio.report.published import show_published
@@ -28,6 +29,8 @@ from intaglio.summary.variants import BASELINE
 
 # Columns that a table shows at first; the reader asks for the others.
 _SHOWN = 7
+# Of more tasks than this, the first page has one sentence each.
+_FEW_TASKS = 3
 # What the page of a variant says above its tables.
 _NAMES = ("task", "model", "variant")
 
@@ -63,7 +66,7 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def _content(summary: Summary, folder: Path) -> dict[str, Any]:
     """Return what the templates show."""
     rows = summary.rows
-    joined = best_first(on_devices(rows["variants"], rows["backends"]))
+    joined = recommended_first(on_devices(rows["variants"], rows["backends"]), rows["recommendations"])
     everything = show_all(summary, joined)
     measured = read_measurements(folder)
     drawn = points(summary)
@@ -73,6 +76,7 @@ def _content(summary: Summary, folder: Path) -> dict[str, Any]:
         "study": summary.study,
         "description": summary.facts["description"],
         "facts": _facts(summary, tasks),
+        "recommendations": [_recommendation(_of(rows["recommendations"], task), len(tasks)) for task in tasks],
         "notes": show_overview(summary.study, joined, rows["runs"]).notes,
         "specifications": specifications(summary.variants),
         "library": vega_script(),
@@ -80,7 +84,7 @@ def _content(summary: Summary, folder: Path) -> dict[str, Any]:
         "axes": {name: title for name, title in AXES.items() if any(row[name] is not None for row in drawn)},
         "points": drawn,
         "all": everything,
-        "links": [page_of(_place(row)) for row in joined],
+        "links": [page_of(key_of(row)) for row in joined],
         "tasks": [_task(summary, task, joined, everything, drawn) for task in tasks],
         "variants": _variants(summary, joined, everything, measured),
         "incomplete": show_runs(summary.study, runs_on_devices(incomplete, [])) if incomplete else None,
@@ -92,6 +96,15 @@ def _content(summary: Summary, folder: Path) -> dict[str, Any]:
     }
 
 
+def _recommendation(rows: Sequence[Mapping[str, Any]], tasks: int) -> dict[str, Any]:
+    """Return what is recommended for a task in sentences, of many tasks in one, and the page of the variant."""
+    if not rows:
+        return {"sentences": [], "page": None}
+    sentences = recommendation_sentences(rows)
+    page = next((page_of(key_of(row)) for row in rows if row["recommended"]), f"task/{rows[0]['task']}")
+    return {"sentences": sentences if tasks <= _FEW_TASKS else sentences[:1], "page": page}
+
+
 def _facts(summary: Summary, tasks: Sequence[str]) -> list[str]:
     """Return the extent of the study: `2 tasks`, `1 model`, ..."""
     runs = summary.rows["runs"]
@@ -100,10 +113,6 @@ def _facts(summary: Summary, tasks: Sequence[str]) -> list[str]:
     said = [f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()]
     done = sum(row["status"] == "ok" for row in runs)
     return [*said, f"{len(runs)} runs" if done == len(runs) else f"{done} of {len(runs)} runs complete"]
-
-
-def _place(row: Mapping[str, Any]) -> VariantKey:
-    return row["task"], row["model"], row["variant"]
 
 
 def _of(rows: Iterable[Mapping[str, Any]], task: str) -> list[Any]:
@@ -125,10 +134,11 @@ def _task(
     return {
         "name": task,
         "page": f"task/{task}",
+        "recommendation": _recommendation(_of(rows["recommendations"], task), 1),
         "sets": sorted({(row["test_set"], row["test_examples"]) for row in mine if row["test_set"]}),
         "points": [point for point in drawn if point["panel"] in panels],
         "all": _part(everything, of, places),
-        "links": [page_of(_place(joined[place])) for place in places],
+        "links": [page_of(key_of(joined[place])) for place in places],
         "models": _part(show_models(study, models, mine, summary.facts["resamples"]), of) if len(models) > 1 else None,
         "backends": _part(show_backends(study, _of(rows["backends"], task)), of),
         "published": _part(show_published(study, _of(rows["published"], task)), of),
@@ -145,13 +155,14 @@ def _variants(
     confusions, curves = details.confusions(summary.metrics, rows["runs"]), details.curves(summary.losses)
     conversions, executed = by_place(rows["conversions"]), by_place(rows["backends"])
     runs = by_place(runs_on_devices(rows["runs"], summary.times))
+    flipped = by_place(rows["flips"])
     several = len({row["model"] for row in rows["variants"]}) > 1
     places: dict[VariantKey, list[int]] = {}
     for at, row in enumerate(joined):
-        places.setdefault(_place(row), []).append(at)
+        places.setdefault(key_of(row), []).append(at)
     found = []
     for row in rows["variants"]:
-        place = _place(row)
+        place = key_of(row)
         task, model, variant = place
         times, drawn = details.time_grid(measured.grid.get(place, []))
         found.append(
@@ -167,6 +178,7 @@ def _variants(
                 "curves": curves.get(place, []),
                 "classes": details.classes(of_classes.get(place, []), of_classes.get((task, model, BASELINE), [])),
                 "confusion": confusions.get(place, []),
+                "flips": [(flip, *details.flips(flipped.get(place, []), flip)) for flip in ("broken", "mended")],
                 "operators": details.operators(measured.operators.get(place, [])),
                 "times": times,
                 "grid": drawn,

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from intaglio.metrics import named
+from intaglio.recommendation.choose import order
+from intaglio.recommendation.judge import FAILS, MEETS, UNDECIDED
 from intaglio.report.compression import show_compression
 from intaglio.report.display import DEVICE_NAMES, Display
-from intaglio.report.formatting import number
+from intaglio.report.formatting import NOTHING, number
 from intaglio.report.html.measurements import VariantKey, by_place
 from intaglio.report.results import show_variants
 from intaglio.summary.read import Summary
 
 _Row = Mapping[str, Any]
 # Columns that come first, as far as a study has them. A page shows the first seven; the reader asks for others.
-_FIRST = ("variant", "task", "model", "device")
+_FIRST = ("variant", "task", "model", "device", "constraints")
+_VERDICTS = (MEETS, UNDECIDED, FAILS)
 _NEXT = ("difference to float [95 %]", "latency, ms", "speed-up over float32 [95 %]", "size, MB", "training, s")
 # Columns of the table of compression that the table of variants has under another name.
 _TWICE = ("file, MB", "last stage, s")
@@ -28,18 +32,29 @@ AXES = {
 }
 
 
-def best_first(rows: Sequence[_Row]) -> list[_Row]:
-    """Return rows of variants, the best values of the primary metric first within each task and model."""
+def recommended_first(rows: Sequence[_Row], judged: Sequence[_Row]) -> list[_Row]:
+    """Return rows of variants: of each task and model the recommended one, then by verdict, then by the objective.
+
+    Args:
+        rows: of `on_devices`.
+        judged: rows of recommendations.parquet.
+    """
     places = list(dict.fromkeys((row["task"], row["model"]) for row in rows))
+    verdicts = {key_of(row): row for row in judged}
 
-    def order(row: _Row) -> tuple[int, bool, float]:
-        value = row["primary_mean"]
-        if value is None:
-            return places.index((row["task"], row["model"])), True, 0.0
-        better = 1 if named(row["primary_metric"]).higher_is_better else -1
-        return places.index((row["task"], row["model"])), False, -better * value
+    def position(row: _Row) -> tuple[int, int, float]:
+        at, of = places.index((row["task"], row["model"])), verdicts.get(key_of(row))
+        if of is None:
+            return at, len(_VERDICTS), 0.0
+        value = math.inf if of["objective_value"] is None else order(of)
+        return at, -1 if of["recommended"] else _VERDICTS.index(of["verdict"]), value
 
-    return sorted(rows, key=order)
+    return sorted(rows, key=position)
+
+
+def key_of(row: _Row) -> VariantKey:
+    """Return the task, model and variant of a row."""
+    return row["task"], row["model"], row["variant"]
 
 
 def show_all(summary: Summary, rows: Sequence[_Row]) -> Display:
@@ -50,11 +65,16 @@ def show_all(summary: Summary, rows: Sequence[_Row]) -> Display:
     for place, name in enumerate(compression.columns):
         if name not in _TWICE:
             columns.setdefault(name, [row[place] for row in compression.rows])
+    if len(set(columns["task"])) == 1:
+        del columns["task"]
+    judged = {key_of(row): row for row in summary.rows["recommendations"]}
+    columns["constraints"] = [_verdict(judged.get(key_of(row))) for row in rows]
+    columns["why"] = [judged.get(key_of(row), {}).get("reason", NOTHING) for row in rows]
     memory = _peak_memory(summary, rows)
     if any(value is not None for value in memory):
         columns["peak memory, MB"] = [number(value) for value in memory]
     # The values of the metric are between the names of a variant and the rest.
-    values = [name for name in columns if name not in (*_FIRST, *_NEXT, "seeds", "recipe")][:1]
+    values = [name for name in columns if name not in (*_FIRST, *_NEXT, "seeds", "recipe", "why")][:1]
     if "metric" in columns:
         values = ["metric", *(name for name in columns if name in ("value", "value, %"))]
     order = [name for name in (*_FIRST, *values, *_NEXT) if name in columns]
@@ -63,6 +83,12 @@ def show_all(summary: Summary, rows: Sequence[_Row]) -> Display:
     cells = list(zip(*(columns[name] for name in order), strict=True))
     numbers = variants.numbers | compression.numbers | {"peak memory, MB"}
     return Display(variants.title, order, cells, frozenset(order) & numbers, notes)
+
+
+def _verdict(judged: _Row | None) -> str:
+    if judged is None:
+        return NOTHING
+    return "recommended" if judged["recommended"] else str(judged["verdict"])
 
 
 def _peak_memory(summary: Summary, rows: Sequence[_Row]) -> list[float | None]:
@@ -79,18 +105,19 @@ def page_of(place: VariantKey) -> str:
 def points(summary: Summary) -> list[dict[str, Any]]:
     """Return the points of the figure: every variant in every backend on every device that timed it.
 
-    A point has its panel, variant and page; value, low and high of the primary metric, in its unit; the metric's axis;
-    better, 1 or -1; device, backend, and whether that is the fastest one there; and the columns of `AXES`. The interval
-    is that of the difference to float, around the value.
+    A point has its panel, variant, page, and whether it is recommended; value, low and high of the primary metric, in
+    its unit; the metric's axis; better, 1 or -1; device, backend, and whether that is the fastest one there; and the
+    columns of `AXES`. The interval is that of the difference to float, around the value.
     """
     backends = by_place(summary.rows["backends"])
+    recommended = {key_of(row) for row in summary.rows["recommendations"] if row["recommended"]}
     untimed = [dict.fromkeys(("device", "backend", "latency_ms_mean", "peak_memory_mb_mean")) | {"fastest": True}]
     found = []
     for panel in summary.panels:
         for row in panel.variants:
             if row["primary_mean"] is None:
                 continue
-            metric, place = named(row["primary_metric"]), (row["task"], row["model"], row["variant"])
+            metric, place = named(row["primary_metric"]), key_of(row)
             value = row["primary_mean"]
             known = row["difference"] is not None and row["difference_low"] is not None
             low, high = (
@@ -102,6 +129,7 @@ def points(summary: Summary) -> list[dict[str, Any]]:
                         "panel": panel.title,
                         "variant": row["variant"],
                         "page": page_of(place),
+                        "recommended": place in recommended,
                         "metric": metric.axis,
                         "better": 1 if metric.higher_is_better else -1,
                         **{

@@ -38,7 +38,7 @@ function tradeoff(box) {
     for (const row of rows) {
       row.side = row.x <= middle ? "left" : "right";
       row.front = !rows.some((other) => beats(other, row));
-      row.label = row.front || rows.length <= 9 ? row.variant : "";
+      row.label = row.front || row.recommended || rows.length <= 9 ? row.variant + (row.recommended ? " ★" : "") : "";
     }
     const title = form.elements.axis.selectedOptions[0].textContent;
     if (rows.length) draw(place, "tradeoff", rows, { $x: title, $y: rows[0].metric });
