@@ -38,6 +38,7 @@ VARIANTS: dict[str, Any] = {
         ([{"stage": "distil", "layers": 3}, {"stage": "prune"}], "distilled to 3 layers + pruned 50 %"),
         ([{"stage": "prune", "structure": "2:4"}, {"stage": "int8"}], "pruned 2:4 + int8 dynamic"),
         ([{"stage": "int8", "engine": "openvino"}], "int8 openvino"),
+        ([{"stage": "continue", "like": "quantize"}], "trained on like quantize"),
         ([{"stage": "cut", "speedup": 1.5}], "cut for 1.5×"),
         (
             [{"stage": "cut", "sparsity": 0.5}, {"stage": "quantize"}],
@@ -132,3 +133,21 @@ def test_every_conversion_stands_beside_its_tolerance(summary: Path) -> None:
     shown = (summary.parent / "pages/conversions.md").read_text()
     assert "changed predictions" in shown
     assert "3·10⁻⁷" in shown
+
+
+def test_the_difference_to_a_control_stands_beside_that_to_float(tmp_path: Path) -> None:
+    content = fakes.study(variants=("float", "int", "float-continued", "int8-dynamic"))
+    write_summary(fakes.results(tmp_path, content), tmp_path / "summary")
+    write_pages(tmp_path / "summary", tmp_path / "pages")
+    table = schemas.read_table(tmp_path / "summary/variants.parquet", schemas.VARIANTS).to_pylist()
+    rows = {row["variant"]: row for row in table}
+    assert {name: row["control"] for name, row in rows.items()} == {
+        **dict.fromkeys(("float", "float-continued", "int8-dynamic")),
+        "int": "float-continued",
+    }
+    row = rows["int"]
+    assert row["control_difference"] == pytest.approx(row["primary_mean"] - rows["float-continued"]["primary_mean"])
+    assert row["control_difference_low"] < row["control_difference"] < row["control_difference_high"]
+    page = (tmp_path / "pages/variants.md").read_text()
+    assert "difference to control [95 %]" in page
+    assert "Control: float trained on as the variant's last stage trains (float-continued)." in page

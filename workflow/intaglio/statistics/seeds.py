@@ -13,8 +13,8 @@ freedom, for what seeds add to the examples:
     sqrt(z^2 * (common + own / n) + t^2 * (between - own) / n)
 
 A few values are close to each other by chance, so `between` counts as `own` at least, and 5 % of `own` counts to the
-part of the t distribution. This share was chosen by measuring how often the intervals hold the truth: 93 to 97 % from
-three seeds on, 91 to 99 % with two, of which little can be known (`benchmarks/intervals.py`).
+part of the t distribution. This share was chosen by measuring how often the intervals hold the truth: 93 to 98 % from
+three seeds on, 92 to 100 % with two, of which little can be known (`benchmarks/intervals.py`).
 
 One seed tells nothing about others: then the interval is over test examples only.
 """
