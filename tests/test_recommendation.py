@@ -70,7 +70,7 @@ def test_the_fastest_that_loses_no_more_than_the_margin_is_recommended() -> None
     )
     text = " ".join(rest)
     assert "10 ms a call in onnxruntime on the CPU (2 times as fast as float) and a file of 20 MB" in text
-    assert "On the test split, which chose nothing, it is +0.1 points from float [0.0, +0.2]" in text
+    assert "On the test split, which chose nothing, it is +0.1 points [0.0, +0.2] from float" in text
     assert "float in its place: −0.1 points on the validation split, 2 times slower, 4.5 times larger." in text
 
 
@@ -160,7 +160,8 @@ def test_undecided_variants_leave_float_and_the_best_of_them_is_named() -> None:
     assert chosen(rows) == "float"
     text = " ".join(recommendation_sentences(list(rows.values())))
     assert "float is recommended: the only variant that surely meets every constraint" in text
-    assert "int, 10 ms a call: undecided: −0.5 points [−3.0, +2.0] against float on the validation split." in text
+    assert "int, 10 ms a call: undecided: −0.5 points [−3.0, +2.0] against float on the validation split, " in text
+    assert "−0.5 points [−3.0, +2.0] on the test split. About" in text
     assert "About 9 seeds would decide its loss on the test split." in text
 
 

@@ -52,10 +52,15 @@ def _figures(chosen: _Row) -> list[str]:
         found.append(f"a file of {three_digits(chosen['size_mb'])} MB")
     sentences = [f"It takes {' and '.join(found)}."] if found else []
     if chosen["variant"] != "float" and chosen["difference_low"] is not None:
-        value, low, high = (in_points(chosen, chosen[f"difference{end}"]) for end in ("", "_low", "_high"))
-        loss = f"On the test split, which chose nothing, it is {value} points from float [{low}, {high}]"
+        loss = f"On the test split, which chose nothing, it is {_on_test(chosen)} from float"
         sentences.append(f"{loss}: {_ON_TEST[chosen['drop_on_test']]}.")
     return sentences
+
+
+def _on_test(row: _Row) -> str:
+    """Return the difference to float on the test split with its interval."""
+    value, low, high = (in_points(row, row[f"difference{end}"]) for end in ("", "_low", "_high"))
+    return f"{value} points [{low}, {high}]"
 
 
 _ON_TEST = {
@@ -110,7 +115,8 @@ def _prospects(rows: Sequence[_Row]) -> list[str]:
     told = f"The {objective.best} of those that may meet every constraint is {best['variant']}{value}"
     needed = [f"{best[f'{name}_to_decide']:,} {of}" for name, of in _DECIDE if best.get(f"{name}_to_decide")]
     more = f" About {' or '.join(needed)} would decide its loss on the test split." if needed else ""
-    return [f"{told}: {best['reason']}.{more}"]
+    tested = "" if best["difference_low"] is None else f", {_on_test(best)} on the test split"
+    return [f"{told}: {best['reason']}{tested}.{more}"]
 
 
 _DECIDE = (("seeds", "seeds"), ("examples", "test examples"))

@@ -128,8 +128,8 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int,
         "Mean ± standard deviation over seeds. Difference: value minus that of float with the same seeds, in points, "
         f"with its 95 % interval: over test examples ({resamples} bootstrap resamples) and over seeds (Student's t). "
         "p: of no difference, adjusted by Holm for the variants of the task.",
-        f"Within the margin: yes if the whole interval says that at most {margin:g} points are lost, no if all of it "
-        "says more. In brackets: what would decide it if the difference stays as it is.",
+        f"Within the margin (in points: {margin:g}): yes if the whole interval says that no more is lost, no if all of "
+        "it says that more is. In brackets: what would decide it if the difference stays as it is.",
         *_controls(rows),
         "Training: of the variant's last stage, without set-up and evaluation.",
         f"{_FASTEST} Size: of the exported file.",
