@@ -18,6 +18,7 @@ PACKAGE = ROOT / "workflow" / "intaglio"
 # Ground floor first.
 ROOMS = [
     {"errors", "heap", "quota", "suffixes"},
+    {"parallel"},
     {"allocation"},
     {"ownership", "ranks"},
     {"store", "machine", "logged", "journal"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,12 @@ def cpu_quota(process: Path = Path("/proc/self")) -> float | None:
     """
     limits = [limit for folder in _groups(process) if (limit := _limit(folder)) is not None]
     return min(limits, default=None)
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use, at least 1."""
+    cores, quota = len(os.sched_getaffinity(0)), cpu_quota()
+    return max(1, cores if quota is None else min(cores, int(quota)))
 
 
 def _groups(process: Path) -> Iterator[Path]:

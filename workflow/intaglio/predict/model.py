@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,12 @@ from numpy.typing import NDArray
 from intaglio.errors import UserError, first_line
 from intaglio.onnx.options import session_options
 from intaglio.predict.arguments import NATIVE
-from intaglio.quota import cpu_quota
 
 GRAPH_FILE = "model.onnx"
 _RUNNER = "runner.py"
 
 # Maps the inputs by name, int64 [batch, length], to logits, float32 [batch, labels].
 Form = Callable[[Mapping[str, NDArray[np.int64]]], NDArray[np.float32]]
-
-
-def default_threads() -> int:
-    """Return the number of cores that this process may use, at least 1."""
-    cores, quota = len(os.sched_getaffinity(0)), cpu_quota()
-    return max(1, cores if quota is None else min(cores, int(quota)))
 
 
 def open_form(folder: Path, form: str, inputs: Sequence[str], threads: int) -> Form:

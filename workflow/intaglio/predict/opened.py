@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from intaglio.errors import UserError, nearest
 from intaglio.predict.decode import VALUE, decoded, probabilities
-from intaglio.predict.model import default_threads, open_form
+from intaglio.predict.model import open_form
+from intaglio.quota import usable_cores
 
 # Format of bundles that this code makes and reads.
 FORMAT = 1
@@ -61,7 +62,7 @@ class Bundle:
         self.facts: dict[str, Any] = json.loads((self.folder / FACTS).read_text())
         if self.facts["format"] != FORMAT:
             raise UserError(f"{folder}: made by another version of Intaglio; run the predict.py in it")
-        self.threads = threads or default_threads()
+        self.threads = threads or usable_cores()
         self.passed_over: list[str] = []
         self.form, self._run = self._opened(form)
         self._tokenizer = self._open_tokenizer()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.flips import flip_rows
+from intaglio.parallel import in_processes
 from intaglio.recommendation.choose import recommend
 from intaglio.recommendation.judge import judged_rows
 from intaglio.store import MANIFEST, new_artifact, open_artifact
@@ -34,6 +36,8 @@ _SUMMARIZED = {
     "recommendations": schemas.RECOMMENDATIONS,
     "flips": schemas.FLIPS,
 }
+# Runs from which several processes gather them.
+_MANY = 500
 # Columns of variants and backends on what compression keeps and saves: one row per variant and device.
 _COMPRESSION = (
     *("study", "task", "model", "variant", "recipe", "n"),
@@ -59,12 +63,11 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
     """
     content = _read_plan(plan)
     study: dict[str, Any] = content["study"]
-    resamples, margin = int(study["bootstrap"]), float(study["margin"])
     about = {
         "study": study["study"],
         "description": study.get("description", ""),
-        "resamples": resamples,
-        "margin": margin,
+        "resamples": int(study["bootstrap"]),
+        "margin": float(study["margin"]),
         "max_length": int(study["max_length"]),
         "headline": list(study["profile"]["headline"]),
         "kinds": sorted({task["kind"] for task in study["tasks"].values()}),
@@ -76,23 +79,14 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
         groups.setdefault((run["task"], run["model"]), []).append(run)
     with new_artifact(output, "summary", about) as folder:
         with gathered(folder) as tables:
+            compute = functools.partial(_of_group, study, partial)
             # Group by group, since what is compared with each other is in memory at a time.
-            for group in groups.values():
-                shared, records = InCommon(), []
-                for run in group:
-                    records.append(read_run(study, run, shared))
-                    tables.add(records[-1])
-                    training.add(records[-1])
-                rows["runs"] += [record.row for record in records]
-                if not partial and any(record.row["status"] != "ok" for record in records):
-                    continue
-                backends = backend_rows(records)
-                rows["backends"] += backends
-                variants = variant_rows(records, resamples, margin)
-                rows["variants"] += variants
-                rows["recommendations"] += judged_rows(study, variants, backends)
-                rows["model_comparison"].append(model_row(records, backends, resamples))
-                rows["flips"] += _flips(study, group[0], records)
+            for records, of_group in in_processes(compute, list(groups.values()), len(content["runs"]) < _MANY):
+                for record in records:
+                    tables.add(record)
+                    training.add(record)
+                for name, found in of_group.items():
+                    rows[name] += found
         if not partial:
             _refuse_gaps(study["study"], rows["runs"])
         choose_models(rows["model_comparison"])
@@ -105,6 +99,22 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
             schemas.write_table(folder / f"{name}.parquet", rows[name], schema)
             _write_csv(folder / f"{name}.csv", rows[name], list(schema.names))
         _write_csv(folder / "compression.csv", on_devices(rows["variants"], rows["backends"]), _COMPRESSION)
+
+
+def _of_group(
+    study: Mapping[str, Any], partial: bool, runs: Sequence[Mapping[str, Any]]
+) -> tuple[list[Record], dict[str, list[dict[str, Any]]]]:
+    """Return the runs of one task and model, and their rows by table."""
+    shared = InCommon()
+    records = [read_run(study, run, shared) for run in runs]
+    rows = {"runs": [record.row for record in records]}
+    if not partial and any(record.row["status"] != "ok" for record in records):
+        return records, rows
+    resamples, backends = int(study["bootstrap"]), backend_rows(records)
+    variants = variant_rows(records, resamples, float(study["margin"]))
+    rows |= {"backends": backends, "variants": variants, "recommendations": judged_rows(study, variants, backends)}
+    rows |= {"model_comparison": [model_row(records, backends, resamples)], "flips": _flips(study, runs[0], records)}
+    return records, rows
 
 
 def _read_plan(plan: Path) -> dict[str, Any]:
