@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 
 from intaglio.metrics import Classes, Judged, named
 from intaglio.statistics.bootstrap import resampled
@@ -144,3 +146,20 @@ def test_more_seeds_and_more_examples_make_it_narrower() -> None:
     for more in ([mean.with_seeds(n) for n in (3, 4, 6, 20)], [mean.with_examples(f) for f in (1, 2, 4, 100)]):
         for before, after in pairwise(each.error for each in more):
             assert after < before
+
+
+@given(
+    value=st.one_of(st.just(0.0), st.floats(-10, 10), st.floats(1e-20, 1e-6)),
+    seeds=st.sampled_from([1, 2, 3, 5, 20]),
+    variances=st.tuples(*[st.one_of(st.just(0.0), st.floats(1e-30, 1.0))] * 3),
+)
+def test_a_p_value_is_below_a_twentieth_where_the_interval_leaves_zero_out(
+    value: float, seeds: int, variances: tuple[float, float, float]
+) -> None:
+    common, own, between = variances
+    mean = MeanOverSeeds(value, seeds, common, own, None if seeds == 1 else between)
+    low, high = mean.interval()
+    p = mean.p_value()
+    assert 0 <= p <= 1
+    if abs(p - 0.05) > 1e-9:
+        assert (p < 0.05) == (low > 0 or high < 0)

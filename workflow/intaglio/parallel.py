@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 from intaglio.errors import UserError
 from intaglio.quota import usable_cores
 
-Input = TypeVar("Input")
-Output = TypeVar("Output")
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
-def in_processes(compute: Callable[[Input], Output], inputs: Sequence[Input], alone: bool) -> Iterator[Output]:
+def in_processes(compute: Callable[[Given], Found], inputs: Sequence[Given], alone: bool) -> Iterator[Found]:
     """Yield what a function returns for each input, in their order; few results wait in memory at a time.
 
     Args:

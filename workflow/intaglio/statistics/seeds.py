@@ -77,7 +77,7 @@ class MeanOverSeeds:
     def _half(self, outside: float) -> float:
         """Return half the width of the interval with this probability on each side of it."""
         student = float(stdtrit(self.seeds - 1, outside)) if self._estimated else 0.0
-        return math.sqrt(float(ndtri(outside)) ** 2 * self._certain + student**2 * self._estimated)
+        return math.hypot(float(ndtri(outside)) * math.sqrt(self._certain), student * math.sqrt(self._estimated))
 
     def p_value(self) -> float:
         """Return the two-sided p value of the mean being zero: the interval of the level 1 - p begins at zero."""
@@ -87,9 +87,14 @@ class MeanOverSeeds:
         # Between those of the normal distribution and of Student's t.
         least = float(ndtr(-size / self.error))
         most = float(stdtr(self.seeds - 1, -size / self.error)) if self._estimated else least
-        if most - least <= 1e-12 * most:
+        least = max(least, sys.float_info.min)
+        # Rounding, or the smallest number, may leave nothing between them.
+        if self._half(least) <= size:
+            return 2 * least
+        if self._half(most) >= size:
             return 2 * most
-        return 2 * float(brentq(lambda outside: self._half(outside) - size, max(least, sys.float_info.min), most))
+        found = brentq(lambda log: self._half(math.exp(log)) - size, math.log(least), math.log(most))
+        return min(1.0, 2 * math.exp(found))
 
     def with_seeds(self, seeds: int) -> MeanOverSeeds:
         """Return what is to be expected with another number of seeds and the same examples; not from one seed."""
