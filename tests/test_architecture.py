@@ -50,7 +50,7 @@ ROOMS = [
     {"export"},
     {"measure"},
     {"publications"},
-    {"failures"},
+    {"failures", "hardware"},
     {"statistics"},
     {"recommendation"},
     {"flips"},

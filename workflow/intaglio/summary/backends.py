@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from intaglio.hardware import of_one_machine
 from intaglio.measure.timing.ratios import Speedup, over_seeds
-from intaglio.summary.hardware import of_one_machine
 from intaglio.summary.runs import Record
 from intaglio.summary.variants import BASELINE, mean_sd
 

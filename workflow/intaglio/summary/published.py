@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from intaglio.hardware import of_one_device
 from intaglio.publications import PUBLICATIONS, UNITS, Publication, PublishedFigure
-from intaglio.summary.hardware import of_one_device
 from intaglio.summary.variants import mean_sd
 
 

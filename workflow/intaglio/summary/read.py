@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from pyarrow import acero, dataset
 
 from intaglio import schemas
+from intaglio.hardware import of_one_device, of_one_machine
 from intaglio.store import open_artifact
 from intaglio.summary.devices import times_of_runs
-from intaglio.summary.hardware import of_one_device, of_one_machine
 
 _Rows = list[dict[str, Any]]
 _TABLES = {

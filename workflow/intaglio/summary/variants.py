@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from intaglio.hardware import of_one_device
 from intaglio.statistics.compare import holm
 from intaglio.summary.controls import control_of
 from intaglio.summary.differences import Differences
-from intaglio.summary.hardware import of_one_device
 from intaglio.summary.runs import Record
 
 BASELINE = "float"
