@@ -18,6 +18,6 @@ rule bundle:
     resources:
         **asked(4000, 30),
     params:
-        results=RESULTS,
+        results=subpath(input[0], parent=True),
     shell:
         "exec python -m intaglio --log {log:q} bundle {params.results:q} {wildcards.run:q} --output {output:q}"
