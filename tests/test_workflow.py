@@ -97,16 +97,18 @@ def test_the_report_opens_without_network(finished: Path, tmp_path: Path) -> Non
     assert content.count("image/svg+xml") >= 9
 
 
-def test_a_run_is_bundled_on_demand(finished: Path) -> None:
-    folder = finished / "results/tiny/bundle/words.tiny.int.1"
-    snakemake(finished, "--cores", "2", str(folder.relative_to(finished)))
+def test_a_run_is_bundled_on_demand(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    folder = copy / "results/tiny/bundle/words.tiny.int.1"
+    snakemake(copy, "--cores", "2", str(folder.relative_to(copy)))
     card = (folder / "README.md").read_text()
     for words in ("Difference to the fine-tuned float model", "| native |", "- train: 108 examples: negative 54"):
         assert words in card
-    command = [sys.executable, folder / "predict.py", finished / "test.csv", "--output", folder / "test.jsonl"]
+    command = [sys.executable, folder / "predict.py", copy / "test.csv", "--output", folder / "test.jsonl"]
     subprocess.run(command, check=True)
     found = pd.read_json(folder / "test.jsonl", lines=True)
-    runs = pd.read_parquet(finished / "results/tiny/summary/runs.parquet").set_index("variant")
+    runs = pd.read_parquet(copy / "results/tiny/summary/runs.parquet").set_index("variant")
     assert (found["prediction"] == found["label"]).mean() == runs["accuracy"]["int"]
 
 
