@@ -1,11 +1,11 @@
 """What a study costs by its number of runs: planning, each job's own start, a finished study's rerun, tables, plots.
 
-    python benchmarks/scale.py [--runs 100 --runs 1000 --runs 10000] [--folder DIR] [--json FILE] [--check]
+    python benchmarks/scale.py [--runs 100 --runs 1000 --runs 10000] [--share 10] [--folder DIR] [--json FILE] [--check]
 
 The studies are of up to ten tasks, five models, ten variants and twenty seeds. No model is trained: finished results
 are made up (tests/fakes.py), one of each task and variant, and linked for the others. Every figure is of a process of
 its own, with its children. The start of a job is Snakemake as SLURM starts it within a job: reading the rules and
-finding the job, without its command.
+finding the job, without its command. With --share, so many runs share an allocation, as a large study should have it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ class Row:
 
     Attributes:
         runs: of the study.
-        jobs: of the study.
+        jobs: of the study, those that share an allocation as one.
         step: a name in `GOALS`.
         seconds: of the whole process.
         processor: seconds of processor time, which other processes disturb less.
@@ -72,8 +71,8 @@ class Row:
     peak: int
 
 
-def study(runs: int) -> dict[str, Any]:
-    """Return a study file of about so many runs."""
+def study(runs: int, share: int) -> dict[str, Any]:
+    """Return a study file of about so many runs, of which so many share an allocation (0: none)."""
     seeds = min(SEEDS, max(1, runs // len(VARIANTS)))
     groups = max(1, runs // (len(VARIANTS) * seeds))
     models = min(MOST_MODELS, groups)
@@ -88,12 +87,13 @@ def study(runs: int) -> dict[str, Any]:
         "tasks": {f"t{n}": {**task, "labels": list(LABELS), "max_train": 10 + n} for n in range(tasks)},
         "variants": recipes,
         "profile": {"seeds": "all", "backends": ["torch", "onnxruntime", "native"], "machine": "any"},
+        "resources": {"runs_per_allocation": share or None},
     }
 
 
-def write_study(folder: Path, runs: int) -> Path:
+def write_study(folder: Path, runs: int, share: int = 0) -> Path:
     """Write a study file and the files that it names; return it."""
-    content = study(runs)
+    content = study(runs, share)
     for name in ("train", "test"):
         (folder / f"{name}.csv").write_text("text,label\n" + "".join(f"text {n},{n % 2}\n" for n in range(40)))
     for number in range(len(content["models"])):
@@ -157,13 +157,13 @@ def measured(command: Sequence[str | Path], folder: Path, **environment: str) ->
     return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
 
 
-def steps(folder: Path, runs: int) -> Iterator[Row]:
+def steps(folder: Path, runs: int, share: int) -> Iterator[Row]:
     """Measure every step of a study of so many runs in an empty folder."""
-    file = write_study(folder, runs)
+    file = write_study(folder, runs, share)
     os.chdir(folder)
     plan = make_plan(load(yaml.safe_load(file.read_text())))
     planned = PlannedStudy(plan)
-    jobs = sum(map(len, plan.jobs.values()))
+    jobs = len(planned.needed_by_tables()[1]) or sum(map(len, plan.jobs.values()))
 
     def row(step: str, command: Sequence[str | Path], **environment: str) -> Row:
         return Row(len(plan.runs), jobs, step, *measured(command, folder, **environment))
@@ -173,10 +173,10 @@ def steps(folder: Path, runs: int) -> Iterator[Row]:
     yield row("plan", [*leading, "--dry-run"])
 
     planned.store()
-    name = Path(plan.runs[-1].evaluation).name
-    for needed in plan.jobs["evaluate"][name].inputs.values():
-        Path(needed).mkdir(parents=True)
-    of_job = ["--target-jobs", f"evaluate:job={name}", "--allowed-rules", "evaluate", "--mode", "remote", "--nolock"]
+    rule, name, needed = _last(planned, plan)
+    for folder_needed in needed:
+        Path(folder_needed).mkdir(parents=True)
+    of_job = ["--target-jobs", f"{rule}:job={name}", "--allowed-rules", rule, "--mode", "remote", "--nolock"]
     yield row("job", [*snakemake, *of_job, "--cores", "1", "--force", "--dry-run"], **{PLAN: str(planned.path)})
     shutil.rmtree(folder / "results")
 
@@ -193,12 +193,13 @@ def steps(folder: Path, runs: int) -> Iterator[Row]:
     yield row("plot", [*intaglio, "plot", "--summary", "summary", "--output", "plots"])
 
 
-def files_of(folder: Path, runs: int) -> dict[str, float]:
-    """Return the number of files and folders a run, by the folder that they are in."""
-    found: Counter[str] = Counter()
-    for place in ("results", "logs", ".snakemake/metadata"):
-        found[place] = sum(1 for _ in (folder / place).rglob("*"))
-    return {place: count / runs for place, count in found.items()}
+def _last(planned: PlannedStudy, plan: Any) -> tuple[str, str, Sequence[str]]:
+    """Return the rule and the name of a job that starts, and the folders that it needs."""
+    _, shared = planned.needed_by_tables()
+    if shared:
+        return "allocation", shared[0], planned.job("allocation", shared[0]).folders
+    name = Path(plan.runs[-1].evaluation).name
+    return "evaluate", name, list(plan.jobs["evaluate"][name].inputs.values())
 
 
 def missed(rows: Sequence[Row]) -> list[str]:
@@ -218,6 +219,7 @@ def main(argv: list[str] | None = None) -> int:
     """Print the table; with --check, fail where a goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, action="append", help=f"number of runs, default {RUNS}")
+    parser.add_argument("--share", type=int, default=0, help="number of runs that share an allocation, default none")
     parser.add_argument("--folder", type=Path, help="where to work, default a temporary folder")
     parser.add_argument("--json", type=Path, help="write all figures and the machine to this file, or into this folder")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a goal is missed")
@@ -227,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     print("  runs    jobs  step       seconds  processor, s  peak, MB", flush=True)
     for runs in arguments.runs or RUNS:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-            for row in steps(Path(name).resolve(), runs):
+            for row in steps(Path(name).resolve(), runs, arguments.share):
                 rows.append(row)
                 print(
                     f"{row.runs:6d}  {row.jobs:6d}  {row.step:9s}  {row.seconds:7.1f}  {row.processor:12.1f}  "
@@ -236,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
                 )
             os.chdir(ROOT)
     if where:
-        write_record(where, "scale", "cpu", {"rows": [asdict(row) for row in rows]})
+        write_record(where, "scale", "cpu", {"share": arguments.share, "rows": [asdict(row) for row in rows]})
     sentences = missed(rows) if arguments.check else []
     for sentence in sentences:
         print(sentence, file=sys.stderr)
