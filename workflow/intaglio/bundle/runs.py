@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from intaglio.errors import UserError, nearest
-
-_NAMES = ("task", "model", "variant", "seed")
+from intaglio.summary.runs import KEY
 
 
 def find_run(results: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -41,7 +40,7 @@ def find_run(results: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def run_name(run: Mapping[str, Any], separator: str = "/") -> str:
     """Return the name of a run: TASK/MODEL/VARIANT/SEED."""
-    return separator.join(str(run[part]) for part in _NAMES)
+    return separator.join(str(run[part]) for part in KEY)
 
 
 def _picks(wanted: list[str], parts: list[str]) -> bool:

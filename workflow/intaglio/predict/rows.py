@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from intaglio.errors import UserError, nearest, shown
+from intaglio.errors import UserError, first_line, nearest, shown
 from intaglio.reading.raw_table import CHUNK, RawTable, missing
 from intaglio.reading.read import PARQUET, read_raw_table
 from intaglio.suffixes import data_suffix
@@ -100,8 +100,7 @@ class FileRows:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> UserError:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        return UserError(f"{self.path}: not readable as Parquet ({reason}); is the file whole?")
+        return UserError(f"{self.path}: not readable as Parquet ({first_line(error)}); is the file whole?")
 
     def positions(self, columns: Sequence[str]) -> list[int]:
         """Return the positions of columns with these names.

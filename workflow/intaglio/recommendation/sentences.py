@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from intaglio.measure.timing.ratios import is_measurable
 from intaglio.metrics import named
 from intaglio.recommendation.choose import OBJECTIVES, order
 from intaglio.recommendation.judge import FAILS, MEETS, UNDECIDED
@@ -46,7 +47,11 @@ def _figures(chosen: _Row) -> list[str]:
         where = f"{chosen['backend']} on the {_DEVICES[chosen['device']]}"
         found.append(f"{three_digits(chosen['latency_ms'])} ms a call in {where}")
         faster = chosen["speedup"]
-        if faster is not None and chosen["variant"] != "float" and not _holds_one(chosen):
+        if (
+            faster is not None
+            and chosen["variant"] != "float"
+            and is_measurable(chosen["speedup_low"], chosen["speedup_high"])
+        ):
             found[-1] += f" ({three_digits(faster)} times as fast as float)"
     if chosen["size_mb"] is not None:
         found.append(f"a file of {three_digits(chosen['size_mb'])} MB")
@@ -68,10 +73,6 @@ _ON_TEST = {
     UNDECIDED: "whether the loss stays within the limit there is undecided",
     FAILS: "the loss is beyond the limit there, so look at it again before it is deployed",
 }
-
-
-def _holds_one(row: _Row) -> bool:
-    return bool(row["speedup_low"] <= 1 <= row["speedup_high"])
 
 
 def _alternatives(rows: Sequence[_Row], chosen: _Row) -> list[str]:
