@@ -92,7 +92,9 @@ def test_latency_table(profiled):
         for percent in (50, 90, 99):
             assert row[f"p{percent}_ms"] == pytest.approx(np.percentile(calls, percent))
         assert row["throughput"] == pytest.approx(row["batch_size"] / (calls.mean() / 1000))
-        assert row["kernel"] == "float32" if row["backend"] == "torch" else "MatMul" in row["kernel"]
+        # Which product takes most of a model as small as this one depends on what else computes.
+        products = {"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Attention"}
+        assert row["kernel"] == "float32" if row["backend"] == "torch" else set(row["kernel"].split(", ")) <= products
         assert row["peak_memory_mb"] is None or row["peak_memory_mb"] >= 0
         assert row["max_difference"] == 0 if row["backend"] == "torch" else 0 < row["max_difference"] < 1e-5
     assert json.loads(table.schema.metadata[b"machine"]) == fingerprint()
