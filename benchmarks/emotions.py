@@ -34,12 +34,13 @@ from transformers import AutoModel, AutoTokenizer
 from intaglio.catalogue import KNOWN_MODELS, KNOWN_TASKS
 from intaglio.metrics import named
 from intaglio.models.prepare import prepare_model
+from intaglio.predictions import ReadOnce
 from intaglio.reading.fetch import fetch
 from intaglio.schemas import VARIANTS, read_table
 from intaglio.statistics.seeds import mean_over_seeds
 from intaglio.study.schema import Pretrained
 from intaglio.study.task import Task
-from intaglio.summary.differences import judged_runs
+from intaglio.summary.judged import judged_runs
 from intaglio.summary.runs import read_run
 from intaglio.tasks.prepare import prepare_data
 
@@ -196,7 +197,8 @@ def compared() -> list[dict[str, Any]]:
         values, resampled = {}, {}
         for task in plan["study"]["tasks"]:
             mine = [record for record in records if record.row["task"] == task]
-            resampled[task] = np.stack([run.resampled for run in judged_runs(mine, named(name), RESAMPLES).values()])
+            judged = judged_runs(mine, [named(name)], ReadOnce(), RESAMPLES)
+            resampled[task] = np.stack([run.resampled[0] for run in judged.values()])
             values[task] = np.array([record.row[name] for record in mine])
             row = {"metric": name, "task": task, "seeds": len(mine), "mean": 100 * float(values[task].mean())}
             if task != plain:

@@ -77,7 +77,7 @@ def test_scores_are_means_over_questions_and_so_are_resamples() -> None:
     whole = judged(pairs)
     for name in ("exact_match", "answer_f1"):
         metric = KNOWN_METRICS[name]
-        (found,) = bootstrap.resampled(metric, Classes(2), [whole], 20)
+        ((found,),) = bootstrap.resampled([metric], Classes(2), [whole], 20)
         drawn = np.random.default_rng([20211, 40]).integers(0, 40, (20, 40))
         assert found == pytest.approx([metric.compute(whole.take(rows), Classes(2)) for rows in drawn])
 

@@ -53,6 +53,7 @@ ROOMS = [
     {"failures", "hardware"},
     {"statistics"},
     {"recommendation"},
+    {"predictions"},
     {"flips"},
     {"summary"},
     {"report"},

@@ -20,7 +20,7 @@ def metric_of(name: str, confusion: np.ndarray, positive: int | None = None) -> 
 
 def resampled(name: str, labels: np.ndarray, runs: np.ndarray, classes: int, resamples: int) -> np.ndarray:
     judged = [Judged(labels, predictions) for predictions in runs]
-    return resampled_runs(named(name), Classes(classes), judged, resamples)
+    return resampled_runs([named(name)], Classes(classes), judged, resamples)[0]
 
 
 REFERENCES = {

@@ -8,6 +8,7 @@ from intaglio import schemas
 from intaglio.flips import flip_rows
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.planning.plan import make_plan
+from intaglio.predictions import ReadOnce
 from intaglio.store import new_artifact
 from intaglio.study.load import load
 
@@ -48,7 +49,7 @@ def runs(root: Path) -> list[tuple[dict, Path]]:
 
 
 def test_what_float_has_right_and_a_variant_wrong_is_broken(tmp_path: Path, data: Path) -> None:
-    rows = flip_rows(runs(tmp_path), "float", data, TASK, private=False)
+    rows = flip_rows(runs(tmp_path), "float", ReadOnce(), data, TASK, private=False)
     assert [(row["flip"], row["id"], row["seed"]) for row in rows] == [("mended", "b", 1), ("broken", "a", 1)]
     mended, broken = rows
     assert (broken["text_a"], broken["label"], broken["prediction"]) == ("short", "good", "bad")
@@ -60,9 +61,9 @@ def test_what_float_has_right_and_a_variant_wrong_is_broken(tmp_path: Path, data
 def test_texts_are_left_out_where_they_are_private_or_gone(tmp_path: Path, data: Path) -> None:
     of = runs(tmp_path)
     for private, folder in ((True, data), (False, tmp_path / "gone")):
-        rows = flip_rows(of, "float", folder, TASK, private)
+        rows = flip_rows(of, "float", ReadOnce(), folder, TASK, private)
         assert len(rows) == 2 and not any("text_a" in row for row in rows)
-    assert flip_rows(of, "float", data, {**TASK, "kind": "regression"}, private=False) == []
+    assert flip_rows(of, "float", ReadOnce(), data, {**TASK, "kind": "regression"}, private=False) == []
 
 
 def test_that_texts_are_private_trains_nothing_again() -> None:

@@ -208,7 +208,7 @@ def test_a_rare_class_is_found_with_them_and_not_without(tmp_path: Path) -> None
         table = pd.read_parquet(tmp_path / f"evaluation-{setting}/predictions.parquet")
         predicted[setting] = Judged(table["label"].to_numpy(), table["prediction"].to_numpy())
     assert not predicted["none"].predictions.any()
-    values = bootstrap.resampled(named("f1_macro"), Classes(2), list(predicted.values()), 1000)
+    values = bootstrap.resampled([named("f1_macro")], Classes(2), list(predicted.values()), 1000)[0]
     for better in values[1:]:
         low, high = np.quantile(better - values[0], [0.025, 0.975])
         assert 0 < low < high

@@ -96,7 +96,7 @@ def test_intervals_are_of_the_metric_on_every_resample(name: str, judged: Judged
     metric, classes, examples = named(name), Classes(4), len(judged.targets)
     drawn = np.random.default_rng([20211, examples]).integers(0, examples, (50, examples))
     expected = [metric.compute(judged.take(rows), classes) for rows in drawn]
-    assert resampled(metric, classes, [judged, judged], 50)[1] == pytest.approx(expected)
+    assert resampled([metric], classes, [judged, judged], 50)[0, 1] == pytest.approx(expected)
 
 
 def test_a_metric_of_another_kind_is_refused() -> None:

@@ -34,7 +34,7 @@ def _brier(judged: Judged, classes: Classes) -> float:
 
 @pytest.fixture
 def brier(monkeypatch: pytest.MonkeyPatch) -> Metric:
-    metric = Metric("brier", "Brier score", "× 100", _brier, higher_is_better=False, needs_outputs=True)
+    metric = Metric("brier", "Brier score", "× 100", _brier, higher_is_better=False)
     monkeypatch.setitem(KNOWN_METRICS, "brier", metric)
     return metric
 
@@ -63,7 +63,7 @@ def test_a_new_metric_is_one_entry(brier: Metric, tmp_path: Path) -> None:
     assert metrics[metrics["primary"]][["metric", "value"]].values.tolist() == [["brier", _brier(judged, Classes(2))]]
     # The interval, on the examples that the documented generator draws.
     other = Judged(judged.targets, judged.predictions, judged.outputs[::-1])
-    values = resampled(brier, Classes(2), [judged, other], 100)
+    (values,) = resampled([brier], Classes(2), [judged, other], 100)
     drawn = np.random.default_rng([20211, 32]).integers(0, 32, (100, 32))
     assert values[0].tolist() == [_brier(judged.take(rows), Classes(2)) for rows in drawn]
     difference = _brier(other, Classes(2)) - _brier(judged, Classes(2))
@@ -95,8 +95,8 @@ def test_f1_is_of_the_class_that_the_task_names(labels: list[str]) -> None:
     as_numbers = [np.array([labels.index(name) for name in names]) for names in (true, taken)]
     found = named("f1").compute(Judged(*as_numbers), classes_of(task))
     assert found == sk.f1_score(true, taken, pos_label="spam") == pytest.approx(2 / 3)
-    assert resampled(named("f1"), classes_of(task), [Judged(*as_numbers)], 50) == pytest.approx(
-        resampled(replace(named("f1"), from_confusion=None), classes_of(task), [Judged(*as_numbers)], 50)
+    assert resampled([named("f1")], classes_of(task), [Judged(*as_numbers)], 50) == pytest.approx(
+        resampled([replace(named("f1"), from_confusion=None)], classes_of(task), [Judged(*as_numbers)], 50)
     )
 
 
@@ -105,11 +105,11 @@ def test_macro_f1_has_one_definition() -> None:
     labels = np.array([0, 1, 1, 0, 1, 1])
     metric, perfect = named("f1_macro"), Judged(labels, labels)
     assert metric.compute(perfect, Classes(3)) == 1
-    assert (resampled(metric, Classes(3), [perfect], 100) == 1).all()
+    assert (resampled([metric], Classes(3), [perfect], 100) == 1).all()
     random = np.random.default_rng(1)
     judged = Judged(random.integers(0, 4, 30), random.integers(0, 5, 30))
-    one_by_one = resampled(replace(metric, from_confusion=None), Classes(6), [judged], 200)
-    assert resampled(metric, Classes(6), [judged], 200) == pytest.approx(one_by_one, abs=1e-12)
+    one_by_one = resampled([replace(metric, from_confusion=None)], Classes(6), [judged], 200)
+    assert resampled([metric], Classes(6), [judged], 200) == pytest.approx(one_by_one, abs=1e-12)
 
 
 def test_an_unknown_metric_or_kind_is_refused_with_the_nearest() -> None:

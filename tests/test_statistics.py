@@ -63,7 +63,7 @@ def test_resamples_give_the_variances_that_the_differences_of_examples_have() ->
     labels = random.integers(0, 2, 400)
     better, worse = (np.where(wrong, 1 - labels, labels) for wrong in (of_examples < 0, of_examples > 0))
     runs = [Judged(labels, predictions) for predictions in (*better, *worse)]
-    values = resampled(named("accuracy"), Classes(2), runs, 4000)
+    values = resampled([named("accuracy")], Classes(2), runs, 4000)[0]
     found = mean_over_seeds(of_examples.mean(1), values[:3] - values[3:], 1 / 400)
     expected = difference(of_examples)
     assert found.value == expected.value

@@ -14,6 +14,7 @@ import fakes
 from intaglio import schemas
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.planning.plan import make_plan
+from intaglio.predictions import ReadOnce
 from intaglio.report.pages import write_pages
 from intaglio.store import new_artifact
 from intaglio.study.load import load
@@ -72,12 +73,13 @@ def test_agreement_is_the_share_of_equal_predictions_and_the_mean_divergence(tmp
         evaluation(tmp_path / "teacher", teacher, list(range(50))),
     ]
     task = {"kind": SINGLE_LABEL, "labels": ["a", "b", "c"]}
-    shared, mine = lineage.InCommon(), lineage.predictions(places[0], "test", task)
-    found = lineage.agreement(mine, places[1], "test", task, shared)
+    predictions = ReadOnce()
+    mine = predictions.of(places[0], "test", task)
+    found = lineage.agreement(mine, places[1], "test", task, predictions)
     p, q = softmax(teacher.astype(float), axis=1), softmax(student.astype(float), axis=1)
     assert found["teacher_agreement"] == (teacher.argmax(1) == student.argmax(1)).mean()
     assert found["teacher_kl"] == pytest.approx(rel_entr(p, q).sum(1).mean())
-    assert lineage.agreement(mine, tmp_path / "nobody", "test", task, shared) == {}
+    assert lineage.agreement(mine, tmp_path / "nobody", "test", task, predictions) == {}
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from pyarrow import dataset
 from scipy.special import softmax
 
 from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.metrics import SINGLE_LABEL
+from intaglio.predictions import Predictions, ReadOnce
 from intaglio.tasks.stored import split_file
 
 _Row = dict[str, Any]
@@ -22,13 +22,19 @@ _KEPT, _LONGEST = 10, 400
 
 
 def flip_rows(
-    runs: Sequence[tuple[Mapping[str, Any], Path]], baseline: str, data: Path, task: Mapping[str, Any], private: bool
+    runs: Sequence[tuple[Mapping[str, Any], Path]],
+    baseline: str,
+    predictions: ReadOnce,
+    data: Path,
+    task: Mapping[str, Any],
+    private: bool,
 ) -> list[_Row]:
     """Return rows of flips.parquet: of each variant, in the first seed that it shares with float.
 
     Args:
         runs: rows of runs.parquet of one task and model with status ok, each with the folder of its predictions.
         baseline: name of the variant to compare with.
+        predictions: reads those of the runs.
         data: the task's [data] artifact; without it, rows have no texts.
         task: content of its task.json. Only classification with one label has flips.
         private: leave texts out.
@@ -43,17 +49,17 @@ def flip_rows(
     found = []
     for row, folder in first.values():
         key = {field.name: row[field.name] for field in schemas.KEYS}
-        found += [{**key, **flip} for flip in _flips(folder, of_float[row["seed"]], row["test_set"], task["labels"])]
+        mine, theirs = (predictions.of(of, row["test_set"], task) for of in (folder, of_float[row["seed"]]))
+        found += [{**key, **flip} for flip in _flips(mine, theirs, task["labels"])]
     texts = {} if private or not found else _texts(data, runs[0][0]["test_set"], [row["id"] for row in found])
     return [{**row, **texts.get(row["id"], {})} for row in found]
 
 
-def _flips(evaluation: Path, baseline: Path, test_set: str, labels: Sequence[str]) -> list[_Row]:
+def _flips(run: Predictions, baseline: Predictions, labels: Sequence[str]) -> list[_Row]:
     """Return the flips of one run, without its key and without texts."""
-    ids, true, mine, logits = _predictions(evaluation, test_set)
-    _, _, theirs, beside = _predictions(baseline, test_set)
+    true, mine, theirs = run.true, run.predicted, baseline.predicted
     rows = np.arange(len(true))
-    probability, before = (softmax(of, axis=-1)[rows, true] for of in (logits, beside))
+    probability, before = (softmax(of.outputs, axis=-1)[rows, true] for of in (run, baseline))
     found = []
     for flip, flipped in (
         ("mended", (mine == true) & (theirs != true)),
@@ -65,7 +71,7 @@ def _flips(evaluation: Path, baseline: Path, test_set: str, labels: Sequence[str
                 {
                     "flip": flip,
                     "flips": len(places),
-                    "id": ids[place],
+                    "id": run.ids[place].as_py(),
                     "label": labels[true[place]],
                     "baseline_prediction": labels[theirs[place]],
                     "prediction": labels[mine[place]],
@@ -74,15 +80,6 @@ def _flips(evaluation: Path, baseline: Path, test_set: str, labels: Sequence[str
                 }
             )
     return found
-
-
-def _predictions(evaluation: Path, test_set: str) -> tuple[list[str], Any, Any, Any]:
-    """Return ids, true and predicted labels and logits, in the order of the ids."""
-    table = schemas.read_table(evaluation / "predictions.parquet", schemas.PREDICTIONS)
-    table = table.filter(pc.equal(table["test_set"], test_set))
-    table = table.take(pc.sort_indices(table["id"]))
-    arrays = (schemas.as_array(table[name]) for name in ("label", "prediction", "logits"))
-    return table["id"].to_pylist(), *arrays
 
 
 def _texts(data: Path, test_set: str, ids: Sequence[str]) -> dict[str, _Row]:

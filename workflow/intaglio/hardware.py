@@ -1,4 +1,4 @@
-"""Selection of the hardware on which most times were measured, since times of different hardware are never averaged."""
+"""Names of devices, and the hardware on which most times were measured: they are never averaged over others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _Row = dict[str, Any]
+DEVICE_NAMES = {"cpu": "CPU", "cuda": "GPU"}
 _TRAINING_TIMES = ("train_seconds", "total_train_seconds", "step_seconds")
 
 

@@ -40,7 +40,7 @@ class Judged:
             classification 1 for each label that an example has, else 0, [examples, labels]; for regression float64
             [examples]; for question answering lists of the accepted answers, [questions].
         predictions: like `targets`; for question answering texts.
-        outputs: the model's outputs, [examples, outputs]; None for metrics that do not read them.
+        outputs: the model's outputs, [examples, outputs]; None where they are not known.
     """
 
     targets: NDArray[Any]
@@ -82,7 +82,6 @@ class Metric:
         kinds: names of the kinds of task that it applies to.
         higher_is_better: whether higher values are better.
         of_one_class: whether it applies to one of two classes, which the task has to name.
-        needs_outputs: whether `compute` reads the outputs.
         from_confusion: faster computation for intervals of single-label classification, from counts [..., true class,
             predicted class], float64, to values [...].
         means: faster computation for intervals of the other kinds. Without either, intervals call `compute` on every
@@ -96,7 +95,6 @@ class Metric:
     kinds: frozenset[str] = frozenset({SINGLE_LABEL})
     higher_is_better: bool = True
     of_one_class: bool = False
-    needs_outputs: bool = False
     from_confusion: Callable[[Floats, Classes], Floats] | None = None
     means: Means | None = None
 

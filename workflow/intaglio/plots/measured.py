@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from intaglio.report.display import DEVICE_NAMES
+from intaglio.hardware import DEVICE_NAMES
 from intaglio.report.formatting import speedup_in_short
 from intaglio.summary.read import Panel, Summary
 from intaglio.summary.variants import BASELINE

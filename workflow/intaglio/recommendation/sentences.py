@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from intaglio.hardware import DEVICE_NAMES
 from intaglio.measure.timing.ratios import is_measurable
 from intaglio.metrics import named
 from intaglio.recommendation.choose import OBJECTIVES, order
@@ -12,7 +13,6 @@ from intaglio.recommendation.judge import FAILS, MEETS, UNDECIDED
 from intaglio.recommendation.words import in_points, three_digits
 
 _Row = Mapping[str, Any]
-_DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
 def recommendation_sentences(rows: Sequence[_Row]) -> list[str]:
@@ -44,7 +44,7 @@ def _figures(chosen: _Row) -> list[str]:
     """Return the figures of the recommended variant, with its loss on the test split."""
     found = []
     if chosen["latency_ms"] is not None:
-        where = f"{chosen['backend']} on the {_DEVICES[chosen['device']]}"
+        where = f"{chosen['backend']} on the {DEVICE_NAMES[chosen['device']]}"
         found.append(f"{three_digits(chosen['latency_ms'])} ms a call in {where}")
         faster = chosen["speedup"]
         if (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from intaglio.report.display import DEVICE_NAMES, FORMS, Display, device_cell, speedup_notes, speedups, tabulate
+from intaglio.hardware import DEVICE_NAMES
+from intaglio.report.display import FORMS, Display, device_cell, speedup_notes, speedups, tabulate
 from intaglio.report.formatting import NOTHING, measured, number, power_of_ten, times
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from intaglio.hardware import DEVICE_NAMES
 from intaglio.metrics import KNOWN_METRICS
 from intaglio.report.formatting import NOTHING, percent, score, speedup_cell
 
 # Columns with names of backends.
 FORMS = ("float32 form", "float form")
-DEVICE_NAMES = {"cpu": "CPU", "cuda": "GPU"}
 
 
 @dataclass(frozen=True)

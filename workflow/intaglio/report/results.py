@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from intaglio.hardware import DEVICE_NAMES
 from intaglio.metrics import label_of, named
 from intaglio.report.display import (
-    DEVICE_NAMES,
     FORMS,
     Display,
     device_cell,

@@ -5,33 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.kinds import kind_of
 from intaglio.metrics import MULTI_LABEL, SINGLE_LABEL
+from intaglio.predictions import Predictions, ReadOnce
 from intaglio.store import open_artifact
 
 _Row = dict[str, Any]
 # Of a stage's record, what the summary needs.
 _OF_A_STAGE = ("stage", "train_seconds", "conversion", "warnings")
-# Predictions that are kept in memory for runs with the same teacher, in examples.
-_KEPT = 1_000_000
 
 
 class InCommon:
-    """What many runs of a study have in common, read once: records of stages, tasks, predictions of teachers."""
+    """What many runs of a study have in common, read once: records of stages, tasks, predictions."""
 
     def __init__(self) -> None:
         self._records: dict[Path, _Row] = {}
         self._tasks: dict[Path, tuple[_Row, _Row]] = {}
-        self._predictions: dict[tuple[Path, str], Predictions] = {}
+        self.predictions = ReadOnce()
 
     def record(self, checkpoint: Path, content: Mapping[str, Any] | None = None) -> _Row:
         """Return what is needed of a checkpoint's training.json, whose content may be known."""
@@ -45,17 +42,6 @@ class InCommon:
         if data not in self._tasks:
             self._tasks[data] = open_artifact(data, "data"), read_json(data / "task.json")
         return self._tasks[data]
-
-    def predictions(self, evaluation: Path, test_set: str, task: Mapping[str, Any]) -> Predictions:
-        """Return predictions on a test set; those of the last few evaluations are kept."""
-        key = evaluation, test_set
-        if key not in self._predictions:
-            open_artifact(evaluation, "evaluation")
-            found = predictions(evaluation, test_set, task)
-            while self._predictions and sum(map(_rows, self._predictions.values())) + _rows(found) > _KEPT:
-                del self._predictions[next(iter(self._predictions))]
-            self._predictions[key] = found
-        return self._predictions[key]
 
 
 def read_json(path: Path) -> _Row:
@@ -101,7 +87,7 @@ def share_of_zeros(rows: Sequence[Mapping[str, Any]]) -> float | None:
     return sum(row["zeros"] for row in rows) / sum(row["weights"] for row in rows) if rows else None
 
 
-def agreement(mine: Predictions, teacher: Path, test_set: str, task: Mapping[str, Any], shared: InCommon) -> _Row:
+def agreement(mine: Predictions, teacher: Path, test_set: str, task: Mapping[str, Any], predictions: ReadOnce) -> _Row:
     """Return the agreement of predictions with the teacher's: columns teacher_agreement and teacher_kl.
 
     teacher_kl is that of the probabilities, mean over the labels of a multi-label task; regression has none.
@@ -113,10 +99,10 @@ def agreement(mine: Predictions, teacher: Path, test_set: str, task: Mapping[str
         teacher: [evaluation] artifact of the teacher.
         test_set: the examples to compare on.
         task: the content of the data's task.json.
-        shared: takes the teacher's predictions.
+        predictions: reads the teacher's.
     """
     try:
-        theirs = shared.predictions(teacher, test_set, task)
+        theirs = predictions.of(teacher, test_set, task)
     except UserError:
         return {}
     if not mine.ids.equals(theirs.ids):
@@ -136,33 +122,3 @@ _CHOICES: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     SINGLE_LABEL: lambda logits: logits,
     MULTI_LABEL: lambda logits: np.stack([logits, np.zeros_like(logits)], axis=-1),
 }
-
-
-class Predictions(NamedTuple):
-    """Predictions on a test set, by id: true and predicted values as in `metrics.Judged`, and outputs.
-
-    `ids` is an Arrow array; outputs are None if they were not read.
-    """
-
-    ids: Any
-    true: NDArray[Any]
-    predicted: NDArray[Any]
-    outputs: NDArray[np.float32] | None
-
-
-def _rows(found: Predictions) -> int:
-    return len(found.ids)
-
-
-def predictions(evaluation: Path, test_set: str, task: Mapping[str, Any], outputs: bool = True) -> Predictions:
-    """Return the predictions of an [evaluation] on a test set, whose artifact was checked; `outputs` reads them, too.
-
-    Raises:
-        UserError: the table is damaged.
-    """
-    columns = ["test_set", "id", "label", "prediction", *(["logits"] if outputs else [])]
-    table = schemas.read_table(evaluation / "predictions.parquet", kind_of(task).predictions, columns)
-    table = table.filter(pc.equal(table.column("test_set"), test_set))
-    table = table.take(pc.sort_indices(table.column("id")))
-    true, predicted, *rest = (schemas.as_array(table.column(name)) for name in columns[2:])
-    return Predictions(table.column("id").combine_chunks(), true, predicted, rest[0] if rest else None)

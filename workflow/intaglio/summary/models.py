@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 
 from intaglio.metrics import named
+from intaglio.predictions import ReadOnce
 from intaglio.schemas.summary import SCORES
 from intaglio.statistics.seeds import mean_over_seeds
-from intaglio.summary.differences import judged_runs
+from intaglio.summary.judged import judged_runs, variant_and_seed
 from intaglio.summary.runs import Record
 from intaglio.summary.variants import BASELINE, mean_sd
 
 _Row = dict[str, Any]
 
 
-def model_row(records: Sequence[Record], backends: Sequence[Mapping[str, Any]], resamples: int) -> _Row:
+def model_row(
+    records: Sequence[Record], backends: Sequence[Mapping[str, Any]], predictions: ReadOnce, resamples: int
+) -> _Row:
     """Return the row of model_comparison.parquet of one task and model; none is chosen yet.
 
     A model is its variant `float`, or the study's first variant if there is none.
@@ -25,14 +28,15 @@ def model_row(records: Sequence[Record], backends: Sequence[Mapping[str, Any]], 
     Args:
         records: all their runs.
         backends: their rows of backends.parquet.
+        predictions: reads theirs.
         resamples: of the bootstrap.
     """
     names = list(dict.fromkeys(record.row["variant"] for record in records))
     variant = BASELINE if BASELINE in names else names[0]
-    return _row([record for record in records if record.row["variant"] == variant], backends, resamples)
+    return _row([record for record in records if record.row["variant"] == variant], backends, predictions, resamples)
 
 
-def _row(group: Sequence[Record], backends: Sequence[Mapping[str, Any]], resamples: int) -> _Row:
+def _row(group: Sequence[Record], backends: Sequence[Mapping[str, Any]], predictions: ReadOnce, resamples: int) -> _Row:
     done = [record for record in group if record.row["status"] == "ok"]
     row: _Row = {name: group[0].row[name] for name in ("study", "task", "model", "variant")}
     row |= {"n": len(done), "planned": len(group), "chosen": False}
@@ -40,9 +44,7 @@ def _row(group: Sequence[Record], backends: Sequence[Mapping[str, Any]], resampl
         return row
     row |= {name: done[0].row[name] for name in ("test_set", "primary_metric")}
     row["validation_mean"], row["validation_sd"] = mean_sd(record.row["validation_value"] for record in done)
-    for name in [score for score, _, _ in SCORES if done[0].row.get(score) is not None]:
-        row |= _interval(done, name, name, resamples)
-    row |= _interval(done, row["primary_metric"], "primary", resamples)
+    row |= _intervals(done, row["primary_metric"], predictions, resamples)
     row["size_mb_mean"], _ = mean_sd(record.row.get("size_mb") for record in done)
     key = ("task", "model", "variant")
     timed = [b for b in backends if b["fastest"] and all(b[name] == row[name] for name in key)]
@@ -51,13 +53,19 @@ def _row(group: Sequence[Record], backends: Sequence[Mapping[str, Any]], resampl
     return row
 
 
-def _interval(done: Sequence[Record], metric: str, column: str, resamples: int) -> _Row:
-    """Return the mean of a metric over runs with its interval, as columns."""
-    judged = judged_runs(done, named(metric), resamples)
-    values = [record.row["primary_value" if column == "primary" else metric] for record in done]
-    mean = mean_over_seeds(values, np.stack([judged[r.row["variant"], r.row["seed"]].resampled for r in done]))
-    low, high = mean.interval()
-    return {f"{column}_mean": mean.value, f"{column}_low": low, f"{column}_high": high}
+def _intervals(done: Sequence[Record], primary: str, predictions: ReadOnce, resamples: int) -> _Row:
+    """Return the means of metrics over runs with their intervals, as columns."""
+    columns = {score: (score, score) for score, _, _ in SCORES if done[0].row.get(score) is not None}
+    columns["primary"] = primary, "primary_value"
+    metrics = [named(metric) for metric, _ in columns.values()]
+    judged = judged_runs(done, metrics, predictions, resamples)
+    row: _Row = {}
+    for place, (column, (_, of_run)) in enumerate(columns.items()):
+        values = [record.row[of_run] for record in done]
+        mean = mean_over_seeds(values, np.stack([judged[variant_and_seed(record)].resampled[place] for record in done]))
+        low, high = mean.interval()
+        row |= {f"{column}_mean": mean.value, f"{column}_low": low, f"{column}_high": high}
+    return row
 
 
 def choose_models(rows: Sequence[_Row]) -> None:

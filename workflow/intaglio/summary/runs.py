@@ -146,7 +146,7 @@ def _read_evaluation(record: Record, of: _Result) -> None:
         )
     record.tables["metrics"] = metrics
     record.evaluation, record.task = of.folder, task
-    mine = lineage.predictions(of.folder, test_set, task)
+    mine = of.shared.predictions.of(of.folder, test_set, task)
     record.warnings += of.about.get("warnings", ())
     record.row |= {
         "test_set": test_set,
@@ -157,7 +157,7 @@ def _read_evaluation(record: Record, of: _Result) -> None:
         "truncated": of.about.get("truncated", {}).get(test_set),
         "test_texts_in_training": data.get("test_texts_in_training", {}).get(test_set),
         **{name: values.get(name) for name, _, _ in SCORES},
-        **({} if teacher == of.folder else lineage.agreement(mine, teacher, test_set, task, of.shared)),
+        **({} if teacher == of.folder else lineage.agreement(mine, teacher, test_set, task, of.shared.predictions)),
     }
 
 

@@ -13,6 +13,7 @@ from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.flips import flip_rows
 from intaglio.parallel import in_processes
+from intaglio.predictions import ReadOnce
 from intaglio.recommendation.choose import recommend
 from intaglio.recommendation.judge import judged_rows
 from intaglio.store import MANIFEST, new_artifact, open_artifact
@@ -111,9 +112,10 @@ def _of_group(
     if not partial and any(record.row["status"] != "ok" for record in records):
         return records, rows
     resamples, backends = int(study["bootstrap"]), backend_rows(records)
-    variants = variant_rows(records, resamples, float(study["margin"]))
+    variants = variant_rows(records, shared.predictions, resamples, float(study["margin"]))
     rows |= {"backends": backends, "variants": variants, "recommendations": judged_rows(study, variants, backends)}
-    rows |= {"model_comparison": [model_row(records, backends, resamples)], "flips": _flips(study, runs[0], records)}
+    rows["model_comparison"] = [model_row(records, backends, shared.predictions, resamples)]
+    rows["flips"] = _flips(study, runs[0], records, shared.predictions)
     return records, rows
 
 
@@ -127,11 +129,13 @@ def _read_plan(plan: Path) -> dict[str, Any]:
     return content
 
 
-def _flips(study: Mapping[str, Any], run: Mapping[str, Any], records: Sequence[Record]) -> list[dict[str, Any]]:
+def _flips(
+    study: Mapping[str, Any], run: Mapping[str, Any], records: Sequence[Record], predictions: ReadOnce
+) -> list[dict[str, Any]]:
     """Return the rows of flips.parquet of one task and model."""
     done = [(record.row, record.evaluation) for record in records if record.row["status"] == "ok" and record.evaluation]
     task = next((record.task for record in records if record.task), {})
-    return flip_rows(done, BASELINE, Path(run["data"]), task, study["tasks"][run["task"]]["private"])
+    return flip_rows(done, BASELINE, predictions, Path(run["data"]), task, study["tasks"][run["task"]]["private"])
 
 
 def _refuse_gaps(study: str, runs: Sequence[Mapping[str, Any]]) -> None:

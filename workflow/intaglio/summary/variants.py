@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from intaglio.hardware import of_one_device
+from intaglio.predictions import ReadOnce
 from intaglio.statistics.compare import holm
 from intaglio.summary.controls import control_of
 from intaglio.summary.differences import Differences
@@ -47,11 +48,14 @@ def mean_sd(values: Iterable[float | None]) -> tuple[float | None, float | None]
     return (statistics.fmean(known) if known else None, statistics.stdev(known) if len(known) > 1 else None)
 
 
-def variant_rows(records: Sequence[Record], resamples: int, margin: float) -> list[dict[str, Any]]:
+def variant_rows(
+    records: Sequence[Record], predictions: ReadOnce, resamples: int, margin: float
+) -> list[dict[str, Any]]:
     """Return the rows of variants.parquet of one task and model, in the order of the plan.
 
     Args:
         records: all their runs.
+        predictions: reads theirs.
         resamples: of the bootstrap.
         margin: the largest loss to accept, in points.
     """
@@ -64,7 +68,8 @@ def variant_rows(records: Sequence[Record], resamples: int, margin: float) -> li
     baseline = done.get(BASELINE, {})
     recipes = {name: json.loads(runs[0].row["stages"]) for name, runs in planned.items()}
     controls = {name: control_of(name, recipes) for name in planned}
-    differences = Differences(finished, resamples, margin) if baseline or any(controls.values()) else None
+    compared = bool(baseline) or any(controls.values())
+    differences = Differences(finished, predictions, resamples, margin) if compared else None
     rows = []
     for name, runs in done.items():
         row = _over_seeds(planned[name], [facts[name, seed] for seed in runs])

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from intaglio.report.display import DEVICE_NAMES, Display, tabulate
+from intaglio.hardware import DEVICE_NAMES
+from intaglio.report.display import Display, tabulate
 from intaglio.report.formatting import NOTHING, number, percent
 from intaglio.report.html.measurements import RowList, VariantKey
 from intaglio.report.html.variants import short

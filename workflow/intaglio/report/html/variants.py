@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from intaglio.hardware import DEVICE_NAMES
 from intaglio.metrics import named
 from intaglio.recommendation.choose import order
 from intaglio.recommendation.judge import FAILS, MEETS, UNDECIDED
 from intaglio.report.compression import show_compression
-from intaglio.report.display import DEVICE_NAMES, Display
+from intaglio.report.display import Display
 from intaglio.report.formatting import NOTHING, number
 from intaglio.report.html.measurements import VariantKey, by_place
 from intaglio.report.results import show_variants
