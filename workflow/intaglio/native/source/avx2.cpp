@@ -1,8 +1,6 @@
 // AVX2: vpmaddubsw sums pairs of products in 16 bits, which saturate, so there are several ways to multiply (order.inl).
 #include "include.hpp"
 
-#include <utility>
-
 namespace intaglio {
 namespace {
 constexpr int LANES = 8, TILE_ROWS = 4, TILE_PANELS = 1, QUADS = 1;

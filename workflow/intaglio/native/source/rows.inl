@@ -17,9 +17,8 @@ static inline void finish_real_sum(const Epilogue &e, Floats real, int row, int 
   store(out, real);
 }
 
-static inline void finish_gelu(const Epilogue &e, Floats scaled, uint8_t *out) {
-  Ints codes = rounded(clip(scaled, -e.zero_point, 255 - e.zero_point)) + e.zero_point;
-  for (int i = 0; i < LANES; i++) out[i] = e.table[codes[i]];
+static inline Bytes gelu(const Epilogue &e, Floats scaled) {
+  return looked_up(e.table, rounded(clip(scaled, -e.zero_point, 255 - e.zero_point)) + e.zero_point);
 }
 
 // Write what becomes of PANEL accumulators, at most `width` of them; those beyond are of padding.
@@ -41,7 +40,7 @@ static inline void finish(const Epilogue &e, const int32_t *accumulators, const 
                   KIND == Epilogue::REAL_GELU) {
       const Floats scaled = floats(acc) * load<Floats>(e.scale + column);
       if constexpr (KIND == Epilogue::SHORT) store(to, bytes(rounded(clip(scaled, -128, 127)) + ZERO));
-      if constexpr (KIND == Epilogue::GELU) finish_gelu(e, scaled, to);
+      if constexpr (KIND == Epilogue::GELU) store(to, gelu(e, scaled));
       if constexpr (KIND == Epilogue::REAL_SUM) finish_real_sum(e, scaled, row, column, to);
       if constexpr (KIND == Epilogue::REAL_GELU) {
         const Floats gelu = scaled * 0.5f * (1.0f + error_function(scaled * 0.70710678f));
@@ -191,14 +190,14 @@ static void softmax_row(const Softmax &s, const int32_t *scores, int keys, uint8
   int32_t top = largest_of(most);
   for (int i = whole; i < keys; i++) top = std::max(top, scores[i]);
   Ints sums{};
-  auto exponentials = [&](Ints x) {
-    Ints distance = smallest((top - x) >> s.down, all(s.top)) * s.multiplier >> s.shift;
+  const auto exponentials = [down = s.down, farthest = all(s.top), by = s.multiplier, shift = s.shift, top](Ints x) {
+    Ints distance = smallest((top - x) >> down, farthest) * by >> shift;
     distance = smallest(distance, all(4095));
     Ints low = 500 - (distance & 255);
     return (low * low + 130888) >> ((distance >> 8) + 6);
   };
   for (int i = 0; i < whole; i += LANES) {
-    Ints found = exponentials(load<Ints>(scores + i));
+    const Ints found = exponentials(load<Ints>(scores + i));
     store(e + i, found);
     sums += found;
   }

@@ -33,22 +33,49 @@ static inline Floats clip(Floats x, float low, float high) {
 // Round to the nearest integer, ties to even, for magnitudes below 2^22.
 static inline Ints rounded(Floats x) { return (Ints)(x + 12582912.0f) - 0x4B400000; }
 
+// In the order of the lanes, which decides how real numbers are rounded.
 template <class Vector> static inline auto sum(Vector x) {
   auto total = x[0];
   for (int i = 1; i < LANES; i++) total += x[i];
   return total;
 }
 
-static inline int32_t largest_of(Ints x) {
-  int32_t found = x[0];
-  for (int i = 1; i < LANES; i++) found = x[i] > found ? x[i] : found;
-  return found;
+template <int STEP, int... LANE> static inline Ints rotated(Ints x, std::integer_sequence<int, LANE...>) {
+  return __builtin_shufflevector(x, x, ((LANE + STEP) % LANES)...);
 }
+
+// Combine all lanes in log2(LANES) steps, with an operation on integers whose order does not matter.
+template <int STEP = LANES / 2, class Combine> static inline int32_t combined(Ints x, Combine combine) {
+  if constexpr (STEP == 0)
+    return x[0];
+  else
+    return combined<STEP / 2>(combine(x, rotated<STEP>(x, std::make_integer_sequence<int, LANES>())), combine);
+}
+
+static inline int32_t sum(Ints x) { return combined(x, [](Ints a, Ints b) { return a + b; }); }
+static inline int32_t largest_of(Ints x) { return combined(x, largest); }
 
 static inline int bits(uint32_t x) { return x ? 32 - __builtin_clz(x) : 0; }
 
 // Integers from 0 to 255 as bytes.
 static inline Bytes bytes(Ints x) { return __builtin_convertvector(x, Bytes); }
+
+// The entries of a table of 256 bytes at these places.
+static inline Bytes looked_up(const uint8_t *table, Ints places) {
+#ifdef __AVX512F__
+  // As 64 words of four entries: each permutation chooses from one half of the table.
+  const __m512i words = _mm512_srli_epi32((__m512i)places, 2);
+  const __m512i low = _mm512_permutex2var_epi32(load<__m512i>(table), words, load<__m512i>(table + 64));
+  const __m512i high = _mm512_permutex2var_epi32(load<__m512i>(table + 128), words, load<__m512i>(table + 192));
+  const __m512i chosen = _mm512_mask_mov_epi32(low, _mm512_cmpge_epi32_mask((__m512i)places, _mm512_set1_epi32(128)), high);
+  const __m512i place = _mm512_slli_epi32(_mm512_and_si512((__m512i)places, _mm512_set1_epi32(3)), 3);
+  return (Bytes)_mm512_cvtepi32_epi8(_mm512_srlv_epi32(chosen, place));
+#else
+  Bytes found;
+  for (int i = 0; i < LANES; i++) found[i] = table[places[i]];
+  return found;
+#endif
+}
 
 static inline Floats exponential(Floats x) {
   x = clip(x, -87.0f, 88.0f);
