@@ -8,7 +8,7 @@ from typing import Any
 
 from intaglio.metrics import named
 from intaglio.recommendation.judge import FAILS, MEETS, UNDECIDED, VERDICTS
-from intaglio.recommendation.words import in_points, listed, three_digits
+from intaglio.recommendation.words import with_interval, listed, three_digits
 
 _Row = Mapping[str, Any]
 # Sizes and times of training that differ by less than this share are taken for the same.
@@ -156,8 +156,7 @@ def _obstacles(row: _Row) -> list[str]:
 def _of_drop(row: _Row) -> str:
     if row["validation_difference_low"] is None:
         return "there is no float run of the same seeds to compare with"
-    value, low, high = (in_points(row, row[f"validation_difference{end}"]) for end in ("", "_low", "_high"))
-    return f"{value} points [{low}, {high}] against float on the validation split"
+    return f"{with_interval(row, 'validation_difference')} against float on the validation split"
 
 
 def _of_p99(row: _Row) -> str:

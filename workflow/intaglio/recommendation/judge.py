@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from intaglio.metrics import named
+from intaglio.recommendation.words import lost_at_most
 from intaglio.statistics.compare import non_inferiority
 
 MEETS, FAILS, UNDECIDED = "meets", "fails", "undecided"
@@ -26,10 +27,11 @@ def judged_rows(study: _Row, variants: Sequence[_Row], backends: Sequence[_Row])
     device = study["constraints"]["device"] or next((d for d in ("cpu", "cuda") if _timed(backends, d)), None)
     allowed = study["constraints"]["backends"]
     rows = []
+    constraints = _in_words(study, variants)
     for variant in variants:
         mine = [row for row in _timed(backends, device) if row["variant"] == variant["variant"]]
         places = [row for row in mine if allowed is None or row["backend"] in allowed]
-        row = _facts(study, variant, _best(places, study["objective"]))
+        row = _facts(study, variant, _best(places, study["objective"])) | {"constraints": constraints}
         row |= _loss(study, variant)
         row |= _measured(study["constraints"], row, bool(mine))
         found = {row[name] for name in VERDICTS} - {None}
@@ -52,7 +54,7 @@ def _best(places: Sequence[_Row], objective: str) -> _Row:
 def _facts(study: _Row, variant: _Row, place: _Row) -> dict[str, Any]:
     """Return the figures of a variant, in the backend to deploy it in."""
     row = {name: variant[name] for name in ("study", "task", "model", "variant", "n")}
-    row |= {"recommended": False, "objective": study["objective"], "constraints": constraints_in_words(study)}
+    row |= {"recommended": False, "objective": study["objective"]}
     for name in ("primary_metric", "primary_mean", "difference", "difference_low", "difference_high"):
         row[name] = variant.get(name)
     for name in ("device", "backend", "speedup", "speedup_low", "speedup_high", "p99_ms_least", "p99_ms_most"):
@@ -106,11 +108,11 @@ def _max_drop(study: _Row) -> float:
     return float(study["margin"] if given is None else given)
 
 
-def constraints_in_words(study: _Row) -> str:
-    """Return the constraints of a study as a text."""
+def _in_words(study: _Row, variants: Sequence[_Row]) -> str:
+    """Return the constraints of a study on a task as a text."""
     constraints = study["constraints"]
-    drop = _max_drop(study)
-    words = [f"at most {drop:g} {'point' if drop == 1 else 'points'} lost against float, with 95 % confidence"]
+    metric = next((named(row["primary_metric"]) for row in variants if row["primary_metric"]), None)
+    words = [f"{lost_at_most(metric, _max_drop(study))} against float, with 95 % confidence"]
     if constraints["p99_ms"] is not None:
         batch, length = study["profile"]["headline"]
         words.append(f"99 % of calls within {constraints['p99_ms']:g} ms (batch {batch} × {length} tokens)")

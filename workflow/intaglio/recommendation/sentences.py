@@ -10,7 +10,7 @@ from intaglio.measure.timing.ratios import is_measurable
 from intaglio.metrics import named
 from intaglio.recommendation.choose import OBJECTIVES, order
 from intaglio.recommendation.judge import FAILS, MEETS, UNDECIDED
-from intaglio.recommendation.words import in_points, three_digits
+from intaglio.recommendation.words import in_unit, with_interval, three_digits
 
 _Row = Mapping[str, Any]
 
@@ -57,15 +57,9 @@ def _figures(chosen: _Row) -> list[str]:
         found.append(f"a file of {three_digits(chosen['size_mb'])} MB")
     sentences = [f"It takes {' and '.join(found)}."] if found else []
     if chosen["variant"] != "float" and chosen["difference_low"] is not None:
-        loss = f"On the test split, which chose nothing, it is {_on_test(chosen)} from float"
+        loss = f"On the test split, which chose nothing, it is {with_interval(chosen, 'difference')} from float"
         sentences.append(f"{loss}: {_ON_TEST[chosen['drop_on_test']]}.")
     return sentences
-
-
-def _on_test(row: _Row) -> str:
-    """Return the difference to float on the test split with its interval."""
-    value, low, high = (in_points(row, row[f"difference{end}"]) for end in ("", "_low", "_high"))
-    return f"{value} points [{low}, {high}]"
 
 
 _ON_TEST = {
@@ -96,7 +90,7 @@ def _changes(row: _Row, chosen: _Row) -> list[str]:
     found = []
     if row["validation_difference"] is not None and chosen["validation_difference"] is not None:
         gain = row["validation_difference"] - chosen["validation_difference"]
-        found.append(f"{in_points(row, gain)} points on the validation split")
+        found.append(f"{in_unit(row, gain)} on the validation split")
     for column, more, less in (("latency_ms", "slower", "faster"), ("size_mb", "larger", "smaller")):
         if row[column] and chosen[column]:
             ratio = row[column] / chosen[column]
@@ -116,7 +110,7 @@ def _prospects(rows: Sequence[_Row]) -> list[str]:
     told = f"The {objective.best} of those that may meet every constraint is {best['variant']}{value}"
     needed = [f"{best[f'{name}_to_decide']:,} {of}" for name, of in _DECIDE if best.get(f"{name}_to_decide")]
     more = f" About {' or '.join(needed)} would decide its loss on the test split." if needed else ""
-    tested = "" if best["difference_low"] is None else f", {_on_test(best)} on the test split"
+    tested = "" if best["difference_low"] is None else f", {with_interval(best, 'difference')} on the test split"
     return [f"{told}: {best['reason']}{tested}.{more}"]
 
 

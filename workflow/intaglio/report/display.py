@@ -36,7 +36,7 @@ class Display:
 
 
 def difference(row: Mapping[str, Any], name: str = "difference") -> str:
-    """Format a difference to float (`control_difference`: to the control) and its interval, in points.
+    """Format a difference to float (`control_difference`: to the control) and its interval, in points or the unit of an error.
 
     The baseline itself has none.
     """

@@ -88,6 +88,14 @@ def score(metric: str | None, value: float | None, sign: bool = False) -> str:
     return f"{'+' if sign and value > 0 else ''}{number(value)}"
 
 
+def unit_of_differences(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the unit of differences in the primary metrics of these rows, in words."""
+    scales = {named(row["primary_metric"]).scale for row in rows if row.get("primary_metric")}
+    if scales <= {100}:
+        return "in points"
+    return "in the unit of the metric" if scales == {1} else "in points, of an error in its unit"
+
+
 def primary_over_seeds(row: Mapping[str, Any]) -> str:
     """Format the primary metric in a row of variants.parquet: its mean over seeds with its deviation."""
     return spread(*(score(row["primary_metric"], row[f"primary_{part}"]) for part in ("mean", "sd")))

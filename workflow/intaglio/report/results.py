@@ -27,6 +27,7 @@ from intaglio.report.formatting import (
     score,
     share_over_seeds,
     times,
+    unit_of_differences,
     value_heading,
 )
 
@@ -93,7 +94,8 @@ def show_runs(study: str, rows: Sequence[Mapping[str, Any]]) -> Display:
 
 
 def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int, margin: float) -> Display:
-    """Return the table of all variants over seeds, from rows of `on_devices`, given the study's margin in points."""
+    """Return the table of all variants over seeds, from rows of `on_devices`, given the study's margin."""
+    unit = unit_of_differences(rows)
 
     def over_seeds(name: str) -> Any:
         return lambda row: measured(row[f"{name}_mean"], row[f"{name}_sd"])
@@ -125,10 +127,10 @@ def show_variants(study: str, rows: Sequence[Mapping[str, Any]], resamples: int,
     left_out = any(row["train_n"] not in (0, row["n"]) or row["left_out"] for row in rows)
     lonely = any(row.get("difference_n") == 1 for row in rows)
     notes = [
-        "Mean ± standard deviation over seeds. Difference: value minus that of float with the same seeds, in points, "
+        f"Mean ± standard deviation over seeds. Difference: value minus that of float with the same seeds, {unit}, "
         f"with its 95 % interval: over test examples ({resamples} bootstrap resamples) and over seeds (Student's t). "
         "p: of no difference, adjusted by Holm for the variants of the task.",
-        f"Within the margin (in points: {margin:g}): yes if the whole interval says that no more is lost, no if all of "
+        f"Within the margin ({margin:g}, {unit}): yes if the whole interval says that no more is lost, no if all of "
         "it says that more is. In brackets: what would decide it if the difference stays as it is.",
         *_controls(rows),
         "Training: of the variant's last stage, without set-up and evaluation.",
