@@ -6,7 +6,7 @@ import pytest
 
 from intaglio import schemas
 from intaglio.flips import flip_rows
-from intaglio.metrics import SINGLE_LABEL
+from intaglio.metrics import MULTI_LABEL, SINGLE_LABEL
 from intaglio.planning.plan import make_plan
 from intaglio.predictions import ReadOnce
 from intaglio.store import new_artifact
@@ -56,6 +56,45 @@ def test_what_float_has_right_and_a_variant_wrong_is_broken(tmp_path: Path, data
     assert len(mended["text_a"]) == 401
     assert (mended["baseline_probability"], mended["probability"]) == pytest.approx((0.4, 0.6))
     schemas.write_table(tmp_path / "flips.parquet", rows, schemas.FLIPS)
+
+
+def test_an_example_of_many_labels_is_right_with_exactly_its_labels(tmp_path: Path, data: Path) -> None:
+    task = {"kind": MULTI_LABEL, "labels": ["anger", "fear", "joy"]}
+    true = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 0], [0, 0, 1]])
+    # Float has a and c right, the variant b and c; d stays wrong, although another label is predicted.
+    of_float = np.array([[0.9, 0.2, 0.1], [0.1, 0.8, 0.3], [0.1, 0.1, 0.2], [0.9, 0.1, 0.1], [0.1, 0.6, 0.9]])
+    of_int = np.array([[0.8, 0.6, 0.9], [0.2, 0.8, 0.6], [0.1, 0.2, 0.2], [0.2, 0.9, 0.1], [0.1, 0.7, 0.8]])
+    of = []
+    for variant, given in (("float", of_float), ("int", of_int)):
+        columns = zip("abcde", true.tolist(), given, strict=True)
+        rows = [
+            {
+                "test_set": "test",
+                "id": i,
+                "label": t,
+                "prediction": (p > 0.5).astype(int),
+                "logits": np.log(p / (1 - p)),
+            }
+            for i, t, p in columns
+        ]
+        with new_artifact(tmp_path / variant, "evaluation") as draft:
+            schemas.write_table(draft / "predictions.parquet", rows, schemas.PREDICTED_LABEL_SETS)
+        key = {"study": "s", "task": "t", "model": "m", "variant": variant, "seed": 3, "test_set": "test"}
+        of.append((key, tmp_path / variant))
+    rows = flip_rows(of, "float", ReadOnce(), data, task, private=False)
+    schemas.write_table(tmp_path / "flips.parquet", rows, schemas.FLIPS)
+    mended, broken = rows
+    assert (mended["flip"], mended["id"], mended["seed"], mended["text_a"][:4]) == ("mended", "b", 3, "long")
+    assert [mended[of] for of in ("label", "baseline_prediction", "prediction")] == ["fear, joy", "fear", "fear, joy"]
+    assert mended["probability_of"] == "joy"
+    assert (mended["baseline_probability"], mended["probability"]) == pytest.approx((0.3, 0.6))
+    # Of the two labels that are predicted wrongly, joy changed more.
+    assert [broken[of] for of in ("id", "label", "prediction", "probability_of")] == [
+        "a",
+        "anger",
+        "anger, fear, joy",
+        "joy",
+    ]
 
 
 def test_texts_are_left_out_where_they_are_private_or_gone(tmp_path: Path, data: Path) -> None:

@@ -17,7 +17,7 @@ from intaglio.measure.backends import REGISTRY, backend
 from intaglio.measure.disturbance import Watch
 from intaglio.measure.places import Opened, Place
 from intaglio.measure.timing import baseline, latency, rounds
-from intaglio.measure.timing.ratios import Speedup, is_measurable, over_seeds, speedup
+from intaglio.measure.timing.ratios import is_measurable, speedup
 from intaglio.schemas import BASELINES, LATENCY, read_table
 from intaglio.store import open_artifact
 from intaglio.study.profile import Profile
@@ -61,20 +61,6 @@ def test_the_interval_lies_within_that_of_scipy_which_takes_whole_ranks(count: i
             assert (found.low, found.high) == pytest.approx(((slow / fast).min(), (slow / fast).max()))
         else:
             assert wide.low - 1e-9 <= found.low <= found.value <= found.high <= wide.high + 1e-9
-
-
-def test_seeds_together_by_hand() -> None:
-    one, other = Speedup(2.0, 1.9, 2.1), Speedup(3.0, 2.9, 3.1)
-    assert over_seeds([one]) == one
-    found = over_seeds([one, other])
-    assert found.value == pytest.approx(math.sqrt(6))
-    between = np.var([math.log(2), math.log(3)], ddof=1)
-    within = np.mean([(math.log(high / low) / 2 / 1.959964) ** 2 for _, low, high in (one, other)])
-    assert math.log(found.high / found.value) == pytest.approx(1.959964 * math.sqrt((between + within) / 2))
-    assert found.low * found.high == pytest.approx(6)
-    # What is uncertain within seeds counts where they agree by chance.
-    same = over_seeds([one, one])
-    assert same.value == 2.0 and 1.9 < same.low < 1.94
 
 
 class TestRounds:

@@ -195,3 +195,18 @@ def test_of_several_models_the_one_chosen_on_validation_is_recommended(tmp_path:
     assert [row["model"] for row in rows if row["recommended"]] == [model]
     assert all(f"{model} is the better model" in row["reason"] for row in rows if row["model"] != model)
     assert f" of {model} is recommended" in recommendation_sentences(rows)[0]
+
+
+def test_a_metric_without_points_is_told_in_its_own_unit() -> None:
+    def of_errors(name: str, drop: tuple[float, float] = (0.0, 0.0)) -> Row:
+        return variant(name, drop) | {"primary_metric": "mse"}
+
+    rows = judged([of_errors("float"), of_errors("int", (-0.3, 0.1)), of_errors("pruned", (-3.0, 3.0))], THREE)
+    # A lower error is better, so a loss is a positive difference; the margin is in the metric's unit, too.
+    assert (rows["int"]["verdict"], rows["pruned"]["verdict"]) == ("meets", "undecided")
+    first, *rest = recommendation_sentences(list(rows.values()))
+    assert "(at most 1 lost in mean squared error against float, with 95 % confidence)" in first
+    text = " ".join(rest)
+    assert "it is −0.1 in mean squared error [−0.3, +0.1] from float" in text
+    assert "float in its place: +0.1 in mean squared error on the validation split" in text
+    assert "point" not in first + text

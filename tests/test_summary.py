@@ -13,12 +13,13 @@ from sklearn import metrics as sk
 import fakes
 from intaglio import schemas
 from intaglio.errors import UserError
-from intaglio.measure.timing.ratios import Speedup, over_seeds
+from intaglio.measure.timing.ratios import Speedup
 from intaglio.ownership import OWNER, myself
 from intaglio.report import display, formatting
 from intaglio.report.files import PAGE_FILES
 from intaglio.report.pages import write_pages
 from intaglio.report.published import show_published
+from intaglio.statistics.speedups import speedup_over_seeds
 from intaglio.store import new_artifact, open_artifact
 from intaglio.summary.files import SUMMARY_FILES
 from intaglio.summary.published import published_rows
@@ -111,7 +112,9 @@ def test_a_row_of_backends_is_over_seeds_beside_the_fastest_float(demo: Path) ->
         assert row["latency_ms_mean"] == pytest.approx((a["p50_ms"] + b["p50_ms"]) / 2)
         assert row["latency_ms_sd"] == pytest.approx(abs(a["p50_ms"] - b["p50_ms"]) / math.sqrt(2))
         for end in ("", "_any"):
-            found = over_seeds([Speedup(*(one[f"speedup{end}{of}"] for of in ("", "_low", "_high"))) for one in (a, b)])
+            found = speedup_over_seeds(
+                [Speedup(*(one[f"speedup{end}{of}"] for of in ("", "_low", "_high"))) for one in (a, b)]
+            )
             assert (row[f"speedup{end}"], row[f"speedup{end}_low"], row[f"speedup{end}_high"]) == found
             assert row[f"against{end}"] == "torch"
         assert row["throughput_mean"] == pytest.approx((a["throughput"] + b["throughput"]) / 2)

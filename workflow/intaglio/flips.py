@@ -1,4 +1,7 @@
-"""Test examples that a variant classifies rightly and float wrongly (mended), or the other way round (broken)."""
+"""Test examples that a variant classifies rightly and float wrongly (mended), or the other way round (broken).
+
+An example of a multi-label task is right if exactly its labels are predicted.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from pyarrow import dataset
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from intaglio import schemas
 from intaglio.errors import UserError
-from intaglio.metrics import SINGLE_LABEL
+from intaglio.metrics import MULTI_LABEL, SINGLE_LABEL
 from intaglio.predictions import Predictions, ReadOnce
 from intaglio.tasks.stored import split_file
 
@@ -36,10 +39,10 @@ def flip_rows(
         baseline: name of the variant to compare with.
         predictions: reads those of the runs.
         data: the task's [data] artifact; without it, rows have no texts.
-        task: content of its task.json. Only classification with one label has flips.
+        task: content of its task.json. Only classification has flips.
         private: leave texts out.
     """
-    if task.get("kind") != SINGLE_LABEL:
+    if task.get("kind") not in (SINGLE_LABEL, MULTI_LABEL):
         return []
     of_float = {row["seed"]: folder for row, folder in runs if row["variant"] == baseline}
     first: dict[str, tuple[Mapping[str, Any], Path]] = {}
@@ -50,32 +53,39 @@ def flip_rows(
     for row, folder in first.values():
         key = {field.name: row[field.name] for field in schemas.KEYS}
         mine, theirs = (predictions.of(of, row["test_set"], task) for of in (folder, of_float[row["seed"]]))
-        found += [{**key, **flip} for flip in _flips(mine, theirs, task["labels"])]
+        found += [{**key, **flip} for flip in _flips(mine, theirs, task)]
     texts = {} if private or not found else _texts(data, runs[0][0]["test_set"], [row["id"] for row in found])
     return [{**row, **texts.get(row["id"], {})} for row in found]
 
 
-def _flips(run: Predictions, baseline: Predictions, labels: Sequence[str]) -> list[_Row]:
+def _flips(run: Predictions, baseline: Predictions, task: Mapping[str, Any]) -> list[_Row]:
     """Return the flips of one run, without its key and without texts."""
-    true, mine, theirs = run.true, run.predicted, baseline.predicted
-    rows = np.arange(len(true))
-    probability, before = (softmax(of.outputs, axis=-1)[rows, true] for of in (run, baseline))
+    several, labels = task["kind"] == MULTI_LABEL, task["labels"]
+    mine, theirs = (expit(of.outputs) if several else softmax(of.outputs, axis=-1) for of in (run, baseline))
+    right, before = (of.predicted == of.true for of in (run, baseline))
+    label = run.true
+    if several:
+        label = np.where(run.predicted != baseline.predicted, np.abs(mine - theirs), -1.0).argmax(1)
+        right, before = right.all(1), before.all(1)
+    probability, beside = (np.take_along_axis(of, label[:, None], 1)[:, 0] for of in (mine, theirs))
+
+    def named(prediction: Any) -> str:
+        return ", ".join(labels[index] for index in np.flatnonzero(prediction)) if several else labels[prediction]
+
     found = []
-    for flip, flipped in (
-        ("mended", (mine == true) & (theirs != true)),
-        ("broken", (mine != true) & (theirs == true)),
-    ):
+    for flip, flipped in (("mended", right & ~before), ("broken", before & ~right)):
         places = np.flatnonzero(flipped)
-        for place in places[np.argsort(-np.abs(probability - before)[places], kind="stable")][:_KEPT]:
+        for place in places[np.argsort(-np.abs(probability - beside)[places], kind="stable")][:_KEPT]:
             found.append(
                 {
                     "flip": flip,
                     "flips": len(places),
                     "id": run.ids[place].as_py(),
-                    "label": labels[true[place]],
-                    "baseline_prediction": labels[theirs[place]],
-                    "prediction": labels[mine[place]],
-                    "baseline_probability": float(before[place]),
+                    "label": named(run.true[place]),
+                    "baseline_prediction": named(baseline.predicted[place]),
+                    "prediction": named(run.predicted[place]),
+                    "probability_of": labels[label[place]],
+                    "baseline_probability": float(beside[place]),
                     "probability": float(probability[place]),
                 }
             )

@@ -30,8 +30,8 @@ VERSIONS: Mapping[str, int] = {
     # Of what integer models compute when they are exported and evaluated.
     "integer": 1,
     "profile": 4,
-    "summarize": 11,
-    "pages": 12,
+    "summarize": 12,
+    "pages": 13,
     "plot": 8,
 }
 

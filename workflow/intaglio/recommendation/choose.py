@@ -8,7 +8,7 @@ from typing import Any
 
 from intaglio.metrics import named
 from intaglio.recommendation.judge import FAILS, MEETS, UNDECIDED, VERDICTS
-from intaglio.recommendation.words import with_interval, listed, three_digits
+from intaglio.recommendation.words import listed, three_digits, with_interval
 
 _Row = Mapping[str, Any]
 # Sizes and times of training that differ by less than this share are taken for the same.

@@ -10,7 +10,7 @@ from intaglio.measure.timing.ratios import is_measurable
 from intaglio.metrics import named
 from intaglio.recommendation.choose import OBJECTIVES, order
 from intaglio.recommendation.judge import FAILS, MEETS, UNDECIDED
-from intaglio.recommendation.words import in_unit, with_interval, three_digits
+from intaglio.recommendation.words import in_unit, three_digits, with_interval
 
 _Row = Mapping[str, Any]
 

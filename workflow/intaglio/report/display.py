@@ -36,9 +36,9 @@ class Display:
 
 
 def difference(row: Mapping[str, Any], name: str = "difference") -> str:
-    """Format a difference to float (`control_difference`: to the control) and its interval, in points or the unit of an error.
+    """Format a difference to float (`control_difference`: to the control) and its interval.
 
-    The baseline itself has none.
+    It is in points, of an error in its unit. The baseline itself has none.
     """
     if row.get(name) is None or row["variant"] == "float":
         return NOTHING

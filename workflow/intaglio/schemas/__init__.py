@@ -18,12 +18,12 @@ from intaglio.schemas.artifacts import (
     TRAINING_HISTORY,
 )
 from intaglio.schemas.fields import KEYS, MACHINE, describe, keyed, machine_columns
+from intaglio.schemas.flips import FLIPS
 from intaglio.schemas.recommendations import RECOMMENDATIONS
 from intaglio.schemas.summary import (
     BACKENDS,
     CONVERSIONS,
     DESCRIPTIONS,
-    FLIPS,
     MODEL_COMPARISON,
     PUBLISHED,
     RUNS,

@@ -20,6 +20,19 @@ def nullable(*fields: tuple[str, Any, str]) -> list[Any]:
     return [field(name, kind, description, null=True) for name, kind, description in fields]
 
 
+def interval_ends(name: str, of: str = "") -> list[tuple[str, Any, str]]:
+    """Return the columns of the ends of the 95 % interval of the column `name`, for `nullable`.
+
+    Args:
+        name: of the column.
+        of: what else there is to say of the interval: ` over test examples and seeds`.
+    """
+    return [
+        (f"{name}_low", FLOAT, f"Lower end of its 95 % interval{of}."),
+        (f"{name}_high", FLOAT, "Upper end of that interval."),
+    ]
+
+
 def speedup_columns(ratio: str, form: str) -> list[Any]:
     """Return the columns of speed-ups over the fastest float32 form and over the fastest form of any precision."""
     any_precision = "The same for the fastest float form of any precision."
@@ -27,8 +40,7 @@ def speedup_columns(ratio: str, form: str) -> list[Any]:
     for end, of_ratio, of_form in (("", ratio, form), ("_any", any_precision, form)):
         columns += [
             (f"speedup{end}", FLOAT, of_ratio),
-            (f"speedup{end}_low", FLOAT, "Lower end of its 95 % interval."),
-            (f"speedup{end}_high", FLOAT, "Upper end; where the interval holds 1, no difference is measurable."),
+            *interval_ends(f"speedup{end}", "; where that holds 1, no difference is measurable"),
             (f"against{end}", STRING, of_form),
         ]
     return nullable(*columns)

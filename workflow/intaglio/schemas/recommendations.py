@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from intaglio.schemas.fields import BOOL, FLOAT, INT, KEYS, STRING, field, nullable, schema
+from intaglio.schemas.fields import BOOL, FLOAT, INT, KEYS, STRING, field, interval_ends, nullable, schema
 
 RECOMMENDATIONS = schema(
     "recommendations",
@@ -24,12 +24,10 @@ RECOMMENDATIONS = schema(
             ("primary_metric", STRING, "The task's primary metric."),
             ("validation_mean", FLOAT, "Mean over seeds of that metric on the validation split."),
             ("validation_difference", FLOAT, "Its difference to `float` there."),
-            ("validation_difference_low", FLOAT, "Lower end of the 95 % interval."),
-            ("validation_difference_high", FLOAT, "Upper end of the 95 % interval."),
+            *interval_ends("validation_difference"),
             ("primary_mean", FLOAT, "Mean over seeds of that metric on the test split."),
             ("difference", FLOAT, "Its difference to `float` there."),
-            ("difference_low", FLOAT, "Lower end of the 95 % interval."),
-            ("difference_high", FLOAT, "Upper end of the 95 % interval."),
+            *interval_ends("difference"),
             ("seeds_to_decide", INT, "Seeds that would decide the loss on the test split, as in variants.parquet."),
             ("examples_to_decide", INT, "Test examples that would."),
             (
@@ -42,8 +40,7 @@ RECOMMENDATIONS = schema(
             ("p99_ms_least", FLOAT, "Smallest over seeds of the 99th percentile, ms."),
             ("p99_ms_most", FLOAT, "Largest of them."),
             ("speedup", FLOAT, "Speed-up over the fastest float32 form, as in backends.parquet."),
-            ("speedup_low", FLOAT, "Lower end of its 95 % interval."),
-            ("speedup_high", FLOAT, "Upper end of its 95 % interval."),
+            *interval_ends("speedup"),
             ("memory_mb", FLOAT, "Mean over seeds of peak memory, MB."),
             ("size_mb", FLOAT, "Mean over seeds of the exported file, MB."),
             ("train_seconds", FLOAT, "Mean over seeds of the training time of all stages, s."),

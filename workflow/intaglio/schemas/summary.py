@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from intaglio.schemas.artifacts import DESCRIPTION
-from intaglio.schemas.fields import BOOL, FLOAT, INT, KEYS, STRING, field, nullable, schema, speedup_columns
+from intaglio.schemas.fields import (
+    BOOL,
+    FLOAT,
+    INT,
+    KEYS,
+    STRING,
+    field,
+    interval_ends,
+    nullable,
+    schema,
+    speedup_columns,
+)
 
 # Metrics with their own columns, in addition to the primary one.
 SCORES = (
@@ -86,8 +97,7 @@ def _over_seeds(name: str, of: str) -> list[Any]:
 def _with_interval(name: str, of: str) -> list[Any]:
     return nullable(
         (f"{name}_mean", FLOAT, f"Mean over seeds of {of}."),
-        (f"{name}_low", FLOAT, "Lower end of its 95 % interval over test examples and seeds."),
-        (f"{name}_high", FLOAT, "Upper end of that interval."),
+        *interval_ends(name, " over test examples and seeds"),
     )
 
 
@@ -109,8 +119,7 @@ VARIANTS = schema(
         *nullable(
             ("difference_n", INT, "Seeds that this variant and `float` have in common."),
             ("difference", FLOAT, "Mean over these seeds of primary metric minus that of `float`."),
-            ("difference_low", FLOAT, "Lower end of its 95 % interval over test examples and seeds, or over examples."),
-            ("difference_high", FLOAT, "Upper end; of one seed the interval is over test examples only."),
+            *interval_ends("difference", " over test examples and seeds, of one seed over examples only"),
             ("difference_p", FLOAT, "p value of no difference, by the distribution behind the interval."),
             ("difference_p_holm", FLOAT, "The same, adjusted by Holm for the variants of the task and model."),
             ("mcnemar_p", FLOAT, "McNemar's exact test, single-label; of several seeds twice the median p value."),
@@ -120,15 +129,13 @@ VARIANTS = schema(
             ("examples_to_decide", INT, "Test examples that would; null if decided, or over 100 times as many."),
             ("control", STRING, "Variant that trains float on, as this one's last stage trains; null without one."),
             ("control_difference", FLOAT, "Mean over common seeds of primary metric minus that of the control."),
-            ("control_difference_low", FLOAT, "Lower end of its 95 % interval, as of `difference`."),
-            ("control_difference_high", FLOAT, "Upper end of that interval."),
+            *interval_ends("control_difference", ", as of `difference`"),
             ("one_example", FLOAT, "What one test example changes; null for metrics other than a share of examples."),
         ),
         *_over_seeds("validation", "the primary metric on the validation split, which selected the weights"),
         *nullable(
             ("validation_difference", FLOAT, "Mean over common seeds of that minus that of `float`."),
-            ("validation_difference_low", FLOAT, "Lower end of its 95 % interval, with test's variance over examples."),
-            ("validation_difference_high", FLOAT, "Upper end of that interval."),
+            *interval_ends("validation_difference", ", with the test set's variance over examples"),
         ),
         *_over_seeds("accuracy", "accuracy"),
         *_over_seeds("f1_macro", "macro F1"),
@@ -274,24 +281,5 @@ PUBLISHED = schema(
         field("n", INT, "Runs (seeds) behind the measured figure."),
         field("published_conditions", STRING, "Conditions of the published figure."),
         field("measured_conditions", STRING, "Conditions of the measured figure."),
-    ],
-)
-
-FLIPS = schema(
-    "flips",
-    [
-        *KEYS,
-        field("flip", STRING, "mended (float is wrong, the variant right) or broken (the other way round)."),
-        field("flips", INT, "Test examples that the variant flips so; those with the largest changes have rows."),
-        field("id", STRING, "Example, unique within its test set."),
-        *nullable(
-            ("text_a", STRING, "Its text, shortened; null where the study says `private`."),
-            ("text_b", STRING, "The second text of a pair."),
-        ),
-        field("label", STRING, "True label."),
-        field("baseline_prediction", STRING, "Label that float predicts, with the same seed."),
-        field("prediction", STRING, "Label that the variant predicts."),
-        field("baseline_probability", FLOAT, "Probability that float gives to the true label."),
-        field("probability", FLOAT, "Probability that the variant gives to it."),
     ],
 )

@@ -132,3 +132,14 @@ def mean_over_seeds(values: Sequence[float], resampled: NDArray[np.float64], one
     own = max(0.0, (float(resampled.var(axis=1, ddof=1).mean()) - of_mean) * seeds / (seeds - 1))
     common = max(0.0, of_mean - own / seeds) + one_example**2
     return MeanOverSeeds(float(np.mean(values)), seeds, common, own, float(np.var(values, ddof=1)))
+
+
+def mean_of_measured(values: Sequence[float], errors: Sequence[float]) -> MeanOverSeeds:
+    """Return the mean over at least two seeds of values that were measured, each with an error of its own.
+
+    Args:
+        values: one for each seed.
+        errors: the standard errors of their measurements, which are independent.
+    """
+    own = float(np.square(errors).mean())
+    return MeanOverSeeds(float(np.mean(values)), len(values), 0.0, own, float(np.var(values, ddof=1)))

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from intaglio.hardware import of_one_machine
-from intaglio.measure.timing.ratios import Speedup, over_seeds
+from intaglio.measure.timing.ratios import Speedup
+from intaglio.statistics.speedups import speedup_over_seeds
 from intaglio.summary.runs import Record
 from intaglio.summary.variants import BASELINE, mean_sd
 
@@ -94,7 +95,7 @@ def _speedups(seeds: Sequence[Row]) -> Row:
         known = [row for row in seeds if row[f"speedup{end}"] is not None]
         if known:
             ratios = [Speedup(*(row[f"speedup{end}{part}"] for part in ("", "_low", "_high"))) for row in known]
-            value, low, high = over_seeds(ratios)
+            value, low, high = speedup_over_seeds(ratios)
             found |= {f"speedup{end}": value, f"speedup{end}_low": low, f"speedup{end}_high": high}
             found[f"against{end}"] = ", ".join(dict.fromkeys(row[f"against{end}"] for row in known))
     return found

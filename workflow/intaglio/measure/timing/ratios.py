@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from scipy.special import bdtr
 
 LEVEL = 0.95
-# Half the width of the interval that holds 95 % of a normal distribution, in standard deviations.
-_NORMAL = 1.959964
 
 
 class Speedup(NamedTuple):
@@ -55,21 +53,6 @@ def _interval(ascending: NDArray[np.float64]) -> float:
     between = (outside - tails[k - 1]) / (tails[k] - tails[k - 1])
     share = (count - k) * between / (k + (count - 2 * k) * between)
     return float((1 - share) * ascending[k - 1] + share * ascending[k])
-
-
-def over_seeds(found: Sequence[Speedup]) -> Speedup:
-    """Return the geometric mean of the speed-ups of several seeds.
-
-    Its interval, normal on a logarithmic scale, counts what differs between seeds and what is uncertain within each. As
-    with every figure over few seeds, it is rather too narrow.
-    """
-    if len(found) == 1:
-        return found[0]
-    logs = np.log(np.array(found))
-    errors = (logs[:, 2] - logs[:, 1]) / (2 * _NORMAL)
-    spread = math.sqrt((logs[:, 0].var(ddof=1) + (errors**2).mean()) / len(found))
-    mean = float(logs[:, 0].mean())
-    return Speedup(*(math.exp(mean + sign * _NORMAL * spread) for sign in (0, -1, 1)))
 
 
 def is_measurable(low: float, high: float) -> bool:

@@ -104,22 +104,31 @@ def confusions(metrics: Any, runs: Sequence[_Row]) -> dict[VariantKey, RowList]:
     return found
 
 
-def flips(rows: Sequence[_Row], flip: str) -> tuple[int, Display]:
-    """Return the number of examples that a variant mended or broke, and the table of those with the largest changes."""
+def flips(rows: Sequence[_Row], flip: str) -> dict[str, Any]:
+    """Return the examples that a variant mended or broke: their number, seed, and the table of the largest changes.
+
+    Args:
+        rows: of flips.parquet, of the variant.
+        flip: mended or broken.
+    """
     mine = [row for row in rows if row["flip"] == flip]
     if not mine:
-        return 0, Display(flip, [], [], frozenset())
+        return {"flip": flip, "count": 0}
+    # Of a task with one label, the probabilities are those of the true one.
+    several = any(row["probability_of"] != row["label"] for row in mine)
     cells = {
         "text": lambda row: row["text_a"] or "not shown",
         "second text": lambda row: row["text_b"] or NOTHING,
-        "true": lambda row: row["label"],
-        "float says": lambda row: row["baseline_prediction"],
-        "this says": lambda row: row["prediction"],
-        "p of the true one, float": lambda row: number(row["baseline_probability"], digits=2),
+        "true": lambda row: row["label"] or NOTHING,
+        "float says": lambda row: row["baseline_prediction"] or NOTHING,
+        "this says": lambda row: row["prediction"] or NOTHING,
+        **({"largest change": lambda row: row["probability_of"]} if several else {}),
+        f"p of {'it' if several else 'the true one'}, float": lambda row: number(row["baseline_probability"], digits=2),
         "p, this": lambda row: number(row["probability"], digits=2),
     }
-    text = {"text", "second text", "true", "float says", "this says"}
-    return mine[0]["flips"], tabulate(flip, cells, mine, text)
+    text = {"text", "second text", "true", "float says", "this says", "largest change"}
+    table = tabulate(flip, cells, mine, text)
+    return {"flip": flip, "count": mine[0]["flips"], "seed": mine[0]["seed"], "sets": several, "examples": table}
 
 
 def operators(rows: Sequence[_Row]) -> list[tuple[str, RowList]]:

@@ -178,7 +178,7 @@ def _variants(
                 "curves": curves.get(place, []),
                 "classes": details.classes(of_classes.get(place, []), of_classes.get((task, model, BASELINE), [])),
                 "confusion": confusions.get(place, []),
-                "flips": [(flip, *details.flips(flipped.get(place, []), flip)) for flip in ("broken", "mended")],
+                "flips": [details.flips(flipped.get(place, []), flip) for flip in ("broken", "mended")],
                 "operators": details.operators(measured.operators.get(place, [])),
                 "times": times,
                 "grid": drawn,
