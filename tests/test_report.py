@@ -1,6 +1,7 @@
 """The report that people show: what its pages say, and what they do in a browser."""
 
 import json
+import re
 import shutil
 import subprocess
 from html import unescape
@@ -134,6 +135,19 @@ def test_a_confusion_matrix_has_the_shares_of_each_true_class(summary: Summary) 
     counts = of[of["test_set"] == "test"].groupby(["label", "predicted"])["value"].mean()
     for true, predicted, count in cells[["true", "predicted", "count"]].itertuples(index=False):
         assert count == pytest.approx(counts[true, predicted], rel=1e-4)
+
+
+def test_the_noise_of_an_integer_model_is_a_mean_over_seeds_on_its_page(root: Path) -> None:
+    pages = (root / "report.html").read_text().split('<template data-page="')
+    page = {part.split('"')[0]: unescape(part) for part in pages[1:]}
+    assert "Signal to noise" not in page["variant/movie/minilm/float"]
+    mine = page["variant/movie/minilm/int"]
+    seeds = [{(row["layer"], row["operation"]): row["snr_db"] for row in fakes.noise(seed)} for seed in (0, 1)]
+    mean = {place: (seeds[0][place] + seeds[1][place]) / 2 for place in seeds[0]}
+    assert f"logits: {mean[None, 'logits']:.1f} dB" in mine
+    lowest = sorted((value, place) for place, value in mean.items() if place[0] is not None)[:3]
+    marked = re.findall(r'<td class="number shade-\d worst">([\d.]+)</td>', mine)
+    assert sorted(marked) == sorted(f"{value:.1f}" for value, _ in lowest)
 
 
 def test_times_operators_and_sizes_are_means_over_seeds(root: Path) -> None:

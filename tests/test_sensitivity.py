@@ -17,7 +17,7 @@ from intaglio.errors import UserError
 from intaglio.execution.constants import constants_of
 from intaglio.execution.on_torch import integer_model
 from intaglio.export.export import export
-from intaglio.measure.sensitivity import sensitivities
+from intaglio.measure.noise.sensitivity import sensitivities
 from intaglio.planning.jobs import deciding
 from intaglio.study.options import QuantizeOptions
 from intaglio.tokens.encoded import batches_of, read_encoded

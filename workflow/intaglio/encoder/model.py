@@ -117,6 +117,25 @@ class Projection(nn.Module):
         return Hidden(wide, shorten(wide, torch.full_like(term.scale, sums.PROJECTION_SHIFT)))
 
 
+class Softmax(nn.Module):
+    """Softmax of accumulators, as probabilities of 8 bits without sign."""
+
+    def __init__(self, integer: bool, factor: float) -> None:
+        super().__init__()
+        self.integer = integer
+        self.factor = factor
+
+    def forward(self, scores: Integers, masked: Tensor | None) -> Integers:
+        """Return softmax of `scores * factor` over the last dimension, zero where `masked`."""
+        if self.integer:
+            return softmax.softmax(scores, self.factor, masked, self.training)
+        s = scores.real * self.factor
+        if masked is not None:
+            s = s.masked_fill(masked, float("-inf"))
+        p = rescale(s.softmax(-1), torch.full_like(scores.scale, softmax.LEVELS), -1, softmax.LEVELS + 1)
+        return Integers(p, torch.full_like(scores.scale, 1 / softmax.LEVELS))
+
+
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
@@ -127,7 +146,7 @@ class Attention(nn.Module):
         self.factor = 1 / sqrt(config.head_width)
         self.dropout = config.attention_dropout
         self.quantized = "linear" in config.integer
-        self.integer_softmax = config.on_integers("softmax", number)
+        self.softmax = Softmax(config.on_integers("softmax", number), self.factor)
         features = heads * config.head_width
         width, bits = config.hidden_size, config.weight_bits
         self.query, self.key, self.value = (Linear(width, features, bits) for _ in range(3))
@@ -148,22 +167,13 @@ class Attention(nn.Module):
         context = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, scale=self.factor)
         return context.transpose(1, 2).flatten(2)
 
-    def _probabilities(self, scores: Integers, masked: Tensor | None) -> Integers:
-        if self.integer_softmax:
-            return softmax.softmax(scores, self.factor, masked, self.training)
-        s = scores.real * self.factor
-        if masked is not None:
-            s = s.masked_fill(masked, float("-inf"))
-        p = rescale(s.softmax(-1), torch.full_like(scores.scale, softmax.LEVELS), -1, softmax.LEVELS + 1)
-        return Integers(p, torch.full_like(scores.scale, 1 / softmax.LEVELS))
-
     def _integers(self, x: Integers, masked: Tensor | None, padding: Tensor | None) -> Integers:
         layers = (self.query, self.key, self.value)
         ranges = (self.query_range, self.key_range, self.value_range)
         q, k, v = (range_(layer(x), padding, self.training) for layer, range_ in zip(layers, ranges, strict=True))
         keys = Integers(self._heads(k.values).transpose(-1, -2), k.scale)
         scores = linear.matmul(Integers(self._heads(q.values), q.scale), keys)
-        p = dropout(self._probabilities(scores, masked), self.dropout, self.training)
+        p = dropout(self.softmax(scores, masked), self.dropout, self.training)
         assert isinstance(p, Integers)
         context = linear.matmul(p, Integers(self._heads(v.values), v.scale))
         merged = Integers(context.values.transpose(1, 2).flatten(2), context.scale)

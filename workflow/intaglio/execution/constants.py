@@ -178,7 +178,7 @@ def _residual(sum_: Residual, layer: Linear, wide: Tensor, narrow: Tensor) -> tu
 
 
 def _softmax(attention: Attention, scale: Tensor) -> SoftmaxConstants:
-    if not attention.integer_softmax:
+    if not attention.softmax.integer:
         return SoftmaxConstants(False, attention.heads, scale=scale, factor=attention.factor)
     down, top, multiplier, shift = map(int, astuple(softmax.distance_scale(scale * attention.factor)))
     return SoftmaxConstants(True, attention.heads, down, top, multiplier, shift)

@@ -17,7 +17,7 @@ def of_sensitivity(verb: Callable[..., Any]) -> None:
 
 def _sensitivity(arguments: argparse.Namespace) -> None:
     """Rank what an integer model gains by one operation, or one of a single layer, in floating point."""
-    from intaglio.measure.sensitivity import sensitivities
+    from intaglio.measure.noise.sensitivity import sensitivities
 
     # Signal to noise of the logits, and what is gained by what is exact: in floating point, or in 8 bits.
     print(f"{'exact':16}  {'signal to noise, dB':>20}  {'gain, dB':>9}")

@@ -18,7 +18,8 @@ from intaglio.errors import UserError
 from intaglio.kinds import TaskKind, kind_of
 from intaglio.machine import device_name, fingerprint
 from intaglio.measure.metrics import metric_rows, one_sided
-from intaglio.schemas import METRICS, as_column, write_table
+from intaglio.measure.noise.tensors import drawn_batches, noise_rows
+from intaglio.schemas import METRICS, NOISE, as_column, write_table
 from intaglio.store import new_artifact
 from intaglio.tasks.stored import open_data, read_split, read_task
 from intaglio.tokens.artifact import cut_warning
@@ -28,6 +29,8 @@ from intaglio.tokens.tokenize import collate
 
 def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_size: int = 32) -> None:
     """Write the [evaluation] of a checkpoint: predictions.parquet and metrics.parquet, over all test sets.
+
+    That of an integer model has noise.parquet, too: its tensors against float, on some validation examples.
 
     Args:
         checkpoint: a [checkpoint] artifact.
@@ -77,9 +80,12 @@ def evaluate(checkpoint: Path, data: Path, max_length: int, output: Path, batch_
         predictions.append(_predictions(kind, test_set, table, predicted, outputs))
         about["warnings"] += [f"{test_set}: {warning}" for warning in one_sided(task, targets, predicted)]
         about["primary"][test_set] = {row["metric"]: row["value"] for row in rows if row["primary"]}
+    noise = noise_rows(model, drawn_batches(data, "validation", tokenizer, max_length)) if opened.integers else []
     with new_artifact(output, "evaluation", about) as folder:
         write_table(folder / "predictions.parquet", pa.concat_tables(predictions), kind.predictions, facts)
         write_table(folder / "metrics.parquet", metrics, METRICS, facts)
+        if noise:
+            write_table(folder / "noise.parquet", noise, NOISE, facts)
 
 
 @torch.inference_mode()

@@ -114,7 +114,9 @@ def _of_integers(checkpoint: Job) -> list[str]:
 def _evaluation(plan: Plan, checkpoint: Job, data: Job) -> Job:
     on_cpu = checkpoint.options["stage"] == "int8"
     executes = (checkpoint.options["engine"],) if on_cpu else ()
-    made_of = [checkpoint.key, data.key, plan.study.max_length, *_of_integers(checkpoint)]
+    of_integers = _of_integers(checkpoint)
+    noise = decided_by("noise") if of_integers else []
+    made_of = [checkpoint.key, data.key, plan.study.max_length, *of_integers, *noise]
     inputs = {"checkpoint": checkpoint.output, "data": checkpoint.inputs["data"]}
     return plan.add("evaluate", checkpoint.name, made_of, executes, inputs=inputs, options={}, gpu=not on_cpu)
 

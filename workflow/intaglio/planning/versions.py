@@ -29,6 +29,8 @@ VERSIONS: Mapping[str, int] = {
     "evaluate": 1,
     # Of what integer models compute when they are exported and evaluated.
     "integer": 1,
+    # Of the signal to noise in evaluations of integer models.
+    "noise": 1,
     "profile": 4,
     "summarize": 12,
     "pages": 13,

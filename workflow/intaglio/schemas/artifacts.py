@@ -96,6 +96,27 @@ METRICS = schema(
     ],
 )
 
+NOISE = schema(
+    "noise",
+    [
+        field("layer", INT, "Layer, from 0; null for embeddings and logits.", True),
+        field(
+            "operation",
+            STRING,
+            "What is computed: query, key, value, softmax, context, attention_output, attention_layernorm, "
+            "intermediate, gelu, output, output_layernorm; embeddings or logits. Both outputs are with the residual "
+            "sum.",
+        ),
+        field(
+            "snr_db",
+            FLOAT,
+            "Signal to noise against the same weights in floating point, over some validation examples: "
+            "10 log10(sum x^2 / sum (x - y)^2), dB; null without noise.",
+            True,
+        ),
+    ],
+)
+
 LATENCY = schema(
     "latency",
     [

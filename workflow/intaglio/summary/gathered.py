@@ -16,6 +16,7 @@ from intaglio.summary.runs import Record
 
 _OF_RUNS = {
     "metrics": schemas.keyed(schemas.METRICS),
+    "noise": schemas.keyed(schemas.NOISE),
     "history": schemas.keyed(schemas.TRAINING_HISTORY),
     "latency": schemas.keyed(schemas.LATENCY),
     "baselines": schemas.keyed(schemas.BASELINES),

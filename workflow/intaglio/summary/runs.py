@@ -43,7 +43,7 @@ class Record:
 
     Attributes:
         row: its row of runs.parquet, without unknown values.
-        tables: existing pyarrow tables by name (metrics, history, latency, baselines, sizes, operators).
+        tables: existing pyarrow tables by name (metrics, noise, history, latency, baselines, sizes, operators).
         timed: rows of its latency table at the study's headline point, in the columns of `_TIMED`.
         operators: times of operators by device and backend, ms.
         evaluation: folder of its predictions, if it is complete.
@@ -145,6 +145,8 @@ def _read_evaluation(record: Record, of: _Result) -> None:
             f"{of.folder}/metrics.parquet: {len(primary)} primary metrics of {test_set!r}; evaluate it again"
         )
     record.tables["metrics"] = metrics
+    if (of.folder / "noise.parquet").is_file():
+        record.tables["noise"] = schemas.read_table(of.folder / "noise.parquet", schemas.NOISE)
     record.evaluation, record.task = of.folder, task
     mine = of.shared.predictions.of(of.folder, test_set, task)
     record.warnings += of.about.get("warnings", ())

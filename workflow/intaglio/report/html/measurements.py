@@ -26,6 +26,7 @@ class Measurements:
             (ms) and throughput (examples per second), means over the runs of the machine that timed most of them.
         operators: device, backend, operator, and its mean share of the time, 0 to 1, largest first.
         sizes: component, dtype, and mean bytes and count.
+        noise: of integer models: layer, operation, and the mean signal to noise of what it computes, dB.
         machines: the distinct machines that timed, with the columns of `MACHINE`, their threads and the largest
             percentage of the cores that others used (busy).
     """
@@ -33,6 +34,7 @@ class Measurements:
     grid: Mapping[VariantKey, RowList]
     operators: Mapping[VariantKey, RowList]
     sizes: Mapping[VariantKey, RowList]
+    noise: Mapping[VariantKey, RowList]
     machines: RowList
 
 
@@ -48,11 +50,13 @@ def read_measurements(folder: Path) -> Measurements:
             most[point] = row
     operators = _grouped(folder / "operators.parquet", [*_PLACE, "device", "backend", "operator"], [("share", "mean")])
     sizes = _grouped(folder / "sizes.parquet", [*_PLACE, "component", "dtype"], [("bytes", "mean"), ("count", "mean")])
+    noise = _grouped(folder / "noise.parquet", [*_PLACE, "layer", "operation"], [("snr_db", "mean")])
     machine = [column.name for column in MACHINE]
     return Measurements(
         grid=by_place(list(most.values())),
         operators=by_place(sorted(operators, key=lambda row: -row["share_mean"])),
         sizes=by_place(sizes),
+        noise=by_place(noise),
         machines=_grouped(latency, [*machine, "threads"], [("busy", "max")]),
     )
 

@@ -17,6 +17,7 @@ from intaglio.report.display import Display
 from intaglio.report.html import details, trust
 from intaglio.report.html.charts import specifications, vega_script
 from intaglio.report.html.measurements import VariantKey, by_place, read_measurements
+from intaglio.report.html.noise import noise_table
 from intaglio.report.html.variants import AXES, key_of, page_of, points, recommended_first, show_all
 from intaglio.report.models import class_rows, show_models
 from intaglio.report.overview import show_overview
@@ -184,6 +185,7 @@ def _variants(
                 "grid": drawn,
                 "backends": _part(show_backends(study, executed.get(place, [])), _NAMES),
                 "sizes": details.size_table(measured.sizes.get(place, [])),
+                "noise": noise_table(measured.noise.get(place, [])),
                 "conversions": _part(show_conversions(study, conversions.get(place, [])), _NAMES),
             }
         )

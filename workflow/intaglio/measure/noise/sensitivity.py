@@ -7,23 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import inf, log10
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from intaglio.arithmetic.operations import OPERATIONS, SEPARABLE
 from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.config import EncoderConfig
+from intaglio.encoder.inner import float_twin
 from intaglio.encoder.model import Encoder
 from intaglio.encoder.padding import PADDING
 from intaglio.errors import UserError
-from intaglio.tokens.encoded import batches_of, read_encoded
+from intaglio.measure.noise.tensors import Batches, decibels, drawn_batches
 
-_Batches = list[dict[str, Tensor]]
 _Logits = list[NDArray[np.float32]]
 
 
@@ -60,21 +58,15 @@ def sensitivities(checkpoint: Path, data: Path, max_length: int, count: int = 12
     if not opened.integers:
         raise UserError(f"{checkpoint}: has no integer operations; give the checkpoint of a stage quantize")
     encoder = opened.load()
-    encoded = read_encoded(data, "validation", opened.tokenizer, max_length)
-    rows = np.sort(np.random.default_rng(seed).permutation(len(encoded.rows))[:count])
-    batches = batches_of(encoded.take(rows), opened.tokenizer)
+    batches = drawn_batches(data, "validation", opened.tokenizer, max_length, count, seed)
     shape = encoder.shape
-    expected = _logits(_variant(encoder, _in_float(shape)), batches)
+    expected = _logits(float_twin(encoder), batches)
     base = _noise(expected, _logits(encoder, batches))
     found = []
     for exact, other in _one_exact(shape):
         noise = _noise(expected, _logits(_variant(encoder, other), batches))
         found.append(Sensitivity(exact, noise, noise - base))
     return [Sensitivity("", base, 0.0), *sorted(found, key=lambda each: -each.noise)]
-
-
-def _in_float(shape: EncoderConfig) -> EncoderConfig:
-    return replace(shape, integer=frozenset(), weight_bits=8, embedding_bits=8, keep_float=frozenset())
 
 
 def _one_exact(shape: EncoderConfig) -> Iterator[tuple[str, EncoderConfig]]:
@@ -103,7 +95,7 @@ def _variant(encoder: Encoder, shape: EncoderConfig) -> Encoder:
     return made.eval()
 
 
-def _logits(model: Callable[..., object], batches: _Batches) -> _Logits:
+def _logits(model: Callable[..., object], batches: Batches) -> _Logits:
     return [model(**batch).logits.numpy() for batch in batches]  # type: ignore[attr-defined]
 
 
@@ -114,4 +106,4 @@ def _noise(expected: _Logits, found: _Logits) -> float:
         present = theirs != PADDING
         signal += float(np.square(theirs[present], dtype=np.float64).sum())
         noise += float(np.square(ours[present].astype(np.float64) - theirs[present]).sum())
-    return 10 * log10(signal / noise) if noise and signal else inf
+    return decibels(signal, noise)

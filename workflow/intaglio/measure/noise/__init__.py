@@ -1,0 +1,1 @@
+"""What integers cost in signal to noise: tensor by tensor, and ranked by layer and operation."""
