@@ -121,17 +121,15 @@ class TorchOperations:
         return query, key, value
 
     def linear_gelu(self, x8: Tensor, constants: LinearConstants, gelu_: GeluConstants) -> Tensor:
-        """See `Operations`. Uses the polynomial, which is faster than a table here."""
+        """See `Operations`. Uses the polynomial, which is faster than a table here, in place to save memory."""
         assert gelu_.multiplier is not None and gelu_.input_step is not None and gelu_.output_multiplier is not None
         lowest = -gelu_.zero_point
-        codes = (self.linear(x8, constants).float() * gelu_.multiplier).round()
-        h = (codes.clamp(lowest, gelu.CODES - 1 + lowest) * gelu_.input_step).round()
-        h = h.clamp(-gelu.GRID_BOUND, gelu.GRID_BOUND)
-        outside = h.abs().clamp(max=gelu.Q_B) - gelu.Q_B
-        squared = outside * outside
+        h = (self.linear(x8, constants).float() * gelu_.multiplier).round_().clamp_(lowest, gelu.CODES - 1 + lowest)
+        h = h.mul_(gelu_.input_step).round_().clamp_(-gelu.GRID_BOUND, gelu.GRID_BOUND)
+        squared = h.abs().clamp_(max=gelu.Q_B).sub_(gelu.Q_B).square_()
         one_plus_erf = torch.where(h < 0, squared, 2 * gelu.Q_ONE - squared)
-        result = torch.floor(one_plus_erf * 2.0**-gelu.SHIFT) * h
-        return (result * gelu_.output_multiplier).round().clamp(LOW, HIGH).to(torch.int8)
+        result = one_plus_erf.mul_(2.0**-gelu.SHIFT).floor_().mul_(h).mul_(gelu_.output_multiplier)
+        return result.round_().clamp_(LOW, HIGH).to(torch.int8)
 
     def linear_term(self, x8: Tensor, constants: LinearConstants) -> Tensor:
         """See `Operations`."""
@@ -176,13 +174,11 @@ class TorchOperations:
         """See `Operations`."""
         scores = scores + self.padding
         # The conversion to integers rounds non-negative numbers down.
-        short = (
-            ((scores.amax(-1, keepdim=True) - scores) * integer_exp2(-constants.down)).int().clamp(max=constants.top)
-        )
+        distance = (scores.amax(-1, keepdim=True) - scores).mul_(integer_exp2(-constants.down)).int()
         scale = constants.multiplier * integer_exp2(-constants.shift)
-        distance = (short.float() * scale).int().clamp(max=softmax.FARTHEST)
+        distance = distance.clamp_(max=constants.top).float().mul_(scale).int().clamp_(max=softmax.FARTHEST)
         low = softmax.Q_B - (distance & (softmax.STEPS - 1))
-        e = ((low * low + softmax.Q_C) >> ((distance >> 8) + softmax.SHIFT)).float()
+        e = low.square_().add_(softmax.Q_C).bitwise_right_shift_((distance >> 8).add_(softmax.SHIFT)).float()
         total = e.sum(-1, keepdim=True)
         bits = bits_of(total) - softmax.EXPONENTIAL_BITS
         normal = torch.floor(total * integer_exp2(-bits))
