@@ -35,6 +35,7 @@ class ReadOnce:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Path, str], Predictions] = {}
+        self._bytes = 0
 
     def of(self, evaluation: Path, test_set: str, task: Mapping[str, Any]) -> Predictions:
         """Return the predictions of an [evaluation] on a test set; `task` is the content of the data's task.json.
@@ -45,9 +46,10 @@ class ReadOnce:
         key = evaluation, test_set
         if key not in self._kept:
             found = _read(evaluation, test_set, task)
-            while self._kept and sum(kept.nbytes for kept in self._kept.values()) + found.nbytes > _KEPT_BYTES:
-                del self._kept[next(iter(self._kept))]
+            while self._kept and self._bytes + found.nbytes > _KEPT_BYTES:
+                self._bytes -= self._kept.pop(next(iter(self._kept))).nbytes
             self._kept[key] = found
+            self._bytes += found.nbytes
         return self._kept[key]
 
 
