@@ -105,6 +105,15 @@ def test_every_rule_asks_for_what_it_uses(tmp_path: Path, arguments: list[str], 
     assert asked_for(tmp_path, "--profile", str(ROOT / "profiles" / profile), *rest) == asked
 
 
+def test_what_is_made_on_demand_asks_for_no_gpu(tmp_path: Path) -> None:
+    write_study(tmp_path, resources=RESOURCES)
+    of_run = ("bundle/words.tiny.int.1", "sensitivity/words.tiny.int.1.csv")
+    targets = [f"results/tiny/{name}" for name in of_run]
+    found = asked_for(tmp_path, "--profile", str(ROOT / "profiles" / "slurm"), *targets)
+    assert found["bundle"] == "-t 30 --mem 4000 --cpus-per-task=2"
+    assert found["sensitivity"] == "-t 7 --mem 3000 --cpus-per-task=2"
+
+
 def test_runs_that_share_an_allocation_ask_for_the_time_of_all_and_for_a_gpu_if_one_does(tmp_path: Path) -> None:
     write_study(tmp_path, variants=EVERY, resources={**RESOURCES, "runs_per_allocation": len(EVERY)})
     profile = ["--profile", str(ROOT / "profiles" / "slurm-gres"), *GIVEN]

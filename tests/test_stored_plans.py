@@ -56,6 +56,7 @@ def test_what_is_read_is_what_was_planned(here: Path) -> None:
     assert read_back.summarized() == plan.summarized()
     planned = PlannedStudy(plan)
     assert read_back.needed_by_tables() == planned.needed_by_tables()
+    assert read_back.run("words.tiny.int.2") == planned.run("int/2") == vars(plan.runs[-1])
     for name in planned.needed_by_tables()[1]:
         assert read_back.job("allocation", name) == planned.job("allocation", name)
 

@@ -112,6 +112,24 @@ def test_a_run_is_bundled_on_demand(finished: Path, tmp_path: Path) -> None:
     assert (found["prediction"] == found["label"]).mean() == runs["accuracy"]["int"]
 
 
+def test_the_sensitivity_of_a_run_is_ranked_on_demand(finished: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    target = "results/tiny/sensitivity/words.tiny.{}.1.csv"
+    assert planned(copy, None, target.format("int")) == {"sensitivity": 1}
+    snakemake(copy, "--cores", "2", target.format("int"), target.format("float"))
+    found = {name: pd.read_csv(copy / target.format(name)) for name in ("int", "float")}
+    assert set(found["int"]["to"]) == {"float"} and set(found["float"]["to"]) == {"integers"}
+    assert {"gelu", "layer 1", "0.softmax"} <= set(found["int"]["switched"])
+    assert "no run of the study 'tiny'" in snakemake(copy, "-n", target.format("int8"), check=False)
+
+
+def test_a_sensitivity_needs_a_model_and_its_data_alone(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    jobs = planned(tmp_path, None, "results/tiny/sensitivity/words.tiny.int.1.csv")
+    assert jobs == dict.fromkeys(("plan", "data", "model", "tokens", "finetune", "quantize", "sensitivity"), 1)
+
+
 @pytest.mark.parametrize("shared", [{}, {"runs_per_allocation": 3}], ids=["jobs", "an allocation"])
 def test_a_diverging_run_ends_in_a_report_that_shows_it(study: Path, tmp_path: Path, shared: dict[str, int]) -> None:
     copy = tmp_path / "copy"

@@ -89,6 +89,15 @@ def job(phase):
     }
 
 
+def model_and_data_of_run(wildcards):
+    """Input function: the last checkpoint of a run, and its data; only their existence counts, not their age."""
+    try:
+        run = plan_.run(wildcards.run)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    return ancient([run["checkpoint"], run["data"]])
+
+
 def results_of_runs(wildcards):
     """Input function: evaluations and profiles; their age counts only with --forcerun, which has a job for each."""
     if workflow.dag_settings.forcerun:

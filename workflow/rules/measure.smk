@@ -47,3 +47,25 @@ rule profile:
         max_length=study.max_length,
     shell:
         "exec python -m intaglio --log {log:q} {params.command}"
+
+
+# On demand: results/STUDY/sensitivity/TASK.MODEL.VARIANT.SEED.csv.
+rule sensitivity:
+    input:
+        model_and_data_of_run,
+        plan=f"{RESULTS}/plan.json",
+    output:
+        f"{RESULTS}/sensitivity/{{run}}.csv",
+    log:
+        f"logs/{study.study}/sensitivity/{{run}}.log",
+    wildcard_constraints:
+        run=r"[^/]+",
+    conda:
+        ENVIRONMENT
+    threads: study.resources.cpus
+    resources:
+        **asked(study.resources.memory_mb, study.resources.measure_minutes),
+    params:
+        results=subpath(input.plan, parent=True),
+    shell:
+        "exec python -m intaglio --log {log:q} sensitivity {params.results:q} {wildcards.run:q} --output {output:q}"

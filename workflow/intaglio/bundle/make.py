@@ -13,11 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import intaglio
 from intaglio.bundle.card import facts_of_card
 from intaglio.bundle.compared import compare
-from intaglio.bundle.runs import find_run, run_name
 from intaglio.checkpoint import Checkpoint
 from intaglio.errors import UserError
 from intaglio.native.runner import FORM
 from intaglio.onnx.session import MODEL, RECORD
+from intaglio.planning.found import find_run, run_name
 from intaglio.predict.arguments import NATIVE, PORTABLE
 from intaglio.predict.decode import DECODED
 from intaglio.predict.opened import FACTS, FORMAT, TOKENIZER_FILE, sha256_of

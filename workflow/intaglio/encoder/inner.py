@@ -26,11 +26,17 @@ InnerPlace = tuple[int | None, str]
 
 def float_twin(encoder: Encoder) -> Encoder:
     """Return an encoder with the weights of another one, in floating point, in evaluation mode, on its device."""
-    shape = replace(encoder.shape, integer=frozenset(), weight_bits=8, embedding_bits=8, keep_float=frozenset())
-    twin = Encoder(shape)
-    missing, _ = twin.load_state_dict(encoder.state_dict(), strict=False)
+    floating = {"integer": frozenset(), "weight_bits": 8, "embedding_bits": 8, "keep_float": frozenset()}
+    return reshaped(encoder, **floating)
+
+
+def reshaped(encoder: Encoder, **changes: Any) -> Encoder:
+    """Return an encoder with the weights and ranges of another one, after `changes` of its shape that need no more."""
+    made = Encoder(replace(encoder.shape, **changes))
+    missing, _ = made.load_state_dict(encoder.state_dict(), strict=False)
     assert not missing, missing
-    return twin.to(next(encoder.parameters()).device).eval()
+    made.calibrated = encoder.calibrated
+    return made.to(next(encoder.parameters()).device).eval()
 
 
 def inner_tensors(encoder: Encoder, inputs: Mapping[str, Tensor]) -> dict[InnerPlace, Tensor]:

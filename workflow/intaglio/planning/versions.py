@@ -32,8 +32,8 @@ VERSIONS: Mapping[str, int] = {
     # Of the signal to noise in evaluations of integer models.
     "noise": 1,
     "profile": 4,
-    "summarize": 12,
-    "pages": 13,
+    "summarize": 13,
+    "pages": 14,
     "plot": 8,
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from intaglio.errors import UserError
 from intaglio.planning.allocations import Allocations, Outstanding
+from intaglio.planning.found import named_run
 from intaglio.planning.jobs import STORE, Job, Plan
 from intaglio.planning.plan import make_plan, write_plan
 from intaglio.planning.stores import link_results
@@ -43,6 +44,14 @@ class PlannedStudy:
             raise UserError(
                 f"{STORE / rule / name} is no part of the study {self.facts.study!r} as its file is now"
             ) from None
+
+    def run(self, name: str) -> dict[str, Any]:
+        """Return the run of this name, as it stands in plan.json.
+
+        Raises:
+            UserError: the name is that of no run or of several.
+        """
+        return named_run(self.facts.study, self._plan.summarized()["runs"], name)
 
     def needed_by_tables(self) -> tuple[list[str], list[str]]:
         """Return the results that jobs of their own make, and the names of the allocations that make the others."""

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from intaglio.errors import UserError
 from intaglio.planning.allocations import Outstanding
+from intaglio.planning.found import named_run
 from intaglio.planning.identity import content_digest
 from intaglio.planning.jobs import STORE, Facts, Job, Plan, dump
 from intaglio.planning.versions import decided_by
@@ -99,6 +100,14 @@ class StoredPlan:
         """The folders that the tables are made of."""
         found: list[str] = self._read("results")
         return found
+
+    def run(self, name: str) -> dict[str, Any]:
+        """Return the run of this name, as it stands in plan.json.
+
+        Raises:
+            UserError: the name is that of no run or of several.
+        """
+        return named_run(self.facts.study, self.summarized()["runs"], name)
 
     def needed_by_tables(self) -> tuple[list[str], list[str]]:
         """Return the results that jobs of their own make, and the names of the allocations that make the others."""

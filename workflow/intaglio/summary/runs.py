@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.failures import reasons
+from intaglio.planning.found import KEY
 from intaglio.schemas.summary import SCORES
 from intaglio.store import MANIFEST, open_artifact
 from intaglio.summary import lineage, recipes
 from intaglio.summary.devices import SPEEDUPS
 
-KEY = ("task", "model", "variant", "seed")
 _MB = 1e6
 # Components of the sizes table, and columns of runs.parquet.
 _SIZES = {

@@ -13,6 +13,7 @@ from intaglio import schemas
 from intaglio.errors import UserError
 from intaglio.flips import flip_rows
 from intaglio.parallel import in_processes
+from intaglio.planning.found import KEY
 from intaglio.predictions import ReadOnce
 from intaglio.recommendation.choose import recommend
 from intaglio.recommendation.judge import judged_rows
@@ -23,7 +24,7 @@ from intaglio.summary.gathered import gathered
 from intaglio.summary.lineage import InCommon
 from intaglio.summary.models import choose_models, model_row
 from intaglio.summary.published import published_rows
-from intaglio.summary.runs import KEY, Record, read_run
+from intaglio.summary.runs import Record, read_run
 from intaglio.summary.variants import BASELINE, variant_rows
 
 # Tables of the study, which are in memory as a whole.

@@ -1,14 +1,16 @@
-"""The run of a study that is bundled."""
+"""A run of a study, found by its name."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from intaglio.errors import UserError, nearest
-from intaglio.summary.runs import KEY
+
+# What a run is named by.
+KEY = ("task", "model", "variant", "seed")
 
 
 def find_run(results: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -19,7 +21,7 @@ def find_run(results: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         name: TASK/MODEL/VARIANT/SEED, or with dots; parts may be left out where the rest names a single run.
 
     Raises:
-        UserError: there is no plan, or the name is that of no run or of several.
+        UserError: there is no plan, or as `named_run`.
     """
     plan = results if results.suffix == ".json" else results / "plan.json"
     try:
@@ -27,15 +29,24 @@ def find_run(results: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         study, runs = content["study"], content["runs"]
     except (OSError, ValueError, LookupError) as error:
         raise UserError(f"{plan}: no readable plan; give the folder of a study's results, results/STUDY") from error
+    return study, named_run(study["study"], runs, name)
+
+
+def named_run(study: str, runs: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return the run of this name, as in `find_run`, from the runs of the study of this name.
+
+    Raises:
+        UserError: the name is that of no run or of several.
+    """
     by_name = {run_name(run): run for run in runs}
     wanted = [part for part in name.replace(".", "/").split("/") if part]
     found = [each for each in by_name if _picks(wanted, each.split("/"))]
     if not wanted or not found:
-        raise UserError(f"{name}: no run of the study {study['study']!r}, {nearest('/'.join(wanted), by_name)}")
+        raise UserError(f"{name}: no run of the study {study!r}, {nearest('/'.join(wanted), by_name)}")
     if len(found) > 1:
         more = f" and {len(found) - 4} more" if len(found) > 4 else ""
         raise UserError(f"{name}: several runs have this name: {', '.join(found[:4])}{more}; name one")
-    return study, by_name[found[0]]
+    return by_name[found[0]]
 
 
 def run_name(run: Mapping[str, Any], separator: str = "/") -> str:
