@@ -211,6 +211,15 @@ addEventListener("load", async () => {
     const latency = heads.findIndex((head) => head.textContent === "latency, ms");
     await until(drawing);
     found.marks = document.querySelectorAll("#overview .tradeoff svg path[aria-roledescription=point]").length;
+    const texts = () => [...document.querySelectorAll("#overview .tradeoff g.mark-text.role-mark text")];
+    await until(() => texts().some((text) => text.textContent));
+    const named = texts().filter((text) => text.textContent);
+    found.names = named.map((text) => text.textContent);
+    found.legend = [...document.querySelectorAll("#overview .legend a")].map((entry) => entry.textContent);
+    const boxes = named.map((text) => text.getBoundingClientRect());
+    const beside = (one, two) => one.right <= two.left + 1 || one.bottom <= two.top + 1;
+    const apart = (one, two) => beside(one, two) || beside(two, one);
+    found.apart = boxes.every((one, place) => boxes.slice(place + 1).every((two) => apart(one, two)));
     found.shown = heads.filter((head) => !head.hidden).length;
     found.known = heads.length;
     heads[latency].click();
@@ -276,6 +285,9 @@ def test_a_reader_sorts_searches_and_turns_pages(root: Path, tmp_path: Path, wid
     assert "error" not in found and "refused" not in found, str(found)[-1500:]
     # A dot and a ring for each variant of one task.
     assert found["marks"] == 2 * len(VARIANTS)
+    # Every variant is named beside its point, or all are in the legend.
+    names = {name.removesuffix(" ★") for name in found["legend"] or found["names"]}
+    assert names == set(VARIANTS) and sum("★" in name for name in found["names"]) == 1 and found["apart"]
     assert found["shown"] == 7 < found["known"] and found["more"] == 8
     numbers = [float(cell.split()[0]) for cell in found["ascending"]]
     assert numbers == sorted(numbers) and found["descending"] == found["ascending"][::-1] and len(numbers) == 6

@@ -42,7 +42,8 @@ def vega_script() -> str:
 
 def _tradeoff(variants: Sequence[str]) -> Any:
     colors = alt.Scale(domain=list(variants), range=[color_of(name, variants) for name in variants])
-    x = alt.X("x:Q", title=X_TITLE, scale=alt.Scale(zero=False, padding=24), axis=alt.Axis(tickCount=8))
+    # The page's script places names, and so needs to know where the points are: scales end where it says.
+    x = alt.X("x:Q", title=X_TITLE, scale=_scale("x"), axis=alt.Axis(tickCount=8))
     base = alt.Chart(_ROWS).encode(x=x, color=alt.Color("variant:N", scale=colors, legend=None))
     tips = [
         alt.Tooltip("variant:N"),
@@ -51,7 +52,7 @@ def _tradeoff(variants: Sequence[str]) -> Any:
         alt.Tooltip("x:Q", title=X_TITLE, format=".4~g"),
         alt.Tooltip("backend:N"),
     ]
-    y = alt.Y("value:Q", title=Y_TITLE, scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(tickCount=7))
+    y = alt.Y("value:Q", title=Y_TITLE, scale=_scale("y"), axis=alt.Axis(tickCount=7))
     bars = base.mark_rule(strokeWidth=1.5, opacity=0.55).encode(y=alt.Y("low:Q", title=Y_TITLE), y2="high:Q")
     line = alt.Chart(_ROWS).transform_filter("datum.variant === 'float'").mark_rule(strokeDash=[4, 4], color=_GREY)
     line = line.encode(y=y)
@@ -59,14 +60,13 @@ def _tradeoff(variants: Sequence[str]) -> Any:
         y=y, color=alt.value(_GREY), opacity=alt.condition("datum.front", alt.value(0.9), alt.value(0))
     )
     dots = base.mark_point(size=110, filled=True, opacity=1, cursor="pointer").encode(y=y, tooltip=tips)
-    # Names are written towards the middle, where there is room for them.
-    names = [
-        base.transform_filter(f"datum.side === '{side}'")
-        .mark_text(align=side, dx=12 if side == "left" else -12, dy=-8, fontSize=11.5, cursor="pointer")
-        .encode(y=y, text="label:N")
-        for side in ("left", "right")
-    ]
-    return alt.layer(line, bars, front, dots, *names).properties(width="container", height=380)
+    at = {name: alt.expr(f"datum.{name}") for name in ("align", "dx", "dy")}
+    names = base.mark_text(baseline="middle", fontSize=11.5, cursor="pointer", **at).encode(y=y, text="label:N")
+    return alt.layer(line, bars, front, dots, names).properties(width="container", height=380)
+
+
+def _scale(axis: str) -> Any:
+    return alt.Scale(zero=False, nice=False, domain=[f"${axis}_least", f"${axis}_most"])
 
 
 def _curves() -> Any:

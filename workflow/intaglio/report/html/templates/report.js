@@ -7,14 +7,15 @@ const LOOK = {
           titleColor: "#57606a", titleFontWeight: "normal", labelFontSize: 11, titleFontSize: 12 },
 };
 
-// Draw a figure with these rows; a click on a mark opens its page.
-function draw(place, name, rows, titles = {}) {
+// Draw a figure with these rows, and with these values in place of names such as $x; a click on a mark opens its page.
+async function draw(place, name, rows, values = {}) {
   const text = JSON.stringify(SPECIFICATIONS[name]);
-  const specification = JSON.parse(text, (key, value) => (key === "title" && value in titles ? titles[value] : value));
+  const specification = JSON.parse(text, (_, value) => (typeof value === "string" && value in values ? values[value] : value));
   specification.datasets = { rows };
   const options = { renderer: "svg", config: LOOK, actions: { export: true, source: false, compiled: false, editor: false } };
-  return vegaEmbed(place, specification, options).then(({ view }) =>
-    view.addEventListener("click", (_, mark) => mark && mark.datum && mark.datum.page && go(mark.datum.page)));
+  const { view } = await vegaEmbed(place, specification, options);
+  view.addEventListener("click", (_, mark) => mark && mark.datum && mark.datum.page && go(mark.datum.page));
+  return view;
 }
 
 // Rows are stored by column.
@@ -26,26 +27,76 @@ function rowsOf(text) {
 // The figure of all variants, drawn again after every choice.
 function tradeoff(box) {
   const points = rowsOf(box.dataset.points), form = box.querySelector("form"), place = box.querySelector(".figure");
-  function show() {
+  const legend = box.querySelector(".legend");
+  async function show() {
     const { axis, panel, device, backend } = Object.fromEntries(new FormData(form));
     const rows = points
       .filter((row) => row.panel === panel && (row.device === device || !row.device))
       .filter((row) => (backend ? row.backend === backend : row.fastest) && row[axis] !== null)
-      .map((row) => ({ ...row, x: row[axis], interval: row.low === row.high ? "–" : `${row.low} to ${row.high}` }));
+      .map((row) => ({ ...row, ...UNNAMED, x: row[axis], interval: row.low === row.high ? "–" : `${row.low} to ${row.high}` }));
+    legend.replaceChildren();
+    if (!rows.length) return (place.textContent = "Nothing was measured here.");
     const beats = (one, two) =>
       one.x <= two.x && one.better * one.value >= two.better * two.value && (one.x < two.x || one.value !== two.value);
-    const middle = rows.reduce((sum, row) => sum + row.x, 0) / rows.length;
-    for (const row of rows) {
-      row.side = row.x <= middle ? "left" : "right";
-      row.front = !rows.some((other) => beats(other, row));
-      row.label = row.front || row.recommended || rows.length <= 9 ? row.variant + (row.recommended ? " ★" : "") : "";
-    }
+    for (const row of rows) row.front = !rows.some((other) => beats(other, row));
+    const x = around(rows.map((row) => row.x), 0.04), y = around(rows.flatMap((row) => [row.low, row.value, row.high]), 0.03);
     const title = form.elements.axis.selectedOptions[0].textContent;
-    if (rows.length) draw(place, "tradeoff", rows, { $x: title, $y: rows[0].metric });
-    else place.textContent = "Nothing was measured here.";
+    const ends = { $x_least: x[0], $x_most: x[1], $y_least: y[0], $y_most: y[1] };
+    const view = await draw(place, "tradeoff", rows, { $x: title, $y: rows[0].metric, ...ends });
+    const name = () => {
+      placeNames(rows, x, y, view.signal("width"), view.signal("height"));
+      // Copies, since Vega marks the rows that it holds.
+      view.data("rows", rows.map((row) => Object.fromEntries(Object.entries(row)))).runAsync();
+      legend.replaceChildren(...(rows.every((row) => row.label) ? [] : rows.map(entryOf)));
+    };
+    name();
+    view.addSignalListener("width", name);
   }
   form.addEventListener("change", show);
   show();
+}
+
+// The ends of an axis on which values have this share of their range as room on either side.
+function around(values, share) {
+  const least = Math.min(...values), most = Math.max(...values), room = share * (most - least || Math.abs(most) || 1);
+  return [least - room, most + room];
+}
+
+// Write each name beside its point where it covers no point, no other name and not float's line; where there is no such
+// place, it is left to the legend. The recommended variant, float and those that no other beats are served first.
+const UNNAMED = { label: "", align: "left", dx: 0, dy: 0 };
+const BESIDE = [[11, 0], [-11, 0], ...[12, 24, 36].flatMap((dy) => [[9, -dy], [9, dy], [-9, -dy], [-9, dy], [0, -dy - 5], [0, dy + 5]])];
+const NAME = { size: 11.5, height: 13 };
+function placeNames(rows, x, y, width, height) {
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = `${NAME.size}px ${LOOK.font}`;
+  const toX = (row) => width * (row.x - x[0]) / (x[1] - x[0]), toY = (row) => height * (y[1] - row.value) / (y[1] - y[0]);
+  const box = (left, top, wide, high) => ({ left, top, right: left + wide, bottom: top + high });
+  const meet = (one, two) => one.left < two.right && two.left < one.right && one.top < two.bottom && two.top < one.bottom;
+  const taken = rows.map((row) => box(toX(row) - 7, toY(row) - 7, 14, 14));
+  taken.push(...rows.filter((row) => row.variant === "float").map((row) => box(0, toY(row) - 1, width, 2)));
+  const first = (row) => 4 * row.recommended + 2 * (row.variant === "float") + row.front;
+  for (const row of [...rows].sort((one, two) => first(two) - first(one))) {
+    const text = row.variant + (row.recommended ? " ★" : ""), wide = pen.measureText(text).width;
+    const at = BESIDE.map(([dx, dy]) => {
+      const left = toX(row) + dx - (dx > 0 ? 0 : dx < 0 ? wide : wide / 2);
+      return { dx, dy, ...box(left, toY(row) + dy - NAME.height / 2, wide, NAME.height) };
+    }).find((at) => at.left >= 0 && at.right <= width && at.top >= 0 && at.bottom <= height && !taken.some((other) => meet(at, other)));
+    Object.assign(row, UNNAMED);
+    if (!at) continue;
+    Object.assign(row, { label: text, align: at.dx > 0 ? "left" : at.dx < 0 ? "right" : "center", dx: at.dx, dy: at.dy });
+    taken.push(at);
+  }
+}
+
+// A variant in the legend, in the color of its point.
+function entryOf(row) {
+  const { domain, range } = SPECIFICATIONS.tradeoff.layer.find((layer) => layer.encoding.color?.scale).encoding.color.scale;
+  const entry = element("a", { href: "#" + encodeURIComponent(row.page), textContent: row.variant + (row.recommended ? " ★" : "") });
+  const dot = element("i");
+  dot.style.background = range[domain.indexOf(row.variant)];
+  entry.prepend(dot);
+  return entry;
 }
 
 // Sorting by a click on a heading; search, choice of columns and CSV where a table has tools.
