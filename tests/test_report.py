@@ -16,8 +16,11 @@ import fakes
 from intaglio.recommendation.sentences import recommendation_sentences
 from intaglio.report import display, latex
 from intaglio.report.html import details, measurements, variants
+from intaglio.report.html.bundles import bundles
+from intaglio.report.html.page import write_report
 from intaglio.report.models import class_rows
 from intaglio.report.pages import write_pages
+from intaglio.store import new_artifact
 from intaglio.summary.devices import on_devices
 from intaglio.summary.read import Summary, read_summary
 from intaglio.summary.summarize import write_summary
@@ -128,7 +131,9 @@ def test_classes_are_compared_with_float(summary: Summary) -> None:
 
 
 def test_a_confusion_matrix_has_the_shares_of_each_true_class(summary: Summary) -> None:
-    cells = pd.DataFrame(details.confusions(summary.metrics, summary.rows["runs"])["movie", "minilm", "int"])
+    matrices, pairs = details.confusions(summary.metrics, summary.rows["runs"])
+    assert not pairs
+    cells = pd.DataFrame(matrices["movie", "minilm", "int"])
     assert cells.groupby("true")["share"].sum().tolist() == pytest.approx([1, 1], rel=1e-4)
     frame = summary.metrics.to_pandas()
     of = frame[(frame["task"] == "movie") & (frame["variant"] == "int") & (frame["metric"] == "confusion")]
@@ -148,6 +153,47 @@ def test_the_noise_of_an_integer_model_is_a_mean_over_seeds_on_its_page(root: Pa
     lowest = sorted((value, place) for place, value in mean.items() if place[0] is not None)[:3]
     marked = re.findall(r'<td class="number shade-\d worst">([\d.]+)</td>', mine)
     assert sorted(marked) == sorted(f"{value:.1f}" for value, _ in lowest)
+
+
+def test_of_many_classes_the_most_frequent_confusions_are_shown() -> None:
+    names = [f"c{number:02d}" for number in range(30)]
+    counts = {"float": {("c00", "c01"): 4.0}, "int": {("c00", "c01"): 9.0, ("c07", "c03"): 20.0, ("c02", "c00"): 1.0}}
+    rows, runs = [], []
+    for variant, confused in counts.items():
+        key = {"study": "s", "task": "t", "model": "m", "variant": variant, "seed": 1, "test_set": "test"}
+        runs.append({**key, "status": "ok"})
+        for true in names:
+            for predicted in names:
+                value = confused.get((true, predicted), 80.0 if true == predicted else 0.0)
+                rows.append({**key, "metric": "confusion", "label": true, "predicted": predicted, "value": value})
+
+    class Table:
+        def to_pandas(self) -> pd.DataFrame:
+            return pd.DataFrame(rows)
+
+    matrices, pairs = details.confusions(Table(), runs)
+    assert not matrices
+    place = ("t", "m", "int")
+    table = details.most_confused(pairs[place], pairs["t", "m", "float"])
+    assert table.columns == ["true", "predicted", "examples", "of the true class, %", "examples: to float"]
+    assert [list(row) for row in table.rows] == [
+        ["c07", "c03", "20.0", "20.0", "+20.0"],
+        ["c00", "c01", "9.00", "10.1", "+5.00"],
+        ["c02", "c00", "1.00", "1.2", "+1.00"],
+    ]
+
+
+def test_a_page_links_to_the_bundle_of_its_variant_or_says_how_to_make_one(root: Path, summary: Summary) -> None:
+    with new_artifact(root / "bundle/movie.minilm.int.1", "bundle"):
+        pass
+    found = bundles(summary.rows["runs"], root)
+    assert found["movie", "minilm", "int"]["made"] == [("1", "bundle/movie.minilm.int.1/")]
+    assert found["tweets", "minilm", "int"]["made"] == []
+    assert found["tweets", "minilm", "int"]["command"] == f"intaglio bundle {root} tweets/minilm/int/0"
+    write_report(summary, root / "summary", root / "again.html")
+    page = (root / "again.html").read_text()
+    assert page.count('<a href="bundle/movie.minilm.int.1/">the bundle of seed 1</a>') == 1
+    assert f"<code>intaglio bundle {root} tweets/minilm/int/0</code>" in page
 
 
 def test_times_operators_and_sizes_are_means_over_seeds(root: Path) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from intaglio.hardware import DEVICE_NAMES
 from intaglio.report.display import Display, tabulate
 from intaglio.report.formatting import NOTHING, number, percent
-from intaglio.report.html.measurements import RowList, VariantKey
+from intaglio.report.html.measurements import PLACE, RowList, VariantKey
 from intaglio.report.html.variants import short
 from intaglio.report.models import OF_CLASS, class_cell, on_primary_sets
 from intaglio.summary.variants import BASELINE
@@ -20,6 +20,8 @@ _Row = Mapping[str, Any]
 _LOSSES = {"loss": "training", "validation_loss": "validation"}
 # More points of a curve than this are thinned out, evenly; more classes leave no room for a confusion matrix.
 _MOST_POINTS, _MOST_CLASSES = 60, 24
+# In its place stand the pairs of classes that are confused most often, so many.
+_MOST_CONFUSED = 20
 # With more classes than this, a cell of the matrix shows its share alone, as a whole number.
 _FEW_CLASSES = 8
 _MOST_OPERATORS = 10
@@ -41,14 +43,13 @@ def curves(losses: Any) -> dict[VariantKey, RowList]:
     """Return the losses of each variant's last stage, from `Summary.losses`: name, epoch, value, low and high."""
     found: dict[VariantKey, RowList] = {}
     table = losses.to_pandas().sort_values("step", kind="stable")
-    for key, rows in table.groupby(["task", "model", "variant", "name"], sort=False):
-        *place, name = key
+    for (task, model, variant, name), rows in table.groupby([*PLACE, "name"], sort=False):
         every = -(-len(rows) // _MOST_POINTS)
         kept = pd.concat([rows.iloc[::every], rows.iloc[-1:]]).drop_duplicates("step")
         columns = ("epoch_mean", "value_mean", "value_min", "value_max")
         for epoch, value, low, high in kept[list(columns)].itertuples(index=False, name=None):
             at = {"epoch": short(epoch), "value": short(value), "low": short(low), "high": short(high)}
-            found.setdefault((place[0], place[1], place[2]), []).append({"name": _LOSSES[name], **at})
+            found.setdefault((task, model, variant), []).append({"name": _LOSSES[name], **at})
     return found
 
 
@@ -81,27 +82,67 @@ def classes(rows: Sequence[_Row], baseline: Sequence[_Row]) -> Display:
     return tabulate("Classes", cells, rows, {"class"})
 
 
-def confusions(metrics: Any, runs: Sequence[_Row]) -> dict[VariantKey, RowList]:
-    """Return the confusion matrix of each variant, mean over seeds: true, predicted, count, share and text."""
+def confusions(metrics: Any, runs: Sequence[_Row]) -> tuple[dict[VariantKey, RowList], dict[VariantKey, RowList]]:
+    """Return the confusion matrix of each variant, mean over seeds, and of many classes the pairs that are confused.
+
+    Cells of a matrix have true, predicted, count, share of the true class, and text. Pairs of different classes have
+    true, predicted, count and share.
+
+    Args:
+        metrics: the metrics of all runs, with their keys.
+        runs: rows of runs.parquet.
+    """
     table = on_primary_sets(metrics, runs)
     table = table[table["metric"] == "confusion"]
-    place = ["task", "model", "variant"]
+    place = list(PLACE)
     mean = table.groupby([*place, "label", "predicted"], sort=False)["value"].mean().reset_index()
     totals = mean.groupby([*place, "label"], sort=False)["value"].transform("sum")
     mean["share"] = (mean["value"] / totals.where(totals > 0)).fillna(0.0)
-    found: dict[VariantKey, RowList] = {}
+    matrices: dict[VariantKey, RowList] = {}
+    pairs: dict[VariantKey, RowList] = {}
     for key, cells in mean.groupby(place, sort=False):
+        task, model, variant = map(str, key)
         known = cells["label"].nunique()
         if known > _MOST_CLASSES:
+            cells = cells[(cells["label"] != cells["predicted"]) & (cells["value"] > 0)]
+        rows = [
+            {"true": true, "predicted": predicted, "count": short(count), "share": short(share)}
+            for true, predicted, count, share in cells[["label", "predicted", "value", "share"]].itertuples(False, None)
+        ]
+        if known > _MOST_CLASSES:
+            pairs[task, model, variant] = rows
             continue
-        rows = []
-        for true, predicted, count, share in cells[["label", "predicted", "value", "share"]].itertuples(False, None):
-            text = percent(share) + " %" if known <= _FEW_CLASSES else percent(share, 0)
-            cell = {"true": true, "predicted": predicted, "count": short(count), "share": short(share), "text": text}
-            rows.append(cell)
-        task, model, variant = map(str, key)
-        found[task, model, variant] = rows
-    return found
+        for row in rows:
+            row["text"] = percent(row["share"]) + " %" if known <= _FEW_CLASSES else percent(row["share"], 0)
+        matrices[task, model, variant] = rows
+    return matrices, pairs
+
+
+def most_confused(pairs: Sequence[_Row], baseline: Sequence[_Row]) -> Display:
+    """Return the table of the classes that a variant confuses most often, from pairs of `confusions`.
+
+    Args:
+        pairs: of the variant.
+        baseline: of float, on the same task and model.
+    """
+    if not pairs:
+        return Display("Confusion", [], [], frozenset())
+    of_float = {(row["true"], row["predicted"]): row["count"] for row in baseline}
+    compared = bool(of_float) and pairs is not baseline
+
+    def difference(row: _Row) -> str:
+        change = row["count"] - of_float.get((row["true"], row["predicted"]), 0.0)
+        return ("+" if change > 0 else "") + number(change)
+
+    cells = {
+        "true": lambda row: row["true"],
+        "predicted": lambda row: row["predicted"],
+        "examples": lambda row: number(row["count"]),
+        "of the true class, %": lambda row: percent(row["share"]),
+        **({"examples: to float": difference} if compared else {}),
+    }
+    most = sorted(pairs, key=lambda row: -row["count"])[:_MOST_CONFUSED]
+    return tabulate("Confusion", cells, most, {"true", "predicted"})
 
 
 def flips(rows: Sequence[_Row], flip: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from intaglio.schemas import MACHINE
 
 VariantKey = tuple[str, str, str]
 RowList = list[dict[str, Any]]
-_PLACE = ("task", "model", "variant")
-_POINT = (*_PLACE, "device", "backend", "batch_size", "length")
+# Columns of a variant's place.
+PLACE = ("task", "model", "variant")
+_POINT = (*PLACE, "device", "backend", "batch_size", "length")
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ def read_measurements(folder: Path) -> Measurements:
         point = tuple(row[name] for name in _POINT)
         if point not in most or row["p50_ms_count"] > most[point]["p50_ms_count"]:
             most[point] = row
-    operators = _grouped(folder / "operators.parquet", [*_PLACE, "device", "backend", "operator"], [("share", "mean")])
-    sizes = _grouped(folder / "sizes.parquet", [*_PLACE, "component", "dtype"], [("bytes", "mean"), ("count", "mean")])
-    noise = _grouped(folder / "noise.parquet", [*_PLACE, "layer", "operation"], [("snr_db", "mean")])
+    operators = _grouped(folder / "operators.parquet", [*PLACE, "device", "backend", "operator"], [("share", "mean")])
+    sizes = _grouped(folder / "sizes.parquet", [*PLACE, "component", "dtype"], [("bytes", "mean"), ("count", "mean")])
+    noise = _grouped(folder / "noise.parquet", [*PLACE, "layer", "operation"], [("snr_db", "mean")])
     machine = [column.name for column in MACHINE]
     return Measurements(
         grid=by_place(list(most.values())),
@@ -61,11 +62,16 @@ def read_measurements(folder: Path) -> Measurements:
     )
 
 
+def key_of(row: Mapping[str, Any]) -> VariantKey:
+    """Return the task, model and variant of a row."""
+    return row["task"], row["model"], row["variant"]
+
+
 def by_place(rows: Sequence[Mapping[str, Any]]) -> dict[VariantKey, RowList]:
     """Return rows by their task, model and variant."""
     found: dict[VariantKey, RowList] = {}
     for row in rows:
-        found.setdefault((row["task"], row["model"], row["variant"]), []).append(dict(row))
+        found.setdefault(key_of(row), []).append(dict(row))
     return found
 
 

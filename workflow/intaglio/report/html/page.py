@@ -15,10 +15,11 @@ from intaglio.report.compression import show_conversions
 from intaglio.report.data import show_data
 from intaglio.report.display import Display
 from intaglio.report.html import details, trust
+from intaglio.report.html.bundles import bundles
 from intaglio.report.html.charts import specifications, vega_script
-from intaglio.report.html.measurements import VariantKey, by_place, read_measurements
+from intaglio.report.html.measurements import PLACE, Measurements, VariantKey, by_place, key_of, read_measurements
 from intaglio.report.html.noise import noise_table
-from intaglio.report.html.variants import AXES, key_of, page_of, points, recommended_first, show_all
+from intaglio.report.html.variants import AXES, page_of, points, recommended_first, show_all
 from intaglio.report.models import class_rows, show_models
 from intaglio.report.overview import show_overview
 from intaglio.report.published import show_published
@@ -32,8 +33,6 @@ from intaglio.summary.variants import BASELINE
 _SHOWN = 7
 # Of more tasks than this, the first page has one sentence each.
 _FEW_TASKS = 3
-# What the page of a variant says above its tables.
-_NAMES = ("task", "model", "variant")
 
 
 def write_report(summary: Summary, folder: Path, output: Path) -> None:
@@ -49,7 +48,7 @@ def write_report(summary: Summary, folder: Path, output: Path) -> None:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.globals |= {"pairs": _pairs, "columns": _columns}
-    content = _content(summary, folder)
+    content = _content(summary, folder, output.parent)
     with new_file(output) as draft, draft.open("w", encoding="utf-8") as file:
         file.writelines(environment.get_template("report.html").generate(**content))
 
@@ -64,8 +63,8 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 
-def _content(summary: Summary, folder: Path) -> dict[str, Any]:
-    """Return what the templates show."""
+def _content(summary: Summary, folder: Path, results: Path) -> dict[str, Any]:
+    """Return what the templates show; `results` is the folder of the report."""
     rows = summary.rows
     joined = recommended_first(on_devices(rows["variants"], rows["backends"]), rows["recommendations"])
     everything = show_all(summary, joined)
@@ -87,7 +86,7 @@ def _content(summary: Summary, folder: Path) -> dict[str, Any]:
         "all": everything,
         "links": [page_of(key_of(row)) for row in joined],
         "tasks": [_task(summary, task, joined, everything, drawn) for task in tasks],
-        "variants": _variants(summary, joined, everything, measured),
+        "variants": _variants(summary, joined, everything, measured, bundles(rows["runs"], results)),
         "incomplete": show_runs(summary.study, runs_on_devices(incomplete, [])) if incomplete else None,
         "machines": trust.machines(measured.machines, rows["runs"]),
         "versions": trust.versions(measured.machines),
@@ -148,12 +147,17 @@ def _task(
 
 
 def _variants(
-    summary: Summary, joined: Sequence[Mapping[str, Any]], everything: Display, measured: Any
+    summary: Summary,
+    joined: Sequence[Mapping[str, Any]],
+    everything: Display,
+    measured: Measurements,
+    bundled: Mapping[VariantKey, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Return what the page of every variant shows."""
     study, rows = summary.study, summary.rows
     of_classes = by_place(class_rows(summary.metrics, rows["runs"]))
-    confusions, curves = details.confusions(summary.metrics, rows["runs"]), details.curves(summary.losses)
+    confusions, confused = details.confusions(summary.metrics, rows["runs"])
+    curves = details.curves(summary.losses)
     conversions, executed = by_place(rows["conversions"]), by_place(rows["backends"])
     runs = by_place(runs_on_devices(rows["runs"], summary.times))
     flipped = by_place(rows["flips"])
@@ -173,20 +177,22 @@ def _variants(
                 "task": task,
                 "model": model if several else None,
                 "recipe": row["recipe"],
+                "bundle": bundled.get(place),
                 "stages": [(stage.pop("stage"), stage) for stage in json.loads(row["stages"])],
-                "numbers": _part(everything, (*_NAMES, "recipe"), places[place]),
-                "runs": _part(show_runs(study, runs[place]), _NAMES),
+                "numbers": _part(everything, (*PLACE, "recipe"), places[place]),
+                "runs": _part(show_runs(study, runs[place]), PLACE),
                 "curves": curves.get(place, []),
                 "classes": details.classes(of_classes.get(place, []), of_classes.get((task, model, BASELINE), [])),
                 "confusion": confusions.get(place, []),
+                "confused": details.most_confused(confused.get(place, []), confused.get((task, model, BASELINE), [])),
                 "flips": [details.flips(flipped.get(place, []), flip) for flip in ("broken", "mended")],
                 "operators": details.operators(measured.operators.get(place, [])),
                 "times": times,
                 "grid": drawn,
-                "backends": _part(show_backends(study, executed.get(place, [])), _NAMES),
+                "backends": _part(show_backends(study, executed.get(place, [])), PLACE),
                 "sizes": details.size_table(measured.sizes.get(place, [])),
                 "noise": noise_table(measured.noise.get(place, [])),
-                "conversions": _part(show_conversions(study, conversions.get(place, [])), _NAMES),
+                "conversions": _part(show_conversions(study, conversions.get(place, [])), PLACE),
             }
         )
     return found

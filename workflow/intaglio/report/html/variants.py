@@ -13,7 +13,7 @@ from intaglio.recommendation.judge import FAILS, MEETS, UNDECIDED
 from intaglio.report.compression import show_compression
 from intaglio.report.display import Display
 from intaglio.report.formatting import NOTHING, number
-from intaglio.report.html.measurements import VariantKey, by_place
+from intaglio.report.html.measurements import PLACE, VariantKey, by_place, key_of
 from intaglio.report.results import show_variants
 from intaglio.summary.read import Summary
 
@@ -53,11 +53,6 @@ def recommended_first(rows: Sequence[_Row], judged: Sequence[_Row]) -> list[_Row
     return sorted(rows, key=position)
 
 
-def key_of(row: _Row) -> VariantKey:
-    """Return the task, model and variant of a row."""
-    return row["task"], row["model"], row["variant"]
-
-
 def show_all(summary: Summary, rows: Sequence[_Row]) -> Display:
     """Return the table of variants with every known column, from rows of `on_devices`, in their order."""
     variants = show_variants(summary.study, rows, summary.facts["resamples"], summary.facts["margin"])
@@ -93,7 +88,7 @@ def _verdict(judged: _Row | None) -> str:
 
 
 def _peak_memory(summary: Summary, rows: Sequence[_Row]) -> list[float | None]:
-    place = ("task", "model", "variant", "device", "backend")
+    place = (*PLACE, "device", "backend")
     peaks = {tuple(row[name] for name in place): row["peak_memory_mb_mean"] for row in summary.rows["backends"]}
     return [peaks.get(tuple(row[name] for name in place)) for row in rows]
 
