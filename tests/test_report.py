@@ -116,6 +116,24 @@ def test_a_point_has_the_interval_of_its_difference_around_its_value(summary: Su
     assert len(fastest) == len(rows)
 
 
+def test_differences_by_task_have_the_verdicts_on_the_margin(summary: Summary) -> None:
+    found = variants.by_task(summary.rows["variants"], summary.rows["recommendations"])
+    assert (found["tasks"], found["unit"]) == (list(TASKS), "in points")
+    assert [name for name, _ in found["variants"]] == list(VARIANTS)
+    rows = {(row["task"], row["variant"]): row for row in summary.rows["variants"]}
+    chosen = {(row["task"], row["variant"]) for row in summary.rows["recommendations"] if row["recommended"]}
+    for name, cells in found["variants"]:
+        for task, cell in zip(TASKS, cells, strict=True):
+            text, row = cell["text"].removesuffix(" ★"), rows[task, name]
+            assert ((task, name) in chosen) == (cell["text"] != text)
+            assert cell["page"] == f"variant/{task}/minilm/{name}"
+            if name == "float":
+                assert (text, cell["verdict"]) == ("–", "")
+            else:
+                assert float(text.replace("−", "-")) == pytest.approx(100 * row["difference"], abs=0.051)
+                assert cell["verdict"] == row["noninferior"]
+
+
 def test_classes_are_compared_with_float(summary: Summary) -> None:
     rows = class_rows(summary.metrics, summary.rows["runs"])
     mine, baseline = ([row for row in rows if (row["task"], row["variant"]) == ("movie", v)] for v in ("int", "float"))
@@ -177,9 +195,9 @@ def test_of_many_classes_the_most_frequent_confusions_are_shown() -> None:
     table = details.most_confused(pairs[place], pairs["t", "m", "float"])
     assert table.columns == ["true", "predicted", "examples", "of the true class, %", "examples: to float"]
     assert [list(row) for row in table.rows] == [
-        ["c07", "c03", "20.0", "20.0", "+20.0"],
-        ["c00", "c01", "9.00", "10.1", "+5.00"],
-        ["c02", "c00", "1.00", "1.2", "+1.00"],
+        ["c07", "c03", "20", "20.0", "+20"],
+        ["c00", "c01", "9", "10.1", "+5"],
+        ["c02", "c00", "1", "1.2", "+1"],
     ]
 
 
@@ -216,6 +234,22 @@ def test_times_operators_and_sizes_are_means_over_seeds(root: Path) -> None:
     (file,) = (row for row in found.sizes[place] if row["component"] == "file")
     assert file["bytes_mean"] == of("sizes").query("component == 'file'")["bytes"].mean()
     assert [row["machine_cpu"] for row in found.machines] == ["Intel(R) Xeon(R) Platinum 8480+"]
+
+
+def test_the_table_of_times_has_a_column_for_each_backend() -> None:
+    def at(backend: str, batch: int, ms: float, length: int = 32) -> dict[str, Any]:
+        place = {"device": "cpu", "backend": backend, "batch_size": batch, "length": length}
+        return {**place, "p50_ms_mean": ms, "p99_ms_mean": 2 * ms, "throughput_mean": 1.0}
+
+    table, drawn = details.time_grid([at("torch", 8, 30), at("torch", 1, 4), at("native", 1, 2)])
+    # The slower one has a time at both batch sizes.
+    assert table.columns == ["batch", "tokens", "native, ms", "torch, ms"]
+    assert [list(row) for row in table.rows] == [
+        ["1", "32", "2.00 (4.00)", "4.00 (8.00)"],
+        ["8", "32", "–", "30.0 (60.0)"],
+    ]
+    assert drawn == []
+    assert len(details.time_grid([at("torch", 1, 4), at("torch", 1, 9, length=128)])[1]) == 2
 
 
 def test_a_long_curve_is_thinned_out_and_keeps_its_end() -> None:
@@ -298,6 +332,13 @@ addEventListener("load", async () => {
     found.figures = figures();
     found.declared = document.querySelectorAll("#page .figure").length;
     found.overflow = document.documentElement.scrollWidth - innerWidth;
+    const others = document.querySelectorAll("#page .path select");
+    found.others = [...others].map((select) => [...select.options].map((option) => option.text));
+    others[1].value = "variant/movie/minilm/int-linear";
+    others[1].dispatchEvent(new Event("change"));
+    found.beside = decodeURIComponent(location.hash);
+    history.back();
+    await until(() => decodeURIComponent(location.hash) === found.address);
     history.back();
     await until(() => !document.getElementById("overview").hidden);
     found.back = !document.getElementById("overview").hidden;
@@ -342,6 +383,7 @@ def test_a_reader_sorts_searches_and_turns_pages(root: Path, tmp_path: Path, wid
     assert len(lines) == 2 and lines[1].startswith('"int-linear","tweets"') and found["file"] == "fake-variants.csv"
     assert found["axis"]
     assert found["page"] == "int-linear" and found["address"] == "#variant/tweets/minilm/int-linear"
+    assert found["others"] == [list(VARIANTS), list(TASKS)] and found["beside"] == "#variant/movie/minilm/int-linear"
     assert found["figures"] == found["declared"] >= 4
     assert found["overflow"] <= 0
     assert found["back"]

@@ -23,6 +23,16 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
+def count(value: float | None) -> str:
+    """Format a number of examples, which is whole or a mean."""
+    return NOTHING if value is None else f"{value:.1f}".removesuffix(".0").replace("-", "−")
+
+
+def p_value(value: float | None) -> str:
+    """Format a p value to three decimals."""
+    return NOTHING if value is None else "< 0.001" if value < 0.0005 else f"{value:.3f}"
+
+
 def percent(value: float | None, decimals: int = 1, sign: bool = False) -> str:
     """Format a share as percent (or points, for a correlation), without the sign."""
     if value is None:

@@ -109,7 +109,11 @@ def _operators() -> Any:
 
 def _grid() -> Any:
     color = alt.Color("backend:N", title=None, legend=alt.Legend(orient="top", columns=3))
-    tips = ["backend:N", "batch:N", "length:Q", alt.Tooltip("ms:Q", title="median, ms", format=".4~g")]
+    lines = alt.Legend(
+        orient="bottom", direction="horizontal", symbolType="stroke", symbolSize=500, symbolStrokeColor=_INK
+    )
+    dash = alt.StrokeDash("batch:O", title="batch", legend=lines)
+    tips = ["backend:N", "batch:O", "length:Q", alt.Tooltip("ms:Q", title="median, ms", format=".4~g")]
     return (
         alt.Chart(_ROWS)
         .mark_line(point=True, strokeWidth=1.6)
@@ -117,7 +121,7 @@ def _grid() -> Any:
             x=alt.X("length:Q", title="tokens", scale=alt.Scale(zero=False)),
             y=alt.Y("ms:Q", title="median time of a call, ms", scale=alt.Scale(type="log")),
             color=color,
-            strokeDash=alt.StrokeDash("batch:N", title="batch", legend=alt.Legend(orient="top")),
+            strokeDash=dash,
             tooltip=tips,
         )
         .properties(width="container", height=260)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from intaglio.hardware import DEVICE_NAMES
 from intaglio.report.display import Display, tabulate
-from intaglio.report.formatting import NOTHING, number, percent
+from intaglio.report.formatting import NOTHING, count, number, percent
 from intaglio.report.html.measurements import PLACE, RowList, VariantKey
 from intaglio.report.html.variants import short
 from intaglio.report.models import OF_CLASS, class_cell, on_primary_sets
@@ -70,7 +70,7 @@ def classes(rows: Sequence[_Row], baseline: Sequence[_Row]) -> Display:
 
     cells: dict[str, Any] = {
         "class": lambda row: row["label"],
-        "examples": lambda row: number(row["examples"]) if row["examples"] is not None else NOTHING,
+        "examples": lambda row: count(row["examples"]),
     }
     own = bool(rows) and rows[0]["variant"] == BASELINE
     for name, heading in OF_CLASS.items():
@@ -132,12 +132,12 @@ def most_confused(pairs: Sequence[_Row], baseline: Sequence[_Row]) -> Display:
 
     def difference(row: _Row) -> str:
         change = row["count"] - of_float.get((row["true"], row["predicted"]), 0.0)
-        return ("+" if change > 0 else "") + number(change)
+        return ("+" if change > 0 else "") + count(change)
 
     cells = {
         "true": lambda row: row["true"],
         "predicted": lambda row: row["predicted"],
-        "examples": lambda row: number(row["count"]),
+        "examples": lambda row: count(row["count"]),
         "of the true class, %": lambda row: percent(row["share"]),
         **({"examples: to float": difference} if compared else {}),
     }
@@ -164,7 +164,7 @@ def flips(rows: Sequence[_Row], flip: str) -> dict[str, Any]:
         "float says": lambda row: row["baseline_prediction"] or NOTHING,
         "this says": lambda row: row["prediction"] or NOTHING,
         **({"largest change": lambda row: row["probability_of"]} if several else {}),
-        f"p of {'it' if several else 'the true one'}, float": lambda row: number(row["baseline_probability"], digits=2),
+        "p, float": lambda row: number(row["baseline_probability"], digits=2),
         "p, this": lambda row: number(row["probability"], digits=2),
     }
     text = {"text", "second text", "true", "float says", "this says", "largest change"}
@@ -186,25 +186,32 @@ def operators(rows: Sequence[_Row]) -> list[tuple[str, RowList]]:
 def time_grid(rows: Sequence[_Row]) -> tuple[Display, RowList]:
     """Return the times of a call over batch sizes and lengths, as a table, and as the rows of a figure.
 
-    The figure has no rows where a single length was measured.
+    The table has a column for each backend. The figure has no rows where a single length was measured.
     """
-    ordered = sorted(rows, key=lambda row: (row["device"], row["batch_size"], row["length"], row["p50_ms_mean"]))
-    cells = {
-        "backend": lambda row: row["backend"],
-        "device": lambda row: DEVICE_NAMES[row["device"]],
-        "batch": lambda row: str(row["batch_size"]),
-        "tokens": lambda row: str(row["length"]),
-        "median, ms": lambda row: number(row["p50_ms_mean"]),
-        "p99, ms": lambda row: number(row["p99_ms_mean"]),
-        "examples/s": lambda row: number(row["throughput_mean"]),
-    }
     if not rows:
         return Display("Latency", [], [], frozenset()), []
-    table = tabulate("Latency", cells, ordered, {"backend", "device"})
+    ordered = sorted(rows, key=lambda row: (row["device"], row["batch_size"], row["length"], row["p50_ms_mean"]))
+    backends = dict.fromkeys(row["backend"] for row in ordered)
+    points: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in ordered:
+        place = {name: row[name] for name in ("device", "batch_size", "length")}
+        points.setdefault(tuple(place.values()), place)[row["backend"]] = row
+
+    def times(point: _Row, backend: str) -> str:
+        row = point.get(backend)
+        return NOTHING if row is None else f"{number(row['p50_ms_mean'])} ({number(row['p99_ms_mean'])})"
+
+    cells = {
+        "device": lambda point: DEVICE_NAMES[point["device"]],
+        "batch": lambda point: str(point["batch_size"]),
+        "tokens": lambda point: str(point["length"]),
+        **{f"{backend}, ms": partial(times, backend=backend) for backend in backends},
+    }
+    table = tabulate("Latency", cells, list(points.values()), {"device"})
     drawn = [
         {
             "backend": row["backend"] if row["device"] == "cpu" else f"{row['backend']}, GPU",
-            "batch": str(row["batch_size"]),
+            "batch": row["batch_size"],
             "length": row["length"],
             "ms": short(row["p50_ms_mean"]),
         }

@@ -14,12 +14,13 @@ from intaglio.report.backends import show_backends
 from intaglio.report.compression import show_conversions
 from intaglio.report.data import show_data
 from intaglio.report.display import Display
+from intaglio.report.formatting import NOTHING
 from intaglio.report.html import details, trust
 from intaglio.report.html.bundles import bundles
 from intaglio.report.html.charts import specifications, vega_script
 from intaglio.report.html.measurements import PLACE, Measurements, VariantKey, by_place, key_of, read_measurements
 from intaglio.report.html.noise import noise_table
-from intaglio.report.html.variants import AXES, page_of, points, recommended_first, show_all
+from intaglio.report.html.variants import AXES, by_task, page_of, points, recommended_first, show_all
 from intaglio.report.models import class_rows, show_models
 from intaglio.report.overview import show_overview
 from intaglio.report.published import show_published
@@ -31,7 +32,7 @@ from intaglio.summary.variants import BASELINE
 
 # Columns that a table shows at first; the reader asks for the others.
 _SHOWN = 7
-# Of more tasks than this, the first page has one sentence each.
+# Of more tasks than this, the first page has one sentence each, and a table of differences by task.
 _FEW_TASKS = 3
 
 
@@ -83,6 +84,8 @@ def _content(summary: Summary, folder: Path, results: Path) -> dict[str, Any]:
         "shown": _SHOWN,
         "axes": {name: title for name, title in AXES.items() if any(row[name] is not None for row in drawn)},
         "points": drawn,
+        "by_task": by_task(rows["variants"], rows["recommendations"]) if len(tasks) > _FEW_TASKS else None,
+        "margin": summary.facts["margin"],
         "all": everything,
         "links": [page_of(key_of(row)) for row in joined],
         "tasks": [_task(summary, task, joined, everything, drawn) for task in tasks],
@@ -91,7 +94,7 @@ def _content(summary: Summary, folder: Path, results: Path) -> dict[str, Any]:
         "machines": trust.machines(measured.machines, rows["runs"]),
         "versions": trust.versions(measured.machines),
         "seeds": sorted({row["seed"] for row in rows["runs"]}),
-        "conversions": show_conversions(summary.study, rows["conversions"]),
+        "conversions": show_conversions(summary.study, trust.closest_first(rows["conversions"])),
         "methods": trust.methods(summary),
     }
 
@@ -199,8 +202,9 @@ def _variants(
 
 
 def _part(table: Display, without: Sequence[str], places: Sequence[int] | None = None) -> Display:
-    """Return a table without some columns, and with only the rows at `places` if these are given."""
-    kept = [place for place, name in enumerate(table.columns) if name not in without]
+    """Return a table without some columns and empty ones, and with only the rows at `places` if these are given."""
     rows = table.rows if places is None else [table.rows[place] for place in places]
+    known = [place for place in range(len(table.columns)) if any(row[place] != NOTHING for row in rows)]
+    kept = [place for place in known if table.columns[place] not in without]
     cells = [[row[place] for place in kept] for row in rows]
     return Display(table.title, [table.columns[place] for place in kept], cells, table.numbers, table.notes)

@@ -67,6 +67,11 @@ def methods(summary: Summary) -> list[tuple[str, str, str]]:
     return found + ([_SPEEDUPS] if any(row["speedup"] is not None for row in summary.rows["backends"]) else [])
 
 
+def closest_first(conversions: Sequence[_Row]) -> list[_Row]:
+    """Return rows of conversions.parquet, those whose difference is closest to its tolerance first."""
+    return sorted(conversions, key=lambda row: -row["difference"] / row["tolerance"] if row["tolerance"] else 0.0)
+
+
 def machines(rows: Sequence[_Row], runs: Sequence[_Row]) -> Display:
     """Return the table of machines that timed, and what trained as a note.
 

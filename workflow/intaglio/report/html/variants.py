@@ -12,10 +12,11 @@ from intaglio.recommendation.choose import order
 from intaglio.recommendation.judge import FAILS, MEETS, UNDECIDED
 from intaglio.report.compression import show_compression
 from intaglio.report.display import Display
-from intaglio.report.formatting import NOTHING, number
+from intaglio.report.formatting import NOTHING, number, score, unit_of_differences
 from intaglio.report.html.measurements import PLACE, VariantKey, by_place, key_of
 from intaglio.report.results import show_variants
 from intaglio.summary.read import Summary
+from intaglio.summary.variants import BASELINE
 
 _Row = Mapping[str, Any]
 # Columns that come first, as far as a study has them. A page shows the first seven; the reader asks for others.
@@ -91,6 +92,33 @@ def _peak_memory(summary: Summary, rows: Sequence[_Row]) -> list[float | None]:
     place = (*PLACE, "device", "backend")
     peaks = {tuple(row[name] for name in place): row["peak_memory_mb_mean"] for row in summary.rows["backends"]}
     return [peaks.get(tuple(row[name] for name in place)) for row in rows]
+
+
+def by_task(rows: Sequence[_Row], judged: Sequence[_Row]) -> dict[str, Any]:
+    """Return the differences to float of every variant on every task, as a table of variants by tasks.
+
+    Args:
+        rows: of variants.parquet.
+        judged: rows of recommendations.parquet.
+
+    Returns:
+        `tasks`, `unit` of the differences, and `variants`: names with one cell for each task, None where there is no
+        result; a cell has text, with a star if the variant is recommended, the verdict on the study's margin (within,
+        not within, undecided; empty for float), and page.
+    """
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    several = len({row["model"] for row in rows}) > 1
+    recommended = {key_of(row) for row in judged if row["recommended"]}
+    cells: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        own = row["difference"] is None or row["variant"] == BASELINE
+        text = NOTHING if own else score(row["primary_metric"], row["difference"], sign=True)
+        cell = {"text": text + " ★" * (key_of(row) in recommended), "page": page_of(key_of(row))}
+        cell["verdict"] = (not own and row["noninferior"]) or ""
+        name = f"{row['variant']} · {row['model']}" if several else row["variant"]
+        cells.setdefault(name, {})[row["task"]] = cell
+    found = [(name, [mine.get(task) for task in tasks]) for name, mine in cells.items()]
+    return {"tasks": tasks, "unit": unit_of_differences(rows), "variants": found}
 
 
 def page_of(place: VariantKey) -> str:

@@ -1,5 +1,6 @@
 const SPECIFICATIONS = JSON.parse(document.getElementById("specifications").textContent);
 const PAGES = new Map([...document.querySelectorAll("template[data-page]")].map((page) => [page.dataset.page, page]));
+const JUMP = document.getElementById("jump");
 const OVERVIEW = document.getElementById("overview"), OTHER = document.getElementById("page");
 const LOOK = {
   font: 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif', view: { stroke: null },
@@ -105,7 +106,7 @@ function table(box) {
   const key = (row, column) => {
     const text = row.cells[column].textContent.trim();
     if (text === "–") return null;
-    const number = parseFloat(text.replace("−", "-"));
+    const number = parseFloat(text.replace("−", "-").replace("< ", ""));
     return heads[column].classList.contains("number") && !Number.isNaN(number) ? number : text.toLowerCase();
   };
   const compare = (one, two) => (one < two ? -1 : one > two ? 1 : 0);
@@ -180,9 +181,30 @@ function turnTo(name) {
   OTHER.hidden = !page;
   OTHER.replaceChildren(...(page ? [page.content.cloneNode(true)] : []));
   if (page) prepare(OTHER);
+  if (page) beside(name);
+  const task = `task/${name.split("/")[1]}`;
+  if (JUMP) JUMP.value = PAGES.has(task) ? task : "overview";
   const links = document.querySelectorAll("nav a");
   links.forEach((link) => link.classList.toggle("here", named(link) === (page ? name : "overview")));
   scrollTo(0, 0);
+}
+
+// On the page of a variant: the other variants there, and this one on other tasks.
+function beside(name) {
+  const place = name.split("/"), path = OTHER.querySelector(".path");
+  if (place[0] !== "variant") return;
+  const choice = (label, part) => {
+    const pages = [...PAGES.keys()].map((other) => other.split("/"));
+    const others = pages.filter((other) => other.length === 4 && other.every((of, at) => at === part || of === place[at]));
+    if (others.length < 2) return;
+    const select = element("select"), box = element("label", { textContent: `${label} ` });
+    select.append(...others.map((other) => new Option(other[part], other.join("/"), false, other[part] === place[part])));
+    select.addEventListener("change", () => go(select.value));
+    box.append(select);
+    path.append(box);
+  };
+  choice("variant", 3);
+  choice("on task", 1);
 }
 
 function named(link) {
@@ -201,7 +223,6 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   go(named(link));
 });
-const JUMP = document.getElementById("jump");
 if (JUMP) JUMP.addEventListener("change", () => go(JUMP.value));
 addEventListener("popstate", () => turnTo(decodeURIComponent(location.hash.slice(1))));
 prepare(OVERVIEW);
