@@ -33,7 +33,7 @@ VERSIONS: Mapping[str, int] = {
     "noise": 1,
     "profile": 4,
     "summarize": 13,
-    "pages": 14,
+    "pages": 15,
     "plot": 8,
 }
 

@@ -10,7 +10,7 @@ from intaglio import schemas
 from intaglio.errors import UserError, nearest
 from intaglio.planning.plan import make_plan
 from intaglio.report.display import Display, tabulate, to_markdown
-from intaglio.report.formatting import NOTHING, count, measured, number, percent
+from intaglio.report.formatting import NOTHING, counted, measured, number, percent
 from intaglio.store import MANIFEST
 from intaglio.study.load import read
 from intaglio.tokens.description import description_rows
@@ -95,7 +95,7 @@ def _bars(counts: Sequence[float]) -> str:
 
 
 def _count(name: str) -> Any:
-    return lambda row: count(row.get(name))
+    return lambda row: counted(row.get(name))
 
 
 def described(source: Path, task: str | None, model: Path | None, max_length: int) -> str:

@@ -23,7 +23,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
-def count(value: float | None) -> str:
+def counted(value: float | None) -> str:
     """Format a number of examples, which is whole or a mean."""
     return NOTHING if value is None else f"{value:.1f}".removesuffix(".0").replace("-", "−")
 

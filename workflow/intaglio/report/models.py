@@ -10,7 +10,7 @@ import pandas as pd
 
 from intaglio.metrics import KNOWN_METRICS, label_of
 from intaglio.report.display import Display, difference, tabulate
-from intaglio.report.formatting import NOTHING, count, number, percent, score, spread, value_heading
+from intaglio.report.formatting import NOTHING, counted, number, percent, score, spread, value_heading
 from intaglio.schemas.summary import SCORES
 from intaglio.summary.variants import BASELINE
 
@@ -130,7 +130,7 @@ def show_classes(study: str, rows: Sequence[_Row]) -> Display:
         "model": lambda row: row["model"],
         "variant": lambda row: row["variant"],
         "class": lambda row: row["label"],
-        "examples": lambda row: count(row["examples"]),
+        "examples": lambda row: counted(row["examples"]),
         **{heading: partial(class_cell, name=name) for name, heading in OF_CLASS.items()},
     }
     shown = tabulate(title, cells, rows, {"task", "model", "variant", "class"})

@@ -10,7 +10,7 @@ import pandas as pd
 
 from intaglio.hardware import DEVICE_NAMES
 from intaglio.report.display import Display, tabulate
-from intaglio.report.formatting import NOTHING, count, number, percent
+from intaglio.report.formatting import NOTHING, counted, number, percent
 from intaglio.report.html.measurements import PLACE, RowList, VariantKey
 from intaglio.report.html.variants import short
 from intaglio.report.models import OF_CLASS, class_cell, on_primary_sets
@@ -70,7 +70,7 @@ def classes(rows: Sequence[_Row], baseline: Sequence[_Row]) -> Display:
 
     cells: dict[str, Any] = {
         "class": lambda row: row["label"],
-        "examples": lambda row: count(row["examples"]),
+        "examples": lambda row: counted(row["examples"]),
     }
     own = bool(rows) and rows[0]["variant"] == BASELINE
     for name, heading in OF_CLASS.items():
@@ -132,12 +132,12 @@ def most_confused(pairs: Sequence[_Row], baseline: Sequence[_Row]) -> Display:
 
     def difference(row: _Row) -> str:
         change = row["count"] - of_float.get((row["true"], row["predicted"]), 0.0)
-        return ("+" if change > 0 else "") + count(change)
+        return ("+" if change > 0 else "") + counted(change)
 
     cells = {
         "true": lambda row: row["true"],
         "predicted": lambda row: row["predicted"],
-        "examples": lambda row: count(row["count"]),
+        "examples": lambda row: counted(row["count"]),
         "of the true class, %": lambda row: percent(row["share"]),
         **({"examples: to float": difference} if compared else {}),
     }
