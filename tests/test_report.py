@@ -268,11 +268,15 @@ def test_a_long_curve_is_thinned_out_and_keeps_its_end() -> None:
 
 def test_a_table_for_a_paper_is_escaped() -> None:
     table = display.Display(
-        "t", ["variant", "accuracy, %"], [["a_b&c", "75.8 ± 0.4"]], frozenset({"accuracy, %"}), ["n"]
+        "t",
+        ["variant", "accuracy, %", "p"],
+        [["a_b&c", "75.8 ± 0.4", "< 0.001"]],
+        frozenset({"accuracy, %", "p"}),
+        ["n"],
     )
     lines = [line.strip() for line in latex.to_latex(table).splitlines()]
-    assert lines[:2] == ["% n", r"\begin{tabular}{lr}"] and r"\toprule" in lines
-    assert r"variant & accuracy, \% \\" in lines and r"a\_b\&c & 75.8 $\pm$ 0.4 \\" in lines
+    assert lines[:2] == ["% n", r"\begin{tabular}{lrr}"] and r"\toprule" in lines
+    assert r"variant & accuracy, \% & p \\" in lines and r"a\_b\&c & 75.8 $\pm$ 0.4 & $<$ 0.001 \\" in lines
 
 
 # What a reader does, one step after the other; each result is kept by its name.

@@ -8,7 +8,7 @@ from intaglio.report.display import Display
 from intaglio.report.formatting import NOTHING
 
 # Signs of the tables that LaTeX has as commands; none of them is in the text before escaping.
-_SIGNS = {"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", NOTHING: "--"}
+_SIGNS = {"−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "<": "$<$", NOTHING: "--"}
 
 
 def to_latex(table: Display) -> str:

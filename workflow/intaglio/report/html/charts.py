@@ -108,21 +108,13 @@ def _operators() -> Any:
 
 
 def _grid() -> Any:
-    color = alt.Color("backend:N", title=None, legend=alt.Legend(orient="top", columns=3))
-    lines = alt.Legend(
-        orient="bottom", direction="horizontal", symbolType="stroke", symbolSize=500, symbolStrokeColor=_INK
+    base = alt.Chart(_ROWS).encode(
+        x=alt.X("length:Q", title="tokens", scale=alt.Scale(zero=False)),
+        y=alt.Y("ms:Q", title="median time of a call, ms", scale=alt.Scale(type="log")),
+        color=alt.Color("backend:N", title=None, legend=alt.Legend(orient="top", columns=3)),
     )
-    dash = alt.StrokeDash("batch:O", title="batch", legend=lines)
+    dash = alt.StrokeDash("batch:O", title="batch", legend=alt.Legend(orient="bottom", direction="horizontal"))
     tips = ["backend:N", "batch:O", "length:Q", alt.Tooltip("ms:Q", title="median, ms", format=".4~g")]
-    return (
-        alt.Chart(_ROWS)
-        .mark_line(point=True, strokeWidth=1.6)
-        .encode(
-            x=alt.X("length:Q", title="tokens", scale=alt.Scale(zero=False)),
-            y=alt.Y("ms:Q", title="median time of a call, ms", scale=alt.Scale(type="log")),
-            color=color,
-            strokeDash=dash,
-            tooltip=tips,
-        )
-        .properties(width="container", height=260)
-    )
+    lines = base.mark_line(strokeWidth=1.6).encode(strokeDash=dash)
+    points = base.mark_point(filled=True, opacity=1, size=30).encode(tooltip=tips)
+    return alt.layer(lines, points).properties(width="container", height=260)

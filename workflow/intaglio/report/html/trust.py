@@ -52,8 +52,8 @@ _INTERVALS = (
 _SPEEDUPS = (
     "Speed-ups",
     "A model and its float baseline are called in turns, in random order, in one process; the median ratio of their "
-    "times has an interval from order statistics. That of several seeds is their geometric mean, whose interval joins "
-    "these with the variance between seeds by Student's t.",
+    "times has an interval from order statistics. The speed-up over several seeds is their geometric mean; its "
+    "interval joins theirs with the variance between seeds by Student's t.",
     "H. A. David, H. N. Nagaraja: Order Statistics. Wiley 2003.",
 )
 
