@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,20 +30,31 @@ _CSV = ("conversions", "latency")
 
 
 class Gathered:
-    """The tables, to which runs are added."""
+    """The tables, to which those of runs are added."""
 
     def __init__(self, writers: Mapping[str, schemas.TableWriter]) -> None:
         self._writers = writers
 
-    def add(self, record: Record) -> None:
-        """Write the tables of a run, with its key in every row; it keeps none of them."""
-        for name in list(record.tables):
-            self._writers[name].add(_with_key(record.row, record.tables.pop(name)))
+    def add(self, tables: Mapping[str, Any]) -> None:
+        """Write what `joined` returns."""
+        for name, table in tables.items():
+            self._writers[name].add(table)
+
+
+def joined(records: Sequence[Record]) -> dict[str, Any]:
+    """Return the tables of runs by name, each as one pyarrow table or as rows, with the key of its run in every row.
+
+    A process sends one table to another in a fraction of the time that many small ones take.
+    """
+    tables: dict[str, list[Any]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {"conversions": [], "sparsity": []}
+    for record in records:
+        for name, table in record.tables.items():
+            tables.setdefault(name, []).append(_with_key(record.row, table))
         key = {field.name: record.row[field.name] for field in schemas.KEYS}
-        for name, rows in (("conversions", record.conversions), ("sparsity", record.sparsity)):
-            if rows:
-                self._writers[name].add([{**key, **row} for row in rows])
-                rows.clear()
+        rows["conversions"] += [{**key, **row} for row in record.conversions]
+        rows["sparsity"] += [{**key, **row} for row in record.sparsity]
+    return {**{name: pa.concat_tables(found).combine_chunks() for name, found in tables.items()}, **rows}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from intaglio import schemas
 from intaglio.errors import UserError
@@ -20,7 +20,7 @@ from intaglio.recommendation.judge import judged_rows
 from intaglio.store import MANIFEST, new_artifact, open_artifact
 from intaglio.summary.backends import backend_rows
 from intaglio.summary.devices import SPEEDUPS, on_devices
-from intaglio.summary.gathered import gathered
+from intaglio.summary.gathered import gathered, joined
 from intaglio.summary.lineage import InCommon
 from intaglio.summary.models import choose_models, model_row
 from intaglio.summary.published import published_rows
@@ -83,11 +83,10 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
         with gathered(folder) as tables:
             compute = functools.partial(_of_group, study, partial)
             # Group by group, since what is compared with each other is in memory at a time.
-            for records, of_group in in_processes(compute, list(groups.values()), len(content["runs"]) < _MANY):
-                for record in records:
-                    tables.add(record)
-                    training.add(record)
-                for name, found in of_group.items():
+            for group in in_processes(compute, list(groups.values()), len(content["runs"]) < _MANY):
+                tables.add(group.tables)
+                training.add(group.trained)
+                for name, found in group.rows.items():
                     rows[name] += found
         if not partial:
             _refuse_gaps(study["study"], rows["runs"])
@@ -103,21 +102,33 @@ def write_summary(plan: Path, output: Path, partial: bool = False) -> None:
         _write_csv(folder / "compression.csv", on_devices(rows["variants"], rows["backends"]), _COMPRESSION)
 
 
-def _of_group(
-    study: Mapping[str, Any], partial: bool, runs: Sequence[Mapping[str, Any]]
-) -> tuple[list[Record], dict[str, list[dict[str, Any]]]]:
-    """Return the runs of one task and model, and their rows by table."""
+class _Group(NamedTuple):
+    """What the tables hold on the runs of one task and model.
+
+    Attributes:
+        tables: those of each run, joined (`gathered.joined`).
+        trained: training time of every stage of each run by the folder of its checkpoint, s.
+        rows: rows of the tables in `_SUMMARIZED`.
+    """
+
+    tables: dict[str, Any]
+    trained: list[dict[str, float]]
+    rows: dict[str, list[dict[str, Any]]]
+
+
+def _of_group(study: Mapping[str, Any], partial: bool, runs: Sequence[Mapping[str, Any]]) -> _Group:
     shared = InCommon()
     records = [read_run(study, run, shared) for run in runs]
     rows = {"runs": [record.row for record in records]}
+    group = _Group(joined(records), [record.trained for record in records], rows)
     if not partial and any(record.row["status"] != "ok" for record in records):
-        return records, rows
+        return group
     resamples, backends = int(study["bootstrap"]), backend_rows(records)
     variants = variant_rows(records, shared.predictions, resamples, float(study["margin"]))
     rows |= {"backends": backends, "variants": variants, "recommendations": judged_rows(study, variants, backends)}
     rows["model_comparison"] = [model_row(records, backends, shared.predictions, resamples)]
     rows["flips"] = _flips(study, runs[0], records, shared.predictions)
-    return records, rows
+    return group
 
 
 def _read_plan(plan: Path) -> dict[str, Any]:
@@ -171,10 +182,11 @@ class _TrainingTime:
         self._stages: dict[str, float] = {}
         self._alone = 0.0
 
-    def add(self, record: Record) -> None:
-        """Add the stages of a run."""
-        self._stages |= record.trained
-        self._alone += sum(record.trained.values())
+    def add(self, trained: Sequence[Mapping[str, float]]) -> None:
+        """Add the times of the stages of runs."""
+        for of_run in trained:
+            self._stages |= of_run
+            self._alone += sum(of_run.values())
 
     def seconds(self) -> dict[str, float]:
         """Return the time (`shared`), and that without sharing of stages (`alone`), in seconds."""
