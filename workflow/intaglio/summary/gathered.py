@@ -36,12 +36,12 @@ class Gathered:
         self._writers = writers
 
     def add(self, tables: Mapping[str, Any]) -> None:
-        """Write what `joined` returns."""
+        """Write what `joined_tables` returns."""
         for name, table in tables.items():
             self._writers[name].add(table)
 
 
-def joined(records: Sequence[Record]) -> dict[str, Any]:
+def joined_tables(records: Sequence[Record]) -> dict[str, Any]:
     """Return the tables of runs by name, each as one pyarrow table or as rows, with the key of its run in every row.
 
     A process sends one table to another in a fraction of the time that many small ones take.

@@ -20,7 +20,7 @@ from intaglio.recommendation.judge import judged_rows
 from intaglio.store import MANIFEST, new_artifact, open_artifact
 from intaglio.summary.backends import backend_rows
 from intaglio.summary.devices import SPEEDUPS, on_devices
-from intaglio.summary.gathered import gathered, joined
+from intaglio.summary.gathered import gathered, joined_tables
 from intaglio.summary.lineage import InCommon
 from intaglio.summary.models import choose_models, model_row
 from intaglio.summary.published import published_rows
@@ -106,7 +106,7 @@ class _Group(NamedTuple):
     """What the tables hold on the runs of one task and model.
 
     Attributes:
-        tables: those of each run, joined (`gathered.joined`).
+        tables: those of each run, joined (`gathered.joined_tables`).
         trained: training time of every stage of each run by the folder of its checkpoint, s.
         rows: rows of the tables in `_SUMMARIZED`.
     """
@@ -120,7 +120,7 @@ def _of_group(study: Mapping[str, Any], partial: bool, runs: Sequence[Mapping[st
     shared = InCommon()
     records = [read_run(study, run, shared) for run in runs]
     rows = {"runs": [record.row for record in records]}
-    group = _Group(joined(records), [record.trained for record in records], rows)
+    group = _Group(joined_tables(records), [record.trained for record in records], rows)
     if not partial and any(record.row["status"] != "ok" for record in records):
         return group
     resamples, backends = int(study["bootstrap"]), backend_rows(records)
