@@ -409,11 +409,11 @@ class Texts(HTMLParser):
 
 def test_examples_that_a_variant_broke_are_shown(summary: Summary) -> None:
     rows = [row for row in summary.rows["flips"] if (row["task"], row["variant"]) == ("movie", "int")]
-    of = details.flips(rows, "broken")
-    count, table = of["count"], of["examples"]
-    assert count >= len(table.rows) == 10
-    place = table.columns.index("true")
+    found = details.flips(rows, "broken")
+    assert (found["count"], found["seed"]) == (rows[-1]["flips"], 0) and len(found["examples"]) == 10
     # Right in float and wrong here; the fakes have no texts.
-    for row in table.rows:
-        assert row[place] == row[place + 1] != row[place + 2] and row[0] == "not shown"
-    assert of["seed"] == 0 and details.flips([], "broken")["count"] == 0
+    for example in found["examples"]:
+        said = example["said"]
+        assert said["true"] == said["float"] != said["here"] and example["texts"][0].startswith("text not shown, id ")
+        assert said["p of the true one"] == "0.88 → 0.12"
+    assert details.flips([], "broken")["count"] == 0

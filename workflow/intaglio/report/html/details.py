@@ -146,7 +146,7 @@ def most_confused(pairs: Sequence[_Row], baseline: Sequence[_Row]) -> Display:
 
 
 def flips(rows: Sequence[_Row], flip: str) -> dict[str, Any]:
-    """Return the examples that a variant mended or broke: their number, seed, and the table of the largest changes.
+    """Return the examples that a variant mended or broke: their number, seed, and those with the largest changes.
 
     Args:
         rows: of flips.parquet, of the variant.
@@ -157,19 +157,21 @@ def flips(rows: Sequence[_Row], flip: str) -> dict[str, Any]:
         return {"flip": flip, "count": 0}
     # Of a task with one label, the probabilities are those of the true one.
     several = any(row["probability_of"] != row["label"] for row in mine)
-    cells = {
-        "text": lambda row: row["text_a"] or "not shown",
-        "second text": lambda row: row["text_b"] or NOTHING,
-        "true": lambda row: row["label"] or NOTHING,
-        "float says": lambda row: row["baseline_prediction"] or NOTHING,
-        "this says": lambda row: row["prediction"] or NOTHING,
-        **({"largest change": lambda row: row["probability_of"]} if several else {}),
-        "p, float": lambda row: number(row["baseline_probability"], digits=2),
-        "p, this": lambda row: number(row["probability"], digits=2),
-    }
-    text = {"text", "second text", "true", "float says", "this says", "largest change"}
-    table = tabulate(flip, cells, mine, text)
-    return {"flip": flip, "count": mine[0]["flips"], "seed": mine[0]["seed"], "sets": several, "examples": table}
+    examples = [
+        {
+            "texts": [row[name] for name in ("text_a", "text_b") if row[name]] or [f"text not shown, id {row['id']}"],
+            "said": {
+                "true": row["label"] or NOTHING,
+                "float": row["baseline_prediction"] or NOTHING,
+                "here": row["prediction"] or NOTHING,
+                f"p of {row['probability_of'] if several else 'the true one'}": " → ".join(
+                    number(row[name], digits=2) for name in ("baseline_probability", "probability")
+                ),
+            },
+        }
+        for row in mine
+    ]
+    return {"flip": flip, "count": mine[0]["flips"], "seed": mine[0]["seed"], "sets": several, "examples": examples}
 
 
 def operators(rows: Sequence[_Row]) -> list[tuple[str, RowList]]:
