@@ -182,7 +182,7 @@ class Results:
             logits = torch.tensor([row.tolist() for row in predictions["logits"]])
             if name == "quantize":
                 noise = pd.read_parquet(output / "noise.parquet")
-                summary["noise"] = {"tensors": len(noise), "decibels": noise["snr_db"].mean()}
+                summary["noise"] = {"tensors": len(noise), "decibels": float(noise["snr_db"].mean())}
             summary[name] = {
                 "columns": [sorted(table.columns) for table in (predictions, metrics)],
                 "rows": len(predictions),

@@ -213,6 +213,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "config/demo.yaml": ("bert", {"movie": {}}, ("float", "int")),
     "config/sentiment.yaml": ("bert", {"movie": {}}, ("float", "int-linear-gelu")),
     "config/compression.yaml": ("bert", {"movie": {}}, ("float", "distilled-pruned-int", "distilled-pruned-int8")),
+    "config/mixed.yaml": ("bert", {"movie": {}}, ("float", "int", "mixed-gelu-first")),
     "config/template.yaml": ("bert", {}, ("float", "int8")),
     "config/squad.yaml": ("bert", {"squad2": {}}, ("float", "int8-dynamic")),
     "config.yaml": ("roberta", {"rte": {}}, ("float", "int-linear-softmax-layernorm")),

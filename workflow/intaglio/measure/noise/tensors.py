@@ -63,8 +63,8 @@ def noise_rows(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]]) -> lis
         exact, ours = inner_tensors(twin, inputs), inner_tensors(encoder, inputs)
         present = inputs["attention_mask"] != 0
         for place, found in ours.items():
-            x, y = (_without_padding(tensor.double(), present) for tensor in (exact[place], found))
-            sums[place] += torch.stack([x.square().sum(), (x - y).square().sum()])
+            x = exact[place]
+            sums[place] += torch.stack([_energy(x, present), _energy(x - found, present)])
     layers: list[InnerPlace] = [(number, name) for number in range(len(encoder.layers)) for name in OF_LAYER]
     rows = []
     for layer, name in [(None, "embeddings"), *layers, (None, "logits")]:
@@ -73,9 +73,16 @@ def noise_rows(encoder: Encoder, batches: Iterable[Mapping[str, Tensor]]) -> lis
     return rows
 
 
-def _without_padding(x: Tensor, present: Tensor) -> Tensor:
-    """Return what is not of padding, [n, ...]; [batch, labels] is returned as it is."""
+def _energy(x: Tensor, present: Tensor) -> Tensor:
+    """Return the sum of squares without padding, float64.
+
+    Args:
+        x: [batch, length, width]; probabilities, [batch, heads, length, length]; or logits, [batch, labels].
+        present: false at padding, [batch, length].
+    """
     if x.dim() == 2:
-        return x
-    # Of probabilities, [batch, heads, length, length], the queries count.
-    return x[present] if x.dim() == 3 else x.transpose(1, 2)[present]
+        return x.double().square().sum()
+    # Of probabilities, the queries count. A norm of each token makes no copy of x.
+    of_tokens = torch.linalg.vector_norm(x, dim=(1, 3) if x.dim() == 4 else -1)
+    energy: Tensor = of_tokens.double().square()[present].sum()
+    return energy
