@@ -153,6 +153,7 @@ def fit_titles(figure: Figure) -> None:
     if broken:
         # One layout makes room for the lines, the next one places what is around.
         figure.draw_without_rendering()
+        figure.draw_without_rendering()
 
 
 def statement(title: str, text: str) -> Figure:
