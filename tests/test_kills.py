@@ -43,7 +43,7 @@ SHAPE = {"batch_sizes": [1], "lengths": [8], "headline": [1, 8], "calls": 2, "wa
 PROFILE = {**SHAPE, "devices": ["cpu"], "backends": ["torch", "onnxruntime"]}
 # What differs from run to run.
 NOT_MEASURED = {"backend", "device", "batch_size", "length", "threads", "max_difference", "operator"}
-TIMES = {"train_seconds", "total_train_seconds", "step_seconds_mean", "step_seconds_median"}
+TIMES = {"train_seconds", "total_train_seconds", "step_seconds_mean", "step_seconds_median", "energy"}
 
 Command = Callable[[Path], list[str]]
 

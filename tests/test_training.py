@@ -326,7 +326,7 @@ def test_the_clock_stands_still_between_a_pause_and_the_next_step(monkeypatch):
     assert (clock.total, clock.median) == (4, 1)
     assert clock.mean == pytest.approx(4 / 3)
     restored = json.loads(json.dumps(clock.state()))["attributes"]
-    assert restored == {"seconds": [1, 2, 1]}
+    assert restored == {"seconds": [1, 2, 1], "energy": {}}
 
 
 def test_on_a_gpu_the_clock_waits_only_when_it_is_paused(monkeypatch):

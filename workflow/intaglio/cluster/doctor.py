@@ -20,6 +20,7 @@ import psutil  # type: ignore[import-untyped]
 
 from intaglio.cluster.slurm import Cluster, Partition, cluster_here
 from intaglio.machine import fingerprint
+from intaglio.meters import meters
 
 _PACKAGES = ("snakemake", "snakemake-executor-plugin-slurm", "submitit", "torch", "transformers", "onnxruntime")
 # File systems of one machine.
@@ -58,11 +59,20 @@ def _machine() -> Iterator[str]:
     yield _line("machine", f"{facts['host']}: {facts['cpu']}, {facts['cores']} cores{quota}, {memory}")
     if facts["gpu"] is None:
         yield _line("GPU", "none here")
+        yield _line("energy", _energy("cpu"))
         return
     import torch
 
-    works = "" if torch.cuda.is_available() else "; torch cannot use it: it was built for CPUs, or for another driver"
+    here = torch.cuda.is_available()
+    works = "" if here else "; torch cannot use it: it was built for CPUs, or for another driver"
     yield _line("GPU", f"{facts['gpu_count']} x {facts['gpu']}, driver {facts['driver']}{works}")
+    yield _line("energy", _energy("cuda" if here else "cpu"))
+
+
+def _energy(device: str) -> str:
+    """Return what counts energy here, and what does not."""
+    found, reasons = meters(device)
+    return "; ".join([*(meter.name for meter in found), *(f"not measured: {reason}" for reason in reasons)])
 
 
 def _versions() -> Iterator[str]:

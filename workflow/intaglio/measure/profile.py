@@ -1,4 +1,4 @@
-"""The profile of a checkpoint: memory, latency and operators in every backend, in separate passes."""
+"""The profile of a checkpoint: memory, latency, operators and energy in every backend, in separate passes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from intaglio.measure.agreement import agreeing
 from intaglio.measure.backends import backend
 from intaglio.measure.changed import changed_predictions
 from intaglio.measure.disturbance import DISTURBED
+from intaglio.measure.energy import energy_rows
 from intaglio.measure.inputs import cpu_threads, grid
 from intaglio.measure.memory import cpu_memory, cuda_peaks
 from intaglio.measure.operators import operator_rows
@@ -22,7 +23,7 @@ from intaglio.measure.places import Opened, Place, devices, places_of, remedy
 from intaglio.measure.resident import Peaks
 from intaglio.measure.timing.baseline import fastest_forms, open_forms
 from intaglio.measure.timing.latency import latency_rows
-from intaglio.schemas import BASELINES, LATENCY, OPERATORS, write_table
+from intaglio.schemas import BASELINES, ENERGY, LATENCY, OPERATORS, write_table
 from intaglio.store import new_artifact, open_artifact
 from intaglio.study.profile import Profile
 
@@ -41,6 +42,8 @@ def profile(
     texts: tuple[Path, int] | None = None,
 ) -> None:
     """Write the [profile] of a checkpoint: latency.parquet, baselines.parquet and operators.parquet.
+
+    Where the machine counts energy, it holds energy.parquet, too.
 
     All backends of the model and the fastest forms of its float baseline are timed in turns, in this process.
 
@@ -79,6 +82,8 @@ def profile(
             baselines += beside
         del floats
         operators = [row for one in models for row in one.operators(options)]
+        every = [one.model for one in models] if options.energy else []
+        energy = energy_rows(every, options.headline, options.warmup)
     by_place = {one.model.place: one for one in models}
     for row in latency:
         place = Place(row["backend"], row["device"])
@@ -90,6 +95,8 @@ def profile(
         write_table(folder / "latency.parquet", latency, LATENCY, facts)
         write_table(folder / "baselines.parquet", baselines, BASELINES, facts)
         write_table(folder / "operators.parquet", operators, OPERATORS, facts)
+        if energy:
+            write_table(folder / "energy.parquet", energy, ENERGY, facts)
 
 
 @dataclass

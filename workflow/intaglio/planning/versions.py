@@ -32,8 +32,8 @@ VERSIONS: Mapping[str, int] = {
     # Of the signal to noise in evaluations of integer models.
     "noise": 1,
     "profile": 4,
-    "summarize": 13,
-    "pages": 15,
+    "summarize": 14,
+    "pages": 16,
     "plot": 8,
 }
 

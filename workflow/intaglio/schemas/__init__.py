@@ -7,6 +7,7 @@ the schema, or an error in one line that names the file and the column.
 from intaglio.schemas.artifacts import (
     BASELINES,
     DESCRIPTION,
+    ENERGY,
     LATENCY,
     METRICS,
     NOISE,
@@ -39,6 +40,7 @@ __all__ = [
     "CONVERSIONS",
     "DESCRIPTION",
     "DESCRIPTIONS",
+    "ENERGY",
     "FLIPS",
     "KEYS",
     "LATENCY",

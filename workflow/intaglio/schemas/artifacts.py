@@ -182,6 +182,25 @@ BASELINES = schema(
     ],
 )
 
+ENERGY = schema(
+    "energy",
+    [
+        field("stage", STRING, "Of a training, the stage of the recipe; null for inference.", null=True),
+        *nullable(
+            ("backend", STRING, "What executed the model, of inference: a name of the study's profile.backends."),
+            ("batch_size", INT, "Examples per call."),
+            ("length", INT, "Tokens per example, without padding."),
+            ("calls", INT, "Calls in a row, of which joules and seconds are the mean."),
+        ),
+        field("device", STRING, "cpu or cuda: where the model ran."),
+        field("device_name", STRING, "Model name of that CPU or GPU."),
+        field("meter", STRING, "Which counter was read, and what it counts."),
+        field("joules", FLOAT, "Energy of a call, or of all optimizer steps of a training, J; that at rest included."),
+        field("seconds", FLOAT, "Time of a call in that pass, or of these steps, s."),
+        field("idle_watts", FLOAT, "Power at rest before; joules - idle_watts x seconds is what the work adds, W."),
+    ],
+)
+
 SIZES = schema(
     "sizes",
     [

@@ -82,7 +82,8 @@ def training_record(job: StageJob[Any], result: TrainingResult, before: float = 
     total_train_seconds (including its parents), step_seconds_mean, step_seconds_median, steps, epochs, best_step,
     truncated (share of texts truncated at `max_length`, by split), padding (share of the training tokens that is
     padding, in an epoch) and padding_saved (share of the tokens of a random order that grouping by length saves), these
-    eight null for a stage without steps, validation (metric and loss), warnings, device,
+    eight null for a stage without steps, validation (metric and loss), warnings, device, energy (of the steps, by
+    meter: rows of the table of energy; empty where the machine has none),
     machine (the fingerprint), parent (folder; null for a stage that starts from a pretrained model).
 
     Args:
@@ -107,6 +108,7 @@ def training_record(job: StageJob[Any], result: TrainingResult, before: float = 
         "validation": result.validation,
         "warnings": result.warnings,
         "device": result.device,
+        "energy": [{"stage": job.options.stage, "device_name": result.device, **row} for row in result.energy],
         "machine": machine.fingerprint(),
         "parent": None if job.options.stage == "finetune" else str(job.start),
     }

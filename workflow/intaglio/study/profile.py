@@ -48,6 +48,11 @@ class Profile(StudyPart):
         "floating point in bf16 (left out where the processor has none). The tables' latency is that of the fastest.",
     )
 
+    energy: bool = Field(
+        True,
+        description="Also measure the energy of a call at the headline, in a pass of its own of some seconds for each "
+        "backend, where the machine counts it (RAPL of processors, NVML of NVIDIA's GPUs).",
+    )
     machine: str | None = Field(
         None,
         min_length=1,

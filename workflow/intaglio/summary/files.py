@@ -7,7 +7,7 @@ SUMMARIZED = (
     *("runs", "variants", "model_comparison", "backends", "conversions", "sparsity", "published"),
     *("descriptions", "flips", "recommendations"),
 )
-GATHERED = ("metrics", "noise", "history", "latency", "baselines", "sizes", "operators")
+GATHERED = ("metrics", "noise", "history", "latency", "baselines", "sizes", "operators", "energy")
 CSV = (
     *("runs", "variants", "model_comparison", "compression", "conversions", "backends", "published", "descriptions"),
     *("flips", "latency", "recommendations"),

@@ -22,6 +22,7 @@ _OF_RUNS = {
     "baselines": schemas.keyed(schemas.BASELINES),
     "sizes": schemas.keyed(schemas.SIZES),
     "operators": schemas.keyed(schemas.OPERATORS),
+    "energy": schemas.keyed(schemas.ENERGY),
     "conversions": schemas.CONVERSIONS,
     "sparsity": schemas.SPARSITY,
 }
@@ -47,13 +48,13 @@ def joined_tables(records: Sequence[Record]) -> dict[str, Any]:
     A process sends one table to another in a fraction of the time that many small ones take.
     """
     tables: dict[str, list[Any]] = {}
-    rows: dict[str, list[dict[str, Any]]] = {"conversions": [], "sparsity": []}
+    rows: dict[str, list[dict[str, Any]]] = {"conversions": [], "sparsity": [], "energy": []}
     for record in records:
         for name, table in record.tables.items():
             tables.setdefault(name, []).append(_with_key(record.row, table))
         key = {field.name: record.row[field.name] for field in schemas.KEYS}
-        rows["conversions"] += [{**key, **row} for row in record.conversions]
-        rows["sparsity"] += [{**key, **row} for row in record.sparsity]
+        for name, of_it in rows.items():
+            of_it += [{**key, **row} for row in getattr(record, name)]
     return {**{name: pa.concat_tables(found).combine_chunks() for name, found in tables.items()}, **rows}
 
 

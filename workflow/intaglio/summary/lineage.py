@@ -19,7 +19,7 @@ from intaglio.store import open_artifact
 
 _Row = dict[str, Any]
 # Of a stage's record, what the summary needs.
-_OF_A_STAGE = ("stage", "train_seconds", "conversion", "warnings")
+_OF_A_STAGE = ("stage", "train_seconds", "conversion", "warnings", "energy")
 
 
 class InCommon:

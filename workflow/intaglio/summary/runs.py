@@ -51,6 +51,7 @@ class Record:
         validation: metrics of the selected weights on the validation split.
         trained: training time of every stage by the folder of its checkpoint, s.
         sparsity: weights and zeros of its linear layers, rows of sparsity.parquet without the run's key.
+        energy: rows of energy.parquet, of its trainings and its profile, without the run's key.
         conversions: its conversions, rows of conversions.parquet without the run's key.
         warnings: of its trainings and its metrics.
     """
@@ -64,6 +65,7 @@ class Record:
     validation: dict[str, float] = field(default_factory=dict)
     trained: dict[str, float] = field(default_factory=dict)
     sparsity: list[dict[str, Any]] = field(default_factory=list)
+    energy: list[dict[str, Any]] = field(default_factory=list)
     conversions: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -117,6 +119,7 @@ def _read_checkpoint(record: Record, of: _Result) -> None:
     record.validation = {name.removeprefix("validation_"): value for name, value in training["validation"].items()}
     record.conversions += lineage.conversions(of.run["stages"], of.shared)
     record.warnings += lineage.warnings(of.run["stages"], of.shared)
+    record.energy += [row for stage in of.run["stages"] for row in of.shared.record(Path(stage)).get("energy", [])]
     record.sparsity = training.get("sparsity", [])
     record.trained = lineage.trained_seconds(of.run["stages"], of.shared)
     record.row |= {
@@ -190,6 +193,8 @@ def _read_profile(record: Record, of: _Result) -> None:
         times = record.operators.setdefault((device, backend), {})
         times[operator] = times.get(operator, 0.0) + milliseconds
     record.row["disturbed"] = of.about.get("disturbed")
+    if (energy := of.folder / "energy.parquet").is_file():
+        record.energy += schemas.read_table(energy, schemas.ENERGY).to_pylist()
 
 
 _READERS: dict[str, Callable[[Record, _Result], None]] = {

@@ -58,6 +58,7 @@ class TrainingResult:
         padding_saved: share of the tokens of a random order, padding included, that grouping by length saves.
         thresholds: tuned on the validation split, as `TaskKind.tune` returns them; None for other kinds.
         warnings: what the user should know of this training.
+        energy: of the steps in `seconds`, by meter: device, meter, joules, seconds, and idle_watts before the training.
     """
 
     seconds: float
@@ -74,6 +75,7 @@ class TrainingResult:
     padding_saved: float | None = None
     thresholds: list[float] | None = None
     warnings: list[str] = field(default_factory=list)
+    energy: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(job: StageJob[Any], learner: Learner) -> TrainingResult:
@@ -203,6 +205,7 @@ def _result(trainer: StageTrainer) -> TrainingResult:
         history=_history(state.log_history, selection.metric),
         device=_devices(machine.device_name(trainer.args.device)),
         thresholds=trainer.tuned_thresholds(),
+        energy=[{"device": clock.device.type, "meter": name, **spent} for name, spent in clock.energy.items()],
         warnings=trainer.parts.warnings(),
     )
 

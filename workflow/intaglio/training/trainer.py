@@ -19,6 +19,7 @@ from transformers import EvalPrediction, PrinterCallback, Trainer
 from intaglio import ranks
 from intaglio.imbalance import Loss
 from intaglio.kinds import kind_of
+from intaglio.meters import meters
 from intaglio.models.standard_scores import values_of
 from intaglio.study.training_options import TrainingOptions
 from intaglio.tokens.encoded import Encoded
@@ -41,7 +42,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         work: the folder of checkpoints.
         meter: the training loss since the last log.
         parts: the parts of the optimizer batch, halved if memory does not suffice.
-        clock: the time of the steps.
+        clock: the time of the steps, and their energy; of several processes none knows that of all.
         selection: when to evaluate, and which weights are best.
         loss: module to minimize in place of the loss of the labels, or None.
         order: the order of the training examples in each epoch; None for a random one.
@@ -73,7 +74,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.work, self._draft = work, work
         device = self.args.device
         self.loss = None if loss is None else loss.to(device)
-        self.meter, self.clock = LossMeter(eager=device.type == "cpu"), Clock(device)
+        self.meter = LossMeter(eager=device.type == "cpu")
+        self.clock = Clock(device, meters(device.type)[0] if ranks.size() == 1 else ())
         self.parts = Parts(alone=ranks.size() == 1)
         if ranks.size() > 1:
             # Dropout differs between examples, and so between processes.

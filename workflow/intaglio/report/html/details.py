@@ -222,6 +222,30 @@ def time_grid(rows: Sequence[_Row]) -> tuple[Display, RowList]:
     return table, drawn if len({row["length"] for row in rows}) > 1 else []
 
 
+def energy_table(rows: Sequence[_Row]) -> Display:
+    """Return the table of the energy of a call in each backend, and of each training; no rows without a meter."""
+    if not rows:
+        return Display("Energy", [], [], frozenset())
+    cells = {
+        "of": lambda row: (
+            f"training ({row['stage']})"
+            if row["stage"]
+            else f"a call in {row['backend']}, {row['batch_size']} by {row['length']}"
+        ),
+        "on": lambda row: row["device_name"],
+        "J": lambda row: number(row["joules_mean"]),
+        "J above rest": lambda row: number(row["joules_mean"] - row["idle_watts_mean"] * row["seconds_mean"]),
+        "at rest, W": lambda row: number(row["idle_watts_mean"]),
+        "time": lambda row: _time(row["seconds_mean"]),
+        "counted by": lambda row: row["meter"],
+    }
+    return tabulate("Energy", cells, rows, {"of", "on", "time", "counted by"})
+
+
+def _time(seconds: float) -> str:
+    return f"{number(seconds)} s" if seconds >= 1 else f"{number(1000 * seconds)} ms"
+
+
 def size_table(rows: Sequence[_Row]) -> Display:
     """Return the table of sizes by data type."""
     if not rows:

@@ -28,6 +28,7 @@ class Measurements:
         operators: device, backend, operator, and its mean share of the time, 0 to 1, largest first.
         sizes: component, dtype, and mean bytes and count.
         noise: of integer models: layer, operation, and the mean signal to noise of what it computes, dB.
+        energy: stage, backend, batch_size, length, device_name, meter, and mean joules, seconds and idle_watts.
         machines: the distinct machines that timed, with the columns of `MACHINE`, their threads and the largest
             percentage of the cores that others used (busy).
     """
@@ -36,6 +37,7 @@ class Measurements:
     operators: Mapping[VariantKey, RowList]
     sizes: Mapping[VariantKey, RowList]
     noise: Mapping[VariantKey, RowList]
+    energy: Mapping[VariantKey, RowList]
     machines: RowList
 
 
@@ -52,12 +54,15 @@ def read_measurements(folder: Path) -> Measurements:
     operators = _grouped(folder / "operators.parquet", [*PLACE, "device", "backend", "operator"], [("share", "mean")])
     sizes = _grouped(folder / "sizes.parquet", [*PLACE, "component", "dtype"], [("bytes", "mean"), ("count", "mean")])
     noise = _grouped(folder / "noise.parquet", [*PLACE, "layer", "operation"], [("snr_db", "mean")])
+    of_energy = [*PLACE, "stage", "backend", "batch_size", "length", "device_name", "meter"]
+    spent = [(name, "mean") for name in ("joules", "seconds", "idle_watts")]
     machine = [column.name for column in MACHINE]
     return Measurements(
         grid=by_place(list(most.values())),
         operators=by_place(sorted(operators, key=lambda row: -row["share_mean"])),
         sizes=by_place(sizes),
         noise=by_place(noise),
+        energy=by_place(_grouped(folder / "energy.parquet", of_energy, spent)),
         machines=_grouped(latency, [*machine, "threads"], [("busy", "max")]),
     )
 
