@@ -113,7 +113,7 @@ class TorchOperations:
 
     def linear_short(self, x8: Tensor, constants: LinearConstants, multiplier: Tensor) -> Tensor:
         """See `Operations`."""
-        return (self.linear(x8, constants).float() * multiplier).round().clamp(LOW, HIGH).to(torch.int8)
+        return (self.linear(x8, constants).float() * multiplier).round_().clamp_(LOW, HIGH).to(torch.int8)
 
     def split(self, x8: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Operations`."""
@@ -135,7 +135,7 @@ class TorchOperations:
         """See `Operations`."""
         assert constants.multiplier is not None
         short = floor_shift(self.linear(x8, constants).float(), constants.shift)
-        return (short.clamp(-sums.TERM_BOUND, sums.TERM_BOUND) * constants.multiplier).int()
+        return short.clamp_(-sums.TERM_BOUND, sums.TERM_BOUND).mul_(constants.multiplier).int()
 
     def clip_sum(self, term: Tensor) -> Tensor:
         """See `Operations`."""
@@ -155,12 +155,12 @@ class TorchOperations:
         short = torch.floor(y * integer_exp2(-shift) + torch.where(shift > 0, 0.5, 0.0))
         squares = short.square().sum(-1, keepdim=True, dtype=torch.float64) + constants.guards[shift.long()]
         multiplier = layernorm.row_multiplier(squares, width)
-        normalized = torch.floor(short * multiplier + 0.5)
-        return (normalized * constants.gamma + constants.beta).int()
+        normalized = (short * multiplier).add_(0.5).floor_()
+        return normalized.mul_(constants.gamma).add_(constants.beta).int()
 
     def shorten(self, x: Tensor, shift: Any) -> Tensor:
         """See `Operations`."""
-        return torch.floor(x.float() * integer_exp2(-shift) + 0.5).clamp(LOW, HIGH).to(torch.int8)
+        return (x.float() * integer_exp2(-shift)).add_(0.5).floor_().clamp_(LOW, HIGH).to(torch.int8)
 
     def _heads(self, x: Tensor) -> Tensor:
         split: Tensor = x.unflatten(-1, (-1, self.head_width))
@@ -187,12 +187,12 @@ class TorchOperations:
         dividend = (softmax.LEVELS << softmax.RECIPROCAL_SHIFT) + torch.floor(normal * 0.5).double()
         reciprocal = torch.floor(dividend / normal.double()).float()
         multiplier = reciprocal * integer_exp2(-softmax.RECIPROCAL_SHIFT - bits)
-        return (e * multiplier + 0.5).to(torch.uint8)
+        return (e * multiplier).add_(0.5).to(torch.uint8)
 
     def context(self, probabilities: Tensor, value: Tensor, multiplier: Tensor) -> Tensor:
         """See `Operations`."""
         products = probabilities.float() @ self._heads(value.float())
-        short = (products * multiplier).round().clamp(LOW, HIGH).to(torch.int8)
+        short = (products * multiplier).round_().clamp_(LOW, HIGH).to(torch.int8)
         return short.transpose(1, 2).flatten(2)
 
     def dequantize(self, x: Tensor, scale: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ class TorchOperations:
 
     def quantize(self, x: Tensor, inverse: Tensor) -> Tensor:
         """See `Operations`."""
-        return (x * inverse).round().clamp(LOW, HIGH).to(torch.int8)
+        return (x * inverse).round_().clamp_(LOW, HIGH).to(torch.int8)
 
     def add_real(self, x: Tensor, y: Tensor) -> Tensor:
         """See `Operations`."""
