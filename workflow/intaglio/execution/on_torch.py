@@ -113,7 +113,7 @@ class TorchOperations:
 
     def linear_short(self, x8: Tensor, constants: LinearConstants, multiplier: Tensor) -> Tensor:
         """See `Operations`."""
-        return (self.linear(x8, constants).float() * multiplier).round_().clamp_(LOW, HIGH).to(torch.int8)
+        return self.linear(x8, constants).float().mul_(multiplier).round_().clamp_(LOW, HIGH).to(torch.int8)
 
     def split(self, x8: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Operations`."""
@@ -124,8 +124,9 @@ class TorchOperations:
         """See `Operations`. Uses the polynomial, which is faster than a table here, in place to save memory."""
         assert gelu_.multiplier is not None and gelu_.input_step is not None and gelu_.output_multiplier is not None
         lowest = -gelu_.zero_point
-        h = (self.linear(x8, constants).float() * gelu_.multiplier).round_().clamp_(lowest, gelu.CODES - 1 + lowest)
-        h = h.mul_(gelu_.input_step).round_().clamp_(-gelu.GRID_BOUND, gelu.GRID_BOUND)
+        codes = self.linear(x8, constants).float().mul_(gelu_.multiplier).round_()
+        h = codes.clamp_(lowest, gelu.CODES - 1 + lowest).mul_(gelu_.input_step).round_()
+        h.clamp_(-gelu.GRID_BOUND, gelu.GRID_BOUND)
         squared = h.abs().clamp_(max=gelu.Q_B).sub_(gelu.Q_B).square_()
         one_plus_erf = torch.where(h < 0, squared, 2 * gelu.Q_ONE - squared)
         result = one_plus_erf.mul_(2.0**-gelu.SHIFT).floor_().mul_(h).mul_(gelu_.output_multiplier)
@@ -174,7 +175,7 @@ class TorchOperations:
         """See `Operations`."""
         scores = scores + self.padding
         # The conversion to integers rounds non-negative numbers down.
-        distance = (scores.amax(-1, keepdim=True) - scores).mul_(integer_exp2(-constants.down)).int()
+        distance = scores.sub_(scores.amax(-1, keepdim=True)).mul_(-integer_exp2(-constants.down)).int()
         scale = constants.multiplier * integer_exp2(-constants.shift)
         distance = distance.clamp_(max=constants.top).float().mul_(scale).int().clamp_(max=softmax.FARTHEST)
         low = softmax.Q_B - (distance & (softmax.STEPS - 1))
