@@ -190,7 +190,8 @@ def executed(integers: on_torch.IntegerModel, inputs: Inputs) -> Stream:
     parts: dict[Any, Stream] = {}
 
     def keep(self: Any, operation: str, result: Tensor) -> None:
-        parts.setdefault(self, defaultdict(list))[operation].append(array(result))
+        # A copy, since what follows may compute in place.
+        parts.setdefault(self, defaultdict(list))[operation].append(array(result).copy())
 
     kind = _recorded(on_torch.TorchOperations, keep, RECORDED)
     heads: list[Array] = []
