@@ -187,8 +187,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "prune": {**TRAINING, "prunings": 2, "distillation": {}},
     "cut": {**TRAINING, "importance_examples": 32},
     "quantize": {**TRAINING, "calibration_examples": 32, "tolerance": 1.0, "distillation": {}, "learning_rate": 1e-4},
-    "int8": {"calibration_examples": 16, "tolerance": 0.5},
-    "openvino": {"calibration_examples": 16, "tolerance": 0.5, "engine": "openvino"},
+    # A tiny model's predictions are so close to each other that what 8 bits change depends on the processor.
+    "int8": {"calibration_examples": 16, "tolerance": 1.0},
+    "openvino": {"calibration_examples": 16, "tolerance": 1.0, "engine": "openvino"},
 }
 # Each architecture has each group of stages on one kind of task, each kind has each group on two architectures.
 GROUPS: tuple[tuple[str, ...], ...] = (("int8", "openvino"), ("quantize", "prune"), ("distil", "cut", "quantize"))

@@ -77,7 +77,8 @@ def test_a_calibration_that_breaks_the_model_fails_with_its_figures(made: tuple[
 @pytest.mark.parametrize(
     ("recalibrations", "message"),
     [
-        (0, "the loss became (nan|inf) at step 2, learning rate"),
+        # Weights of 1e30 may give a finite loss once, which depends on how the processor sums.
+        (0, "the loss became (nan|inf) at step [23], learning rate"),
         (6, r"the range of \S+ is (nan|inf); training has diverged by step 1; lower learning_rate"),
     ],
 )
