@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+import processes
 
 # The goal: bytes of memory, whatever the number of rows.
 LIMIT = 10**9
@@ -43,13 +42,7 @@ def main() -> int:
         for name in ("form", "threads"):
             if getattr(arguments, name) is not None:
                 command += [f"--{name}", str(getattr(arguments, name))]
-        start = time.perf_counter()
-        process = subprocess.Popen(command)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds, peak = time.perf_counter() - start, usage.ru_maxrss * 1024
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, command)
+        seconds, _, peak = processes.run(command)
     print(f"{arguments.rows:,} rows in {seconds:.1f} s, {arguments.rows / seconds:,.0f} rows/s, {peak / 1e6:,.0f} MB")
     if arguments.check and peak > LIMIT:
         print(f"{peak / 1e9:.2f} GB of memory, the goal is {LIMIT / 1e9:.0f} GB")

@@ -12,15 +12,14 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import processes
 from record import write_record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,15 +99,8 @@ def measure(program: str, path: Path, lines: int) -> Row:
         command = [sys.executable, __file__, "--run", program, str(path), folder]
         paths = os.pathsep.join(filter(None, [str(ROOT / "workflow"), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}
-        start = time.perf_counter()
-        process = subprocess.Popen(command, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    processor = usage.ru_utime + usage.ru_stime
-    return Row(lines, path.stat().st_size, program, seconds, processor, usage.ru_maxrss * 1024)
+        used = processes.run(command, environment=environment)
+    return Row(lines, path.stat().st_size, program, *used)
 
 
 def missed(rows: Sequence[Row]) -> list[str]:

@@ -17,12 +17,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import processes
 import yaml
 from record import write_record
 
@@ -137,24 +137,15 @@ def _link(source: Path, target: Path) -> None:
             os.link(file, target / file.name)
 
 
-def measured(command: Sequence[str | Path], folder: Path, **environment: str) -> tuple[float, float, int]:
-    """Run a command; return its seconds, seconds of processor time and peak memory in bytes."""
+def measured(command: Sequence[str | Path], folder: Path, **environment: str) -> processes.Used:
+    """Run a command in a folder; return what it took."""
     path = os.pathsep.join([str(ROOT / "workflow"), os.environ.get("PYTHONPATH", "")])
-    began = time.monotonic()
     with (folder / "printed.txt").open("w") as printed:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            cwd=folder,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path, **environment},
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - began
-    if process.returncode:
-        raise SystemExit(f"{command}:\n{(folder / 'printed.txt').read_text()[-3000:]}")
-    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
+        try:
+            variables = {**os.environ, "PYTHONPATH": path, **environment}
+            return processes.run(command, folder=folder, environment=variables, printed=printed)
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(f"{error}:\n{(folder / 'printed.txt').read_text()[-3000:]}") from error
 
 
 def steps(folder: Path, runs: int, share: int) -> Iterator[Row]:
