@@ -70,6 +70,7 @@ def _groups(
 ) -> None:
     """Draw bars with their deviation, number and ratio, grouped by variant."""
     height = 0.82 / len(backends)
+    deviations = []
     for row in rows:
         beside = backends.index(row["backend"]) - (len(backends) - 1) / 2
         place = names.index(row["variant"]) + beside * height
@@ -78,9 +79,12 @@ def _groups(
         filling = _FILLINGS[row["backend"]]
         ax.barh(place, mean, height=height * 0.82, color=color, edgecolor=color, lw=1.1, **filling)
         if row["latency_ms_sd"] is not None:
-            ax.errorbar(mean, place, xerr=sd, color=INK, elinewidth=1, capsize=1.8, fmt="none")
+            deviations.append((mean, place, sd))
         text = "  ".join(filter(None, [number(mean), speedup_in_brackets(row)]))
         ax.annotate(text, (mean + sd, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
+    if deviations:
+        means, places, sds = zip(*deviations, strict=True)
+        ax.errorbar(means, places, xerr=sds, color=INK, elinewidth=1, capsize=1.8, fmt="none")
     top = max(row["latency_ms_mean"] + (row["latency_ms_sd"] or 0) for row in rows)
     ax.set_xlim(0, top * 1.62)
     ax.set_xticks(MaxNLocator(4).tick_values(0, top)[:-1])

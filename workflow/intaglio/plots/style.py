@@ -140,7 +140,7 @@ def panels(
 
 def fit_titles(figure: Figure) -> None:
     """Break titles of panels that are wider than their panels into lines."""
-    figure.draw_without_rendering()
+    _place(figure)
     broken = False
     for ax in figure.axes:
         room = ax.get_position(original=True).width * figure.bbox.width
@@ -152,8 +152,15 @@ def fit_titles(figure: Figure) -> None:
                 broken = True
     if broken:
         # One layout makes room for the lines, the next one places what is around.
-        figure.draw_without_rendering()
-        figure.draw_without_rendering()
+        _place(figure)
+        _place(figure)
+
+
+def _place(figure: Figure) -> None:
+    """Let the layout engine place everything, without drawing it."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
 
 
 def statement(title: str, text: str) -> Figure:
