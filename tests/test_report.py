@@ -134,6 +134,16 @@ def test_differences_by_task_have_the_verdicts_on_the_margin(summary: Summary) -
                 assert cell["verdict"] == row["noninferior"]
 
 
+@pytest.mark.parametrize(("failed", "shown"), [(3, "failed"), (0, "pending")])
+def test_a_variant_without_results_says_why_in_its_cells(summary: Summary, failed: int, shown: str) -> None:
+    of_int = [row for row in summary.rows["variants"] if (row["task"], row["variant"]) == (TASKS[0], "int")]
+    missing = [{**row, "n": 0, "failed": failed, "difference": None, "noninferior": None} for row in of_int]
+    ((_, (cell,)),) = variants.by_task(missing, [])["variants"]
+    assert (cell["text"], cell["verdict"]) == (shown, shown)
+    table = variants.show_all(summary, on_devices(missing, []))
+    assert table.rows[0][list(table.columns).index("constraints")] == shown
+
+
 def test_classes_are_compared_with_float(summary: Summary) -> None:
     rows = class_rows(summary.metrics, summary.rows["runs"])
     mine, baseline = ([row for row in rows if (row["task"], row["variant"]) == ("movie", v)] for v in ("int", "float"))

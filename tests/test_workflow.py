@@ -144,6 +144,8 @@ def test_a_diverging_run_ends_in_a_report_that_shows_it(study: Path, tmp_path: P
     assert re.search(r"the loss became .*logs/prune/.*\.log", runs["error"]["diverging"])
     snakemake(copy, "--report", "report.html")
     assert "the loss became" in (copy / "report.html").read_text()
+    page = (copy / "results/tiny/report.html").read_text()
+    assert re.search(r">diverging</a></td><td class=\"failed\">failed</td>", page)
     again = ("allocation",) if shared else ("prune", "evaluate", "export", "profile")
     assert {*again, "summarize", "pages", "plot"} <= set(planned(copy))
     write_study(copy)

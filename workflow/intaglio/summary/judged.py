@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -68,11 +67,6 @@ def judged_runs(
 
 def _predictions(record: Record, predictions: ReadOnce) -> Predictions:
     """Return the predictions on the primary test set."""
-    return predictions.of(evaluation_of(record), record.row["test_set"], record.task)
-
-
-def evaluation_of(record: Record) -> Path:
-    """Return the [evaluation] of a finished run."""
     if record.evaluation is None:
         raise ValueError("a finished run has an evaluation")
-    return record.evaluation
+    return predictions.of(record.evaluation, record.row["test_set"], record.task)

@@ -65,7 +65,7 @@ def show_all(summary: Summary, rows: Sequence[_Row]) -> Display:
     if len(set(columns["task"])) == 1:
         del columns["task"]
     judged = {key_of(row): row for row in summary.rows["recommendations"]}
-    columns["constraints"] = [_verdict(judged.get(key_of(row))) for row in rows]
+    columns["constraints"] = [_unfinished(row) or _verdict(judged.get(key_of(row))) for row in rows]
     columns["why"] = [judged.get(key_of(row), {}).get("reason", NOTHING) for row in rows]
     memory = _peak_memory(summary, rows)
     if any(value is not None for value in memory):
@@ -88,6 +88,13 @@ def _verdict(judged: _Row | None) -> str:
     return "recommended" if judged["recommended"] else str(judged["verdict"])
 
 
+def _unfinished(row: _Row) -> str:
+    """Return `failed` or `pending` for a variant without any complete run, else nothing."""
+    if row["n"]:
+        return ""
+    return "failed" if row["failed"] else "pending"
+
+
 def _peak_memory(summary: Summary, rows: Sequence[_Row]) -> list[float | None]:
     place = (*PLACE, "device", "backend")
     peaks = {tuple(row[name] for name in place): row["peak_memory_mb_mean"] for row in summary.rows["backends"]}
@@ -104,7 +111,7 @@ def by_task(rows: Sequence[_Row], judged: Sequence[_Row]) -> dict[str, Any]:
     Returns:
         `tasks`, `unit` of the differences, and `variants`: names with one cell for each task, None where there is no
         result; a cell has text, with a star if the variant is recommended, the verdict on the study's margin (within,
-        not within, undecided; empty for float), and page.
+        not within, undecided; empty for float) or what is in its place (failed, pending), and page.
     """
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     several = len({row["model"] for row in rows}) > 1
@@ -112,9 +119,10 @@ def by_task(rows: Sequence[_Row], judged: Sequence[_Row]) -> dict[str, Any]:
     cells: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
         own = row["difference"] is None or row["variant"] == BASELINE
-        text = NOTHING if own else score(row["primary_metric"], row["difference"], sign=True)
+        value = NOTHING if own else score(row["primary_metric"], row["difference"], sign=True)
+        text = _unfinished(row) or value
         cell = {"text": text + " ★" * (key_of(row) in recommended), "page": page_of(key_of(row))}
-        cell["verdict"] = (not own and row["noninferior"]) or ""
+        cell["verdict"] = _unfinished(row) or (not own and row["noninferior"]) or ""
         name = f"{row['variant']} · {row['model']}" if several else row["variant"]
         cells.setdefault(name, {})[row["task"]] = cell
     found = [(name, [mine.get(task) for task in tasks]) for name, mine in cells.items()]
