@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from intaglio.plots.bars import rows_of_variants
+from intaglio.plots.bars import deviations, rows_of_variants
 from intaglio.plots.measured import (
     NOT_TIMED,
     devices_of,
@@ -19,7 +19,7 @@ from intaglio.plots.measured import (
     speedup_in_brackets,
     title_on,
 )
-from intaglio.plots.style import GREY, INK, Look, statement
+from intaglio.plots.style import GREY, Look, statement
 from intaglio.report.formatting import number
 from intaglio.summary.read import Summary
 
@@ -70,7 +70,7 @@ def _groups(
 ) -> None:
     """Draw bars with their deviation, number and ratio, grouped by variant."""
     height = 0.82 / len(backends)
-    deviations = []
+    several = []
     for row in rows:
         beside = backends.index(row["backend"]) - (len(backends) - 1) / 2
         place = names.index(row["variant"]) + beside * height
@@ -79,12 +79,11 @@ def _groups(
         filling = _FILLINGS[row["backend"]]
         ax.barh(place, mean, height=height * 0.82, color=color, edgecolor=color, lw=1.1, **filling)
         if row["latency_ms_sd"] is not None:
-            deviations.append((mean, place, sd))
+            several.append((mean, place, sd))
         text = "  ".join(filter(None, [number(mean), speedup_in_brackets(row)]))
         ax.annotate(text, (mean + sd, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
-    if deviations:
-        means, places, sds = zip(*deviations, strict=True)
-        ax.errorbar(means, places, xerr=sds, color=INK, elinewidth=1, capsize=1.8, fmt="none")
+    if several:
+        deviations(ax, several, elinewidth=1, capsize=1.8)
     top = max(row["latency_ms_mean"] + (row["latency_ms_sd"] or 0) for row in rows)
     ax.set_xlim(0, top * 1.62)
     ax.set_xticks(MaxNLocator(4).tick_values(0, top)[:-1])

@@ -73,6 +73,12 @@ def rows_of_variants(
     return figure, axes
 
 
+def deviations(ax: Axes, bars: Sequence[tuple[float, float, float | None]], **options: Any) -> None:
+    """Draw deviations of bars, given by mean, place and deviation, as one artist; `options` for `Axes.errorbar`."""
+    means, places, sds = zip(*bars, strict=True)
+    ax.errorbar(means, places, xerr=sds, color=INK, fmt="none", **options)
+
+
 def _placed(panel: Panel, names: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
     return [(names.index(row["variant"]), row) for row in panel.variants if row["variant"] in names]
 
@@ -107,18 +113,23 @@ def _bars(summary: Summary, look: Look, drawn: Sequence[Measured], title: str, c
     figure, axes = rows_of_variants(len(drawn), names, title, caption)
     for ax, measured in zip(axes, drawn, strict=True):
         top = max(max(seeds.values()) for seeds in measured.values.values())
+        several, dots = [], []
         for name, seeds in measured.values.items():
             place, mine = names.index(name), list(seeds.values())
             mean, sd = mean_sd(mine)
             ax.barh(place, mean or 0, height=0.62, color=look.color(name), alpha=0.85, lw=0)
             if len(mine) > 1:
-                ax.errorbar(mean or 0, place, xerr=sd, color=INK, elinewidth=1.2, capsize=2.5, fmt="none")
-                ax.scatter(mine, [place] * len(mine), s=9, color="white", edgecolor=INK, lw=0.6, zorder=3)
+                several.append((mean or 0, place, sd))
+                dots += [(value, place) for value in mine]
             text = "  ".join(filter(None, [number(mean), measured.ratios.get(name)]))
             ax.annotate(
                 text, (max(*mine, (mean or 0) + (sd or 0)), place), (5, 0), textcoords="offset points",
                 va="center", fontsize=8,
             )  # fmt: skip
+        if several:
+            deviations(ax, several, elinewidth=1.2, capsize=2.5)
+            values, places = zip(*dots, strict=True)
+            ax.scatter(values, places, s=9, color="white", edgecolor=INK, lw=0.6, zorder=3)
         ax.set_xlim(0, top * 1.62)
         ax.set_xticks(MaxNLocator(4).tick_values(0, top)[:-1])
         ax.set(title=measured.title, xlabel=label)
