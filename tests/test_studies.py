@@ -212,6 +212,7 @@ def test_published_figures_stand_beside_the_study_of_tweets() -> None:
 OTHERS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "config/demo.yaml": ("bert", {"movie": {}}, ("float", "int")),
     "config/sentiment.yaml": ("bert", {"movie": {}}, ("float", "int-linear-gelu")),
+    "config/sentiment-cpu.yaml": ("bert", {"movie": {}}, ("float", "float-continued", "int-linear-softmax")),
     "config/compression.yaml": ("bert", {"movie": {}}, ("float", "distilled-pruned-int", "distilled-pruned-int8")),
     "config/mixed.yaml": ("bert", {"movie": {}}, ("float", "int", "mixed-gelu-first")),
     "config/template.yaml": ("bert", {}, ("float", "int8")),

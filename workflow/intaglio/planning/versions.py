@@ -33,7 +33,7 @@ VERSIONS: Mapping[str, int] = {
     "noise": 1,
     "profile": 4,
     "summarize": 14,
-    "pages": 16,
+    "pages": 17,
     "plot": 8,
 }
 
