@@ -66,7 +66,7 @@ class Study:
     @staticmethod
     def _examples(plan: Mapping[str, list[dict[str, str]]], task: str) -> int:
         data = next(run["data"] for run in plan["runs"] if run["task"] == task)
-        return int(open_artifact(Path(data), "data")["splits"]["train"])
+        return int(open_artifact(Path(data), "data")["splits"]["train"]["examples"])
 
     def records(self, task: str, variant: str) -> list[Record]:
         """Return a variant's runs."""

@@ -19,8 +19,8 @@ from encoders import INT, Point, batch, integer_checkpoint, name, random_model
 from intaglio.cli import main
 from intaglio.encoder.files import read_encoder
 from intaglio.errors import UserError
-from intaglio.export.export import export
-from intaglio.export.parity import check_batches
+from intaglio.export.export import FLOAT_LIMIT, INTEGER_LIMIT, ISLANDS_LIMIT, export
+from intaglio.export.parity import check_batches, text_differences
 from intaglio.onnx import session as sessions
 from intaglio.onnx import signed
 from intaglio.onnx.session import open_session
@@ -356,3 +356,18 @@ def test_an_integer_that_is_off_by_one_is_refused(tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError, match=r"^.*its integers differ.*0 is allowed.*$"):
         export(checkpoint, tmp_path / "export")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_of_a_partly_integer_model_one_text_may_differ_by_rounding_but_not_all() -> None:
+    """What MiniLM with integer linear layers once did: float32 rounded to another integer, in one of eleven texts."""
+    expected = torch.tensor([[-0.27, 0.32]] * 11)
+    rounded = expected.numpy().copy()
+    rounded[8] = (-0.001, 0.042)
+    of_texts = text_differences(lambda _: expected, lambda _: rounded, [{}])
+    assert of_texts.argmax() == 8 and of_texts[8] == pytest.approx(0.278) and np.count_nonzero(of_texts) == 1
+    assert ISLANDS_LIMIT.of(of_texts) == pytest.approx(0.278 / 11)
+    assert [limit.of(of_texts) > limit.tolerance for limit in (ISLANDS_LIMIT, INTEGER_LIMIT, FLOAT_LIMIT)] == [0, 1, 1]
+    moved = text_differences(lambda _: expected, lambda _: expected.numpy() + 0.15, [{}])
+    assert ISLANDS_LIMIT.of(moved) > ISLANDS_LIMIT.tolerance
+    rounded[3] = np.nan
+    assert ISLANDS_LIMIT.of(text_differences(lambda _: expected, lambda _: rounded, [{}])) == np.inf

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from intaglio.errors import UserError
+from intaglio.export.parity import Limit, of_texts
 from intaglio.predict.decode import VALUE
 from intaglio.predict.opened import Bundle
 from intaglio.tasks.stored import read_split, read_task
@@ -35,16 +36,16 @@ class Difference(NamedTuple):
     changed: int | None
 
 
-def compare(folder: Path, run: Mapping[str, Any], tolerance: float) -> list[Difference]:
+def compare(folder: Path, run: Mapping[str, Any], limit: Limit) -> list[Difference]:
     """Compare every form of a bundle with the logits that the evaluation has stored.
 
     Args:
         folder: the bundle, whose manifest may be still to be written.
         run: the run, as in the plan.
-        tolerance: largest allowed difference of a logit.
+        limit: what is allowed between logits, which another device may have computed.
 
     Raises:
-        UserError: a logit differs by more.
+        UserError: logits differ by more.
     """
     data = Path(run["data"])
     test_set = read_task(data)["test_sets"][0]
@@ -60,15 +61,16 @@ def compare(folder: Path, run: Mapping[str, Any], tolerance: float) -> list[Diff
     for form in Bundle(folder, check=False).facts["forms"]:
         bundle = Bundle(folder, form, check=False)
         logits = bundle.logits(texts)
-        largest, of_values = float(np.abs(logits - expected).max()), bundle.facts["kind"] == VALUE
+        texts_differ, of_values = of_texts(logits, expected), bundle.facts["kind"] == VALUE
         # Values have any size, and so has the rounding of their last digits.
-        allowed = tolerance * (max(1.0, float(np.abs(expected).max())) if of_values else 1.0)
-        if not largest <= allowed:
+        allowed = limit.tolerance * (max(1.0, float(np.abs(expected).max())) if of_values else 1.0)
+        if limit.of(texts_differ) > allowed:
             raise UserError(
-                f"{run['checkpoint']}: not bundled, for a logit of its form {form!r} differs by {largest:.3g} from the"
-                f" evaluation's, where {allowed:.3g} is allowed; report it with the checkpoint"
+                f"{run['checkpoint']}: not bundled, for logits of its form {form!r} differ by "
+                f"{limit.of(texts_differ):.3g} from the evaluation's, where {allowed:.3g} is allowed ({limit.measure});"
+                " report it with the checkpoint"
             )
         pairs = zip(bundle.predictions(logits), bundle.predictions(expected), strict=True)
         changed = None if of_values else sum(one != other for one, other in pairs)
-        found.append(Difference(form, len(texts), largest, changed))
+        found.append(Difference(form, len(texts), float(texts_differ.max()), changed))
     return found

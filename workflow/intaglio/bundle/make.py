@@ -15,6 +15,8 @@ from intaglio.bundle.card import facts_of_card
 from intaglio.bundle.compared import compare
 from intaglio.checkpoint import Checkpoint
 from intaglio.errors import UserError
+from intaglio.export.export import ISLANDS_LIMIT
+from intaglio.export.parity import Limit
 from intaglio.native.runner import FORM
 from intaglio.onnx.session import MODEL, RECORD
 from intaglio.planning.found import find_run, run_name
@@ -72,7 +74,7 @@ def write_bundle(results: Path, name: str, output: Path | None = None) -> Path:
             target = draft / CODE / "intaglio" / part
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(_PACKAGE / part, target)
-        differences = compare(draft, run, _tolerance(export))
+        differences = compare(draft, run, _limit(export))
         for written, text in _rendered(facts_of_card(folder, study, run, facts, differences, draft)).items():
             (draft / written).write_text(text)
         for compiled in list(draft.rglob("__pycache__")):
@@ -120,11 +122,11 @@ def _facts(study: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tolerance(export: Path) -> float:
-    """Return how far a logit may be from the evaluation's, which another device may have computed."""
+def _limit(export: Path) -> Limit:
+    """Return what is allowed between logits and the evaluation's, which another device may have computed."""
     record = json.loads((export / RECORD).read_text())
     # A value on the edge between two 8-bit integers may become either of them.
-    return 0.25 if record.get("int8") else float(record["tolerance"])
+    return ISLANDS_LIMIT if record.get("int8") else Limit(record["tolerance"], record["measure"])
 
 
 def _rendered(facts: Mapping[str, Any]) -> dict[str, str]:

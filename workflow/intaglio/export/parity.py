@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from intaglio.onnx.session import open_session
 # (batch, length): the smallest possible, several lengths in one batch, and longer ones.
 SHAPES = ((1, 1), (8, 32), (2, 128))
 Batch = dict[str, Tensor]
+LARGEST_OF_TEXTS, MEAN_OF_TEXTS = "largest difference of a logit", "largest difference of a logit, mean over texts"
 
 
 def check_batches(tokenizer: Any, config: Mapping[str, Any], seed: int = 0) -> list[Batch]:
@@ -50,15 +52,38 @@ def check_batches(tokenizer: Any, config: Mapping[str, Any], seed: int = 0) -> l
     return batches
 
 
-def largest_difference(
+def text_differences(
     expected: Callable[[Batch], Tensor], found: Callable[[Batch], NDArray[np.float32]], batches: list[Batch]
-) -> float:
-    """Return the largest absolute difference of two functions on some batches; infinity if a value is NaN."""
-    largest = 0.0
-    for batch in batches:
-        difference = float(np.abs(found(batch) - expected(batch).numpy()).max())
-        largest = max(largest, difference if np.isfinite(difference) else np.inf)
-    return largest
+) -> NDArray[np.float64]:
+    """Return the largest absolute difference of two functions for each text of some batches; infinity for a NaN."""
+    return np.concatenate([of_texts(found(batch), expected(batch).numpy()) for batch in batches])
+
+
+def of_texts(found: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the largest absolute difference within each row of [texts, ...]; infinity for a NaN."""
+    largest = np.abs(found.astype(np.float64) - expected).reshape(len(expected), -1).max(axis=1)
+    return np.where(np.isfinite(largest), largest, np.inf)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What is allowed between the logits of two executors of a model.
+
+    Between floating-point operations of a partly integer model, the rounding of two executors can make a value on the
+    edge of two integers either of them. That is rare, but passes through all layers, and moves the logits of that text
+    by any amount. So the mean over texts tells whether such a model computes the same, and of others the largest.
+
+    Attributes:
+        tolerance: the most that is allowed.
+        measure: of what: `LARGEST_OF_TEXTS` or `MEAN_OF_TEXTS`.
+    """
+
+    tolerance: float
+    measure: str = LARGEST_OF_TEXTS
+
+    def of(self, texts: NDArray[np.float64]) -> float:
+        """Return what is compared, given the largest difference of every text."""
+        return float(texts.mean() if self.measure == MEAN_OF_TEXTS else texts.max())
 
 
 def graph_output(file: Path, output: str, as_stored: bool = False) -> Callable[[Batch], NDArray[np.float32]]:

@@ -25,7 +25,7 @@ VERSIONS: Mapping[str, int] = {
     "continue": 1,
     "quantize": 1,
     "int8": 2,
-    "export": 3,
+    "export": 4,
     "evaluate": 1,
     # Of what integer models compute when they are exported and evaluated.
     "integer": 1,

@@ -78,8 +78,7 @@ def exported(facts: Mapping[str, Any]) -> list[_Row]:
     """Return the export as a conversion, from the facts of the exported file in a profile's manifest."""
     if "difference" not in facts:
         return []
-    measured = {name: facts[name] for name in ("difference", "tolerance")}
-    return [{"stage": "export", "measure": "largest difference of a logit", **measured}]
+    return [{"stage": "export", **{name: facts[name] for name in ("measure", "difference", "tolerance")}}]
 
 
 def share_of_zeros(rows: Sequence[Mapping[str, Any]]) -> float | None:
