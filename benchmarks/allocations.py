@@ -85,7 +85,7 @@ def measure(folder: Path, runs: int, share: int, options: Sequence[str]) -> Meas
         raise SystemExit(done.stdout)
     rules = dict(re.findall(r"SLURM jobid (\d+) \(log: \S*?/rule_(\w+)/", done.stdout))
     allocated = sum(seconds for job, seconds in _elapsed(list(rules)).items() if rules[job] in RULES)
-    jobs = Counter(path.parent.name for path in folder.glob("logs/*/*.log"))
+    jobs = dict(Counter(path.parent.name for path in folder.glob("logs/*/*.log")))
     return Measured(share, runs, len(rules), jobs, allocated, wall, _computing(folder))
 
 

@@ -37,7 +37,8 @@ class Interval(NamedTuple):
     half: float
 
     def __str__(self) -> str:
-        return f"{self.value:+.2f} [{self.value - self.half:+.2f}, {self.value + self.half:+.2f}]"
+        text = f"{self.value:+.2f} [{self.value - self.half:+.2f}, {self.value + self.half:+.2f}]"
+        return text.replace("-", "−")
 
 
 class Study:
