@@ -316,7 +316,7 @@ def test_the_overview_fits_a_terminal(tmp_path: Path) -> None:
     said = next(line for line in lines if " int " in line)
     assert f"{100 * row['primary_mean']:.1f}" in said
     assert f"{speedup:.2f}×" in said
-    assert "1 of 6 runs are not complete" in text
+    assert "1 of 6 runs is not complete" in text
 
 
 def _say(folder: Path, kind: str, **facts: Any) -> None:

@@ -138,7 +138,7 @@ def test_a_diverging_run_ends_in_a_report_that_shows_it(study: Path, tmp_path: P
     resources = {"cpus": 1, "memory_mb": 2000, "train_minutes": 5, "measure_minutes": 5, **shared}
     write_study(copy, variants={"float": None, "int": None, "diverging": diverging}, resources=resources)
     printed = snakemake(copy, "--cores", "2", "--keep-going", check=False)
-    assert "1 of 3 runs are not complete" in " ".join(printed.split())
+    assert "1 of 3 runs is not complete" in " ".join(printed.split())
     runs = pd.read_parquet(copy / "results/tiny/summary/runs.parquet").set_index("variant")
     assert list(runs["status"][["float", "int", "diverging"]]) == ["ok", "ok", "failed"]
     assert re.search(r"the loss became .*logs/prune/.*\.log", runs["error"]["diverging"])

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from intaglio.metrics import label_of
+from intaglio.planning.found import run_name
 from intaglio.recommendation.sentences import recommendation_sentences
 from intaglio.report.display import Display, device_cell, difference, disturbances, of_data, state, tabulate
 from intaglio.report.formatting import number, score, speedup_in_short, value_heading
@@ -51,7 +52,7 @@ def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Seque
     if gaps:
         first = next((run for run in gaps if run["status"] == "failed"), gaps[0])
         notes.append(
-            f"{len(gaps)} of {len(runs)} runs are not complete. {first['variant']}, seed {first['seed']}: "
+            f"{len(gaps)} of {len(runs)} runs {'is' if len(gaps) == 1 else 'are'} not complete. {run_name(first)}: "
             f"{first['status']}, {first['error']}"
         )
     notes += of_data(runs)
