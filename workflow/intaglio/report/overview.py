@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from intaglio.metrics import label_of
-from intaglio.planning.found import run_name
+from intaglio.planning.found import KEY
 from intaglio.recommendation.sentences import recommendation_sentences
 from intaglio.report.display import Display, device_cell, difference, disturbances, of_data, state, tabulate
 from intaglio.report.formatting import number, score, speedup_in_short, value_heading
@@ -51,8 +51,9 @@ def show_overview(study: str, variants: Sequence[Mapping[str, Any]], runs: Seque
     notes = [*_forms(variants, several_forms)]
     if gaps:
         first = next((run for run in gaps if run["status"] == "failed"), gaps[0])
+        name = ", ".join((*(first[part] for part in KEY[:-1]), f"seed {first['seed']}"))
         notes.append(
-            f"{len(gaps)} of {len(runs)} runs {'is' if len(gaps) == 1 else 'are'} not complete. {run_name(first)}: "
+            f"{len(gaps)} of {len(runs)} runs {'is' if len(gaps) == 1 else 'are'} not complete. {name}: "
             f"{first['status']}, {first['error']}"
         )
     notes += of_data(runs)
