@@ -74,6 +74,21 @@ def test_the_fastest_that_loses_no_more_than_the_margin_is_recommended() -> None
     assert "float in its place: −0.1 points on the validation split, 2 times slower, 4.5 times larger." in text
 
 
+def test_speedups_and_not_the_times_of_different_processes_tell_what_is_faster() -> None:
+    """The process that timed `pruned` ran at twice the speed of the others, with its float model, too."""
+    hurried = {**timed("pruned", 15), "latency_ms_mean": 7.5}
+    rows = judged([FLOAT, INT, PRUNED], [timed("float", 20), timed("int", 10), hurried])
+    assert chosen(rows) == "int"
+    assert [rows[name]["paired_ms"] for name in ("float", "int", "pruned")] == pytest.approx([20, 10, 15])
+    assert rows["pruned"]["reason"] == "meets every constraint; slower than int (15 ms a call)"
+    assert "pruned in its place: 0.0 points on the validation split, 1.5 times slower" in " ".join(
+        recommendation_sentences(list(rows.values()))
+    )
+    # Within the intervals of the speed-ups nothing is said of the speed.
+    near = judged([FLOAT, variant("int", (-0.02, 0.0))], [timed("float", 20), timed("int", 19.8)], max_drop=5)
+    assert "times slower" not in " ".join(recommendation_sentences(list(near.values())))
+
+
 @pytest.mark.parametrize(
     ("drop", "verdict"), [((-0.009, 0.01), "meets"), ((-0.02, 0.01), "undecided"), ((-0.03, -0.011), "fails")]
 )

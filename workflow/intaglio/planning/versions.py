@@ -32,7 +32,7 @@ VERSIONS: Mapping[str, int] = {
     # Of the signal to noise in evaluations of integer models.
     "noise": 1,
     "profile": 4,
-    "summarize": 14,
+    "summarize": 15,
     "pages": 17,
     "plot": 8,
 }

@@ -83,7 +83,7 @@ def _recommend(rows: Sequence[dict[str, Any]]) -> None:
 
 def order(row: _Row) -> float:
     """Return what is least for the row that is best in the objective; its value is known."""
-    value: float = row["objective_value"]
+    value: float = row["paired_ms" if row["objective"] == "latency" else "objective_value"]
     return -value if row["objective"] == "accuracy" and named(row["primary_metric"]).higher_is_better else value
 
 
@@ -102,8 +102,8 @@ def _is_as_good(row: _Row, best: _Row) -> bool:
 def _among_equals(equals: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the row to take of those that cannot be told apart in the objective."""
     if equals[0]["objective"] == "accuracy":
-        timed = [row for row in equals if row["latency_ms"] is not None]
-        return min(timed, key=lambda row: row["latency_ms"], default=min(equals, key=order))
+        timed = [row for row in equals if row["paired_ms"] is not None]
+        return min(timed, key=lambda row: row["paired_ms"], default=min(equals, key=order))
     plain = [row for row in equals if row["variant"] == "float"]
     known = [row for row in equals if row["validation_mean"] is not None]
     sign = -1 if named(equals[0]["primary_metric"]).higher_is_better else 1
@@ -142,7 +142,7 @@ def _beside(row: _Row, chosen: _Row) -> str:
     word = objective.worse if order(row) > order(chosen) else objective.better
     if row["objective"] == "accuracy":
         return f"{word} than {chosen['variant']} on the validation split"
-    return f"{word} than {chosen['variant']} ({three_digits(row['objective_value'])} {objective.unit})"
+    return f"{word} than {chosen['variant']} ({three_digits(order(row))} {objective.unit})"
 
 
 def _obstacles(row: _Row) -> list[str]:

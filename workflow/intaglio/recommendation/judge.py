@@ -37,7 +37,17 @@ def judged_rows(study: _Row, variants: Sequence[_Row], backends: Sequence[_Row])
         found = {row[name] for name in VERDICTS} - {None}
         row["verdict"] = FAILS if FAILS in found else UNDECIDED if UNDECIDED in found or not row["n"] else MEETS
         rows.append(row)
+    _pair(rows)
     return rows
+
+
+def _pair(rows: Sequence[dict[str, Any]]) -> None:
+    """Add times that can be compared: different processes timed the variants, each in turns with float."""
+    plain = next((row for row in rows if row["variant"] == "float"), {})
+    known = plain.get("latency_ms") and plain.get("speedup")
+    for row in rows:
+        paired = known and row["latency_ms"] and row["speedup"]
+        row["paired_ms"] = plain["latency_ms"] * plain["speedup"] / row["speedup"] if paired else row["latency_ms"]
 
 
 def _timed(backends: Iterable[_Row], device: str | None) -> list[_Row]:

@@ -91,12 +91,19 @@ def _changes(row: _Row, chosen: _Row) -> list[str]:
     if row["validation_difference"] is not None and chosen["validation_difference"] is not None:
         gain = row["validation_difference"] - chosen["validation_difference"]
         found.append(f"{in_unit(row, gain)} on the validation split")
-    for column, more, less in (("latency_ms", "slower", "faster"), ("size_mb", "larger", "smaller")):
-        if row[column] and chosen[column]:
+    apart = {"paired_ms": not _same_speed(row, chosen), "size_mb": True}
+    for column, more, less in (("paired_ms", "slower", "faster"), ("size_mb", "larger", "smaller")):
+        if row[column] and chosen[column] and apart[column]:
             ratio = row[column] / chosen[column]
             if max(ratio, 1 / ratio) >= 1.02:
                 found.append(f"{three_digits(max(ratio, 1 / ratio))} times {more if ratio > 1 else less}")
     return found
+
+
+def _same_speed(row: _Row, other: _Row) -> bool:
+    """Return whether the intervals of two speed-ups overlap."""
+    ends = [each[f"speedup_{end}"] for each in (row, other) for end in ("low", "high")]
+    return None not in ends and ends[0] <= ends[3] and ends[2] <= ends[1]
 
 
 def _prospects(rows: Sequence[_Row]) -> list[str]:
@@ -106,7 +113,7 @@ def _prospects(rows: Sequence[_Row]) -> list[str]:
         return []
     objective = OBJECTIVES[open_ones[0]["objective"]]
     best = min(open_ones, key=order)
-    value = "" if best["objective"] == "accuracy" else f", {three_digits(best['objective_value'])} {objective.unit}"
+    value = "" if best["objective"] == "accuracy" else f", {three_digits(order(best))} {objective.unit}"
     told = f"The {objective.best} of those that may meet every constraint is {best['variant']}{value}"
     needed = [f"{best[f'{name}_to_decide']:,} {of}" for name, of in _DECIDE if best.get(f"{name}_to_decide")]
     more = f" About {' or '.join(needed)} would decide its loss on the test split." if needed else ""

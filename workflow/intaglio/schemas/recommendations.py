@@ -37,6 +37,12 @@ RECOMMENDATIONS = schema(
             ),
             ("backend", STRING, "The fastest backend there of those allowed (of the objective memory, the smallest)."),
             ("latency_ms", FLOAT, "Mean over seeds of the median time of a call in it, ms."),
+            (
+                "paired_ms",
+                FLOAT,
+                "Time of a call by its speed-up, as if all variants had been timed in turns in one process: the time "
+                "of float's fastest float32 form / speedup, ms; latency_ms without a speed-up. It orders variants.",
+            ),
             ("p99_ms_least", FLOAT, "Smallest over seeds of the 99th percentile, ms."),
             ("p99_ms_most", FLOAT, "Largest of them."),
             ("speedup", FLOAT, "Speed-up over the fastest float32 form, as in backends.parquet."),
