@@ -62,7 +62,7 @@ def test_the_fastest_that_loses_no_more_than_the_margin_is_recommended() -> None
     rows = judged([FLOAT, INT, PRUNED], THREE)
     assert chosen(rows) == "int"
     assert rows["int"]["reason"] == "the fastest of the 3 variants that meet every constraint"
-    assert rows["pruned"]["reason"] == "meets every constraint; slower than int (15 ms a call)"
+    assert rows["pruned"]["reason"] == "meets every constraint; slower than int (1.33 times as fast as float)"
     first, *rest = recommendation_sentences(list(rows.values()))
     assert first == (
         "movie: int is recommended: the fastest of the 3 variants that meet every constraint (at most 1 point lost "
@@ -80,7 +80,7 @@ def test_speedups_and_not_the_times_of_different_processes_tell_what_is_faster()
     rows = judged([FLOAT, INT, PRUNED], [timed("float", 20), timed("int", 10), hurried])
     assert chosen(rows) == "int"
     assert [rows[name]["paired_ms"] for name in ("float", "int", "pruned")] == pytest.approx([20, 10, 15])
-    assert rows["pruned"]["reason"] == "meets every constraint; slower than int (15 ms a call)"
+    assert rows["pruned"]["reason"] == "meets every constraint; slower than int (1.33 times as fast as float)"
     assert "pruned in its place: 0.0 points on the validation split, 1.5 times slower" in " ".join(
         recommendation_sentences(list(rows.values()))
     )

@@ -142,7 +142,10 @@ def _beside(row: _Row, chosen: _Row) -> str:
     word = objective.worse if order(row) > order(chosen) else objective.better
     if row["objective"] == "accuracy":
         return f"{word} than {chosen['variant']} on the validation split"
-    return f"{word} than {chosen['variant']} ({three_digits(order(row))} {objective.unit})"
+    value = f"{three_digits(row['objective_value'])} {objective.unit}"
+    if row["objective"] == "latency" and row["speedup"] is not None:
+        value = f"{three_digits(row['speedup'])} times as fast as float"
+    return f"{word} than {chosen['variant']} ({value})"
 
 
 def _obstacles(row: _Row) -> list[str]:

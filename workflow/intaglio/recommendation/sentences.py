@@ -113,7 +113,7 @@ def _prospects(rows: Sequence[_Row]) -> list[str]:
         return []
     objective = OBJECTIVES[open_ones[0]["objective"]]
     best = min(open_ones, key=order)
-    value = "" if best["objective"] == "accuracy" else f", {three_digits(order(best))} {objective.unit}"
+    value = "" if best["objective"] == "accuracy" else f", {three_digits(best['objective_value'])} {objective.unit}"
     told = f"The {objective.best} of those that may meet every constraint is {best['variant']}{value}"
     needed = [f"{best[f'{name}_to_decide']:,} {of}" for name, of in _DECIDE if best.get(f"{name}_to_decide")]
     more = f" About {' or '.join(needed)} would decide its loss on the test split." if needed else ""
