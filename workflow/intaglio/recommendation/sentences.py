@@ -91,9 +91,9 @@ def _changes(row: _Row, chosen: _Row) -> list[str]:
     if row["validation_difference"] is not None and chosen["validation_difference"] is not None:
         gain = row["validation_difference"] - chosen["validation_difference"]
         found.append(f"{in_unit(row, gain)} on the validation split")
-    apart = {"paired_ms": not _same_speed(row, chosen), "size_mb": True}
-    for column, more, less in (("paired_ms", "slower", "faster"), ("size_mb", "larger", "smaller")):
-        if row[column] and chosen[column] and apart[column]:
+    of_speed = [] if _same_speed(row, chosen) else [("paired_ms", "slower", "faster")]
+    for column, more, less in (*of_speed, ("size_mb", "larger", "smaller")):
+        if row[column] and chosen[column]:
             ratio = row[column] / chosen[column]
             if max(ratio, 1 / ratio) >= 1.02:
                 found.append(f"{three_digits(max(ratio, 1 / ratio))} times {more if ratio > 1 else less}")

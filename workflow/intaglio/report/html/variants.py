@@ -118,11 +118,10 @@ def by_task(rows: Sequence[_Row], judged: Sequence[_Row]) -> dict[str, Any]:
     recommended = {key_of(row) for row in judged if row["recommended"]}
     cells: dict[str, dict[str, dict[str, Any]]] = {}
     for row in rows:
-        own = row["difference"] is None or row["variant"] == BASELINE
-        value = NOTHING if own else score(row["primary_metric"], row["difference"], sign=True)
-        text = _unfinished(row) or value
+        own, unfinished = row["difference"] is None or row["variant"] == BASELINE, _unfinished(row)
+        text = unfinished or (NOTHING if own else score(row["primary_metric"], row["difference"], sign=True))
         cell = {"text": text + " ★" * (key_of(row) in recommended), "page": page_of(key_of(row))}
-        cell["verdict"] = _unfinished(row) or (not own and row["noninferior"]) or ""
+        cell["verdict"] = unfinished or (not own and row["noninferior"]) or ""
         name = f"{row['variant']} · {row['model']}" if several else row["variant"]
         cells.setdefault(name, {})[row["task"]] = cell
     found = [(name, [mine.get(task) for task in tasks]) for name, mine in cells.items()]
