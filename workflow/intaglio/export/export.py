@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 HIDDEN = "hidden"
 # Integers agree bit for bit (compared at the input of the head), so for `int` only the head's rounding remains. Of a
 # partly integer MiniLM, some 1 of 20 random texts differs at all, by 0.001 to 0.3: by as much as torch's own logits
-# do with LayerNorm in 64 bits. A wrong operation moves every text.
-INTEGER_LIMIT, ISLANDS_LIMIT, FLOAT_LIMIT = Limit(1e-5), Limit(0.1, MEAN_OF_TEXTS), Limit(1e-3)
+# do with LayerNorm in 64 bits. The mean was 0.025 at most. With the bias of one layer's queries lost it was 0.07, with
+# ReLU for GELU in one of the first layers 0.18 and 0.25, in the last one only 0.026.
+INTEGER_LIMIT, ISLANDS_LIMIT, FLOAT_LIMIT = Limit(1e-5), Limit(0.05, MEAN_OF_TEXTS), Limit(1e-3)
 
 
 def export(checkpoint: Path, output: Path) -> None:
