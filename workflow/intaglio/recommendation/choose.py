@@ -87,12 +87,18 @@ def order(row: _Row) -> float:
     return -value if row["objective"] == "accuracy" and named(row["primary_metric"]).higher_is_better else value
 
 
+def same_speed(row: _Row, other: _Row) -> bool | None:
+    """Return whether the intervals of two speed-ups over float overlap; None if one is not known."""
+    ends = [each[f"speedup_{end}"] for each in (row, other) for end in _ENDS]
+    return None if None in ends else bool(ends[0] <= ends[3] and ends[2] <= ends[1])
+
+
 def _is_as_good(row: _Row, best: _Row) -> bool:
     """Return whether a row cannot be told apart from the best one in the objective."""
     if row is best:
         return True
-    if row["objective"] == "latency" and row["speedup_high"] is not None and best["speedup_low"] is not None:
-        return bool(row["speedup_high"] >= best["speedup_low"])
+    if row["objective"] == "latency" and (same := same_speed(row, best)) is not None:
+        return same
     if row["objective"] == "accuracy":
         low, high, best_low, best_high = (of[f"validation_difference_{end}"] for of in (row, best) for end in _ENDS)
         return None not in (low, high, best_low, best_high) and low <= best_high and best_low <= high

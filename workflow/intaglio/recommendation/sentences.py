@@ -8,7 +8,7 @@ from typing import Any
 from intaglio.hardware import DEVICE_NAMES
 from intaglio.measure.timing.ratios import is_measurable
 from intaglio.metrics import named
-from intaglio.recommendation.choose import OBJECTIVES, order
+from intaglio.recommendation.choose import OBJECTIVES, order, same_speed
 from intaglio.recommendation.judge import FAILS, MEETS, UNDECIDED
 from intaglio.recommendation.words import in_unit, three_digits, with_interval
 
@@ -91,19 +91,13 @@ def _changes(row: _Row, chosen: _Row) -> list[str]:
     if row["validation_difference"] is not None and chosen["validation_difference"] is not None:
         gain = row["validation_difference"] - chosen["validation_difference"]
         found.append(f"{in_unit(row, gain)} on the validation split")
-    of_speed = [] if _same_speed(row, chosen) else [("paired_ms", "slower", "faster")]
+    of_speed = [] if same_speed(row, chosen) else [("paired_ms", "slower", "faster")]
     for column, more, less in (*of_speed, ("size_mb", "larger", "smaller")):
         if row[column] and chosen[column]:
             ratio = row[column] / chosen[column]
             if max(ratio, 1 / ratio) >= 1.02:
                 found.append(f"{three_digits(max(ratio, 1 / ratio))} times {more if ratio > 1 else less}")
     return found
-
-
-def _same_speed(row: _Row, other: _Row) -> bool:
-    """Return whether the intervals of two speed-ups overlap."""
-    ends = [each[f"speedup_{end}"] for each in (row, other) for end in ("low", "high")]
-    return None not in ends and ends[0] <= ends[3] and ends[2] <= ends[1]
 
 
 def _prospects(rows: Sequence[_Row]) -> list[str]:
