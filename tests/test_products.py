@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import intaglio
 from encoders import batch, calibrated, loss_of
 from intaglio.arithmetic import linear
 from intaglio.errors import UserError
@@ -274,3 +278,27 @@ def test_whichever_kernel_is_taken_training_computes_the_same(monkeypatch: pytes
         found.append([loss.detach(), *(x.grad for x in encoder.parameters() if x.grad is not None)])
     for other in found[1:]:
         assert all(torch.equal(x, y) for x, y in zip(found[0], other, strict=True))
+
+
+@pytest.mark.skipif(not has_library(), reason="no C++ compiler")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+@pytest.mark.parametrize(
+    "imports", ["", "import sklearn.metrics", "import sentencepiece"], ids=["torch", "sklearn", "sentencepiece"]
+)
+def test_products_run_in_the_threads_of_torch(imports: str) -> None:
+    """Whatever other OpenMP libraries a process has loaded: threads of a second pool would compete with torch's."""
+    program = f"""
+import os, torch
+{imports}
+from intaglio.products.kernels import NativeProduct
+torch.set_num_threads(3)
+torch.rand(1000, 1000).exp()
+before = set(os.listdir("/proc/self/task"))
+assert len(before) >= 3
+product = NativeProduct(torch.ones(640, 256, dtype=torch.int8), torch.zeros(640, dtype=torch.int32))
+assert (product(torch.ones(512, 256, dtype=torch.int8)) == 256).all()
+assert set(os.listdir("/proc/self/task")) == before
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(intaglio.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ class PackedProduct:
     Args:
         weight: int8 [out, in], magnitude at most 127.
         bias: int32 [out].
-        threads: number of threads; those of OpenMP if the process uses GCC's, as torch does.
+        threads: number of threads; those of torch, where torch is loaded.
         instructions: as in `NativeModel`.
         library_file: the library.
 
@@ -35,7 +35,7 @@ class PackedProduct:
         weight, bias = np.ascontiguousarray(weight, np.int8), np.ascontiguousarray(bias, np.int32)
         self.outputs, self.inputs = weight.shape
         places = weight.ctypes.data, bias.ctypes.data, self.inputs, self.outputs
-        self._product = self._library.product(instructions.encode(), threads, _openmp(), *places)
+        self._product = self._library.product(instructions.encode(), threads, openmp_of_torch(), *places)
         if not self._product:
             raise ValueError(self._library.said())
         weakref.finalize(self, self._library.product_free, self._product)
@@ -54,11 +54,18 @@ class PackedProduct:
 
 
 @cache
-def _openmp() -> int | None:
-    """Return the address of GOMP_parallel in the OpenMP library that this process has loaded; None if there is none."""
+def openmp_of_torch() -> int | None:
+    """Return the address of GOMP_parallel in the OpenMP library that torch uses; None without torch, or if it has none.
+
+    A process can hold several: scikit-learn and sentencepiece bring a copy each. Threads of two pools compete, for they
+    spin after each of their regions, so only that of torch's own operators will do. The symbol is looked up as for
+    torch itself: in libtorch_cpu and in what it is linked to.
+    """
     maps = Path("/proc/self/maps")
-    loaded = [line.split()[-1] for line in maps.read_text().splitlines() if "libgomp" in line] if maps.exists() else []
-    return ctypes.cast(ctypes.CDLL(loaded[0]).GOMP_parallel, ctypes.c_void_p).value if loaded else None
+    lines = maps.read_text().splitlines() if maps.exists() else []
+    loaded = [line.split(maxsplit=5)[-1] for line in lines if "libtorch_cpu" in line]
+    parallel = getattr(ctypes.CDLL(loaded[0]), "GOMP_parallel", None) if loaded else None
+    return parallel and ctypes.cast(parallel, ctypes.c_void_p).value
 
 
 def native_softmax(
@@ -119,7 +126,7 @@ def norm_for_training(
     out = (np.empty_like(x), np.empty_like(x), np.empty((len(x), 1), np.float32), np.empty((len(x), 1), np.float32))
     constants = (given.ctypes.data for given in (gamma, beta, guards))
     places = (result.ctypes.data for result in out)
-    pool = instructions.encode(), threads, _openmp()
+    pool = instructions.encode(), threads, openmp_of_torch()
     if found.norm_for_training(*pool, *constants, x.ctypes.data, *x.shape, *places):
         raise ValueError(found.said())
     return out
