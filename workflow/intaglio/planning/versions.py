@@ -31,7 +31,7 @@ VERSIONS: Mapping[str, int] = {
     "integer": 1,
     # Of the signal to noise in evaluations of integer models.
     "noise": 1,
-    "profile": 4,
+    "profile": 5,
     "summarize": 15,
     "pages": 17,
     "plot": 8,
