@@ -38,7 +38,7 @@ ROOMS = [
     {"reference"},
     {"planning"},
     {"rules"},
-    {"reading"},
+    {"reading", "preprocess"},
     {"predict"},
     {"tasks"},
     {"tokens"},

@@ -3,6 +3,7 @@
 import bz2
 import csv
 import gzip
+import importlib.metadata
 import io
 import json
 import lzma
@@ -27,8 +28,10 @@ from intaglio.measure.evaluate import evaluate
 from intaglio.metrics import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from intaglio.predict.opened import Bundle, check_files
 from intaglio.predict.stream import default_output, predict_file
+from intaglio.study.task import Task
+from intaglio.tasks.prepare import prepare_data
 from refusals import refused
-from tiny import tiny_checkpoint, tiny_data
+from tiny import tiny_checkpoint, tiny_data, tiny_sentences
 
 MAX_LENGTH = 16
 # What an environment for predictions does not have.
@@ -50,10 +53,17 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 PROBABILITIES = {SINGLE_LABEL: lambda x: softmax(x, axis=1), MULTI_LABEL: expit, REGRESSION: lambda x: x[:, :0]}
 
 
-def make_run(folder: Path, kind: str = SINGLE_LABEL, integer: bool = False, pair: bool = False) -> Path:
-    """Make a run of a study, as far as a bundle needs it; return the folder of the study's results."""
+def make_run(
+    folder: Path, kind: str = SINGLE_LABEL, integer: bool = False, pair: bool = False, preprocess: Sequence[str] = ()
+) -> Path:
+    """Make a run of a study, as far as a bundle needs it; return the folder of the study's results.
+
+    Its data is made, if it is not there yet.
+    """
     labels = ("value",) if kind == REGRESSION else ("negative", "positive")
-    data = tiny_data(folder / "data", labels=labels, pair=pair, kind=kind, metric=METRICS[kind])
+    data = folder / "data"
+    if not data.exists():
+        tiny_data(data, labels=labels, pair=pair, kind=kind, metric=METRICS[kind])
     checkpoint = folder / "checkpoint"
     if integer:
         integer_checkpoint(checkpoint)
@@ -67,11 +77,12 @@ def make_run(folder: Path, kind: str = SINGLE_LABEL, integer: bool = False, pair
     evaluate(checkpoint, data, MAX_LENGTH, folder / "evaluation")
     source = {"kind": "files", "train": "train.csv", "path": str(folder)}
     text = ["text", "other"] if pair else ["text"]
+    task = {"source": source, "text": text, "metric": METRICS[kind], "language": "en", "preprocess": list(preprocess)}
     study = {
         "study": "tiny",
         "max_length": MAX_LENGTH,
         "models": {"bert": {"source": source}},
-        "tasks": {"words": {"source": source, "text": text, "metric": METRICS[kind], "language": "en"}},
+        "tasks": {"words": task},
     }
     runs = [
         {
@@ -182,6 +193,28 @@ def test_every_kind_of_task_is_decoded_as_evaluated(kind: str, pair: bool, tmp_p
         shares = [list(answer["probabilities"].values()) for answer in answers]
         np.testing.assert_allclose(shares, PROBABILITIES[kind](stored.astype(float)), atol=1e-4)
     assert "python predict.py --text" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_texts_are_changed_as_in_training(pair: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the user's own file to the evaluation's logits, where scikit-learn, which has the stop words, is absent."""
+    steps = ("mask_urls", "mask_users", "lemmatize", "stop_words")
+    for split, seed in (("train", 1), ("test", 2)):
+        rows = tiny_sentences(40, 2, seed).assign(other=[f"films of @user{n}" if n % 3 else "" for n in range(40)])
+        rows["text"] = [f"@ana the films were {text} www.x.org/{n}" for n, text in enumerate(rows["text"])]
+        rows.loc[0, "text"] = "It is what it was."
+        rows.assign(label=rows["label"].map({0: "negative", 1: "positive"})).to_csv(tmp_path / f"{split}.csv")
+    source = {"kind": "files", "train": str(tmp_path / "train.csv"), "test": str(tmp_path / "test.csv")}
+    columns = {"text": ["text", "other"] if pair else ["text"], "label": "label", "labels": ["negative", "positive"]}
+    prepare_data(Task.model_validate({"source": source, **columns, "preprocess": steps}), None, tmp_path / "data")
+    results = make_run(tmp_path, integer=True, pair=pair, preprocess=steps)
+    folder = write_bundle(results, "words/bert/int/1", tmp_path / "bundle")
+    run(folder, tmp_path / "test.csv", "--output", tmp_path / "out.parquet", "--logits")
+    logits = pd.read_parquet(tmp_path / "out.parquet")[["logit_negative", "logit_positive"]].to_numpy()
+    np.testing.assert_array_equal(logits, np.stack(evaluated(tmp_path)["logits"]))
+    assert "numpy simplemma==" in (folder / "README.md").read_text()
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.1")
+    assert "which is 0.1 here; pip install simplemma==" in refused(Bundle, folder)
 
 
 ROWS = [
@@ -353,19 +386,15 @@ def test_what_cannot_be_bundled_is_refused(made: Path, tmp_path: Path) -> None:
     files = [made / "data" / name for name in ("task.json", "manifest.json")]
     before = [file.read_text() for file in files]
     task, manifest = map(json.loads, before)
-    for changed, words in (
-        ({"kind": "question_answering"}, "question answering cannot be bundled yet"),
-        ({"preprocess": ["stop_words"]}, "texts are changed before they are read (stop_words)"),
-    ):
-        files[0].write_text(json.dumps({**task, **changed}))
-        sizes = {**manifest["files"], "task.json": files[0].stat().st_size}
-        files[1].write_text(json.dumps({**manifest, "files": sizes}))
-        try:
-            message = refused(write_bundle, made / "results", "words/bert/int/1", tmp_path / "out")
-        finally:
-            for file, content in zip(files, before, strict=True):
-                file.write_text(content)
-        assert words in message
+    files[0].write_text(json.dumps({**task, "kind": "question_answering"}))
+    sizes = {**manifest["files"], "task.json": files[0].stat().st_size}
+    files[1].write_text(json.dumps({**manifest, "files": sizes}))
+    try:
+        message = refused(write_bundle, made / "results", "words/bert/int/1", tmp_path / "out")
+    finally:
+        for file, content in zip(files, before, strict=True):
+            file.write_text(content)
+    assert "question answering cannot be bundled yet" in message
 
 
 def test_the_model_card_tells_what_is_known(made: Path) -> None:

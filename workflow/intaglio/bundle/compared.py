@@ -60,7 +60,7 @@ def compare(folder: Path, run: Mapping[str, Any], limit: Limit) -> list[Differen
     found = []
     for form in Bundle(folder, check=False).facts["forms"]:
         bundle = Bundle(folder, form, check=False)
-        logits = bundle.logits(texts)
+        logits = bundle.logits(texts, prepared=True)
         texts_differ, of_values = of_texts(logits, expected), bundle.facts["kind"] == VALUE
         # Values have any size, and so has the rounding of their last digits.
         allowed = limit.tolerance * (max(1.0, float(np.abs(expected).max())) if of_values else 1.0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,18 @@ from intaglio.export.parity import Limit
 from intaglio.native.runner import FORM
 from intaglio.onnx.session import MODEL, RECORD
 from intaglio.planning.found import find_run, run_name
+from intaglio.planning.versions import OF_STEPS
 from intaglio.predict.arguments import NATIVE, PORTABLE
 from intaglio.predict.decode import DECODED
 from intaglio.predict.opened import FACTS, FORMAT, TOKENIZER_FILE, sha256_of
+from intaglio.preprocess import english_stop_words
 from intaglio.store import new_artifact, open_artifact
 from intaglio.tasks.stored import read_task
 
 # What runs a bundle: files of this package, of which it imports no others. It stands in a folder of the bundle.
 CODE = "code"
 PROGRAM = (
-    *("__init__.py", "errors.py", "quota.py", "suffixes.py", "onnx/__init__.py", "onnx/options.py"),
+    *("__init__.py", "errors.py", "preprocess.py", "quota.py", "suffixes.py", "onnx/__init__.py", "onnx/options.py"),
     *(f"reading/{name}.py" for name in ("__init__", "raw_table", "text", "delimited", "read")),
     *(f"predict/{name}.py" for name in ("__init__", "arguments", "decode", "model", "opened", "rows", "write")),
     *(f"predict/{name}.py" for name in ("progress", "stream", "command")),
@@ -96,9 +99,6 @@ def _facts(study: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     checkpoint = Checkpoint(Path(run["checkpoint"]))
     if task["kind"] not in DECODED:
         raise UserError(f"{name}: question answering cannot be bundled yet; use its export {export}")
-    if task.get("preprocess"):
-        steps = ", ".join(task["preprocess"])
-        raise UserError(f"{name}: texts are changed before they are read ({steps}), which a bundle cannot do yet")
     if record["format"] != "onnx":
         raise UserError(f"{name}: is for {record['format']} alone, where a bundle is for ONNX Runtime; bundle another")
     if not (export / TOKENIZER_FILE).is_file():
@@ -111,6 +111,7 @@ def _facts(study: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
         "outputs": len(checkpoint.labels),
         "thresholds": checkpoint.thresholds,
         "text": asked["text"],
+        "preprocess": _preprocess(asked["preprocess"], asked["language"]),
         "max_length": study["max_length"],
         "inputs": record["inputs"],
         "pad_token": checkpoint.tokenizer.pad_token_id,
@@ -119,6 +120,16 @@ def _facts(study: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
         "batch_size": 1 if record.get("int8") else 32,
         "forms": [*([NATIVE] if (export / FORM).is_dir() else []), PORTABLE],
         "integer": record["integer"],
+    }
+
+
+def _preprocess(steps: Sequence[str], language: str) -> dict[str, Any]:
+    """Return the steps that change texts, with the words and the libraries that they need where the bundle runs."""
+    return {
+        "steps": list(steps),
+        "language": language,
+        "stop_words": sorted(english_stop_words()) if "stop_words" in steps else None,
+        "libraries": {name: importlib.metadata.version(name) for step in steps for name in OF_STEPS.get(step, ())},
     }
 
 

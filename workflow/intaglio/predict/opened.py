@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from intaglio.errors import UserError, nearest
 from intaglio.predict.decode import VALUE, decoded, probabilities
 from intaglio.predict.model import open_form
+from intaglio.preprocess import Preprocessor
 from intaglio.quota import usable_cores
 
 # Format of bundles that this code makes and reads.
-FORMAT = 1
+FORMAT = 2
 FACTS, TOKENIZER_FILE = "bundle.json", "tokenizer.json"
 _MANIFEST = "manifest.json"
 # Largest number of tokens of a batch, padding included: attention of long texts takes much memory.
@@ -50,7 +52,8 @@ class Bundle:
         cut: number of the texts so far that were cut, as they have more than `max_length` tokens.
 
     Raises:
-        UserError: the folder is not a bundle, a file of it is missing or has changed, or no form runs here.
+        UserError: the folder is not a bundle, a file of it is missing or has changed, no form runs here, or a library
+            that changes texts is missing or of another version.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Bundle:
         self.passed_over: list[str] = []
         self.form, self._run = self._opened(form)
         self._tokenizer = self._open_tokenizer()
+        self._preprocessor = self._open_preprocessor()
         self.cut = 0
 
     @property
@@ -93,6 +97,17 @@ class Bundle:
         tokenizer.enable_truncation(self.facts["max_length"], direction=self.facts["truncation_side"])
         tokenizer.no_padding()
         return tokenizer
+
+    def _open_preprocessor(self) -> Preprocessor:
+        facts = self.facts["preprocess"]
+        for library, version in facts["libraries"].items():
+            here = _version_of(library)
+            if here != version:
+                raise UserError(
+                    f"{self.folder}: changes texts by {library} {version}, which is "
+                    f"{f'{here} here' if here else 'not there'}; pip install {library}=={version}"
+                )
+        return Preprocessor(facts["steps"], facts["language"], facts["stop_words"])
 
     def answers(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """Return what is predicted for texts, or for pairs of them.
@@ -123,17 +138,26 @@ class Bundle:
         """Return the probabilities of labels by logits, [texts, labels]; of a regression [texts, 0]."""
         return probabilities(self.facts["kind"], logits)
 
-    def logits(self, texts: Sequence[Text]) -> NDArray[np.float32]:
+    def logits(self, texts: Sequence[Text], prepared: bool = False) -> NDArray[np.float32]:
         """Return the logits of texts, or of pairs of them, in their order: float32 [texts, labels].
 
         Texts of similar length share a batch, which keeps padding low. The logits of an integer model do not depend on
         the batch; those of other models do so by their last digits.
+
+        Args:
+            texts: of a task of pairs, tuples of two texts.
+            prepared: whether they are already as the task's `preprocess` leaves them, as those of prepared data are.
         """
+        texts = texts if prepared else [self._changed(text) for text in texts]
         encoded = [each for some in _portions(texts) for each in self._encoded(some)]
         found = np.empty((len(texts), self.facts["outputs"]), np.float32)
         for rows in self._batches([len(ids) for ids, _ in encoded]):
             found[rows] = self._run(self._padded([encoded[row] for row in rows]))
         return found
+
+    def _changed(self, text: Text) -> Text:
+        change = self._preprocessor.of_text
+        return change(text) if isinstance(text, str) else (change(text[0]), change(text[1]))
 
     def _encoded(self, texts: Sequence[Text]) -> list[_Encoded]:
         encodings = self._tokenizer.encode_batch(list(texts))
@@ -175,6 +199,13 @@ def _portions(texts: Sequence[Text]) -> Iterator[list[Text]]:
         held += size
     if portion:
         yield portion
+
+
+def _version_of(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def check_files(folder: Path) -> None:

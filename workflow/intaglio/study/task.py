@@ -20,7 +20,7 @@ from intaglio.study.options import (
 )
 from intaglio.study.sources import Source, StudyPart
 
-# Steps that change the texts of a task; `tasks/preprocess.py` does them.
+# Steps that change the texts of a task; `preprocess.py` does them.
 Step = Literal["stop_words", "lemmatize", "mask_urls", "mask_users"]
 KindName = Literal["single_label", "multi_label", "regression", "question_answering"]
 PROBLEM_TYPES: Mapping[str, str] = {

@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from intaglio.errors import UserError, nearest, shown
+from intaglio.preprocess import Preprocessor
 from intaglio.reading.delimited import other_delimiter
 from intaglio.reading.raw_table import CHUNK, Chunk, RawTable, missing
 from intaglio.schemas import as_array
 from intaglio.study.task import Task
 from intaglio.tasks.keys import KeyReader, hashed, unique
-from intaglio.tasks.preprocess import Preprocessor
 from intaglio.tasks.targets import spelled, target_reader
 
 ID_COLUMNS = ("id", "idx")
@@ -121,7 +121,7 @@ def read_examples(task: Task, table: RawTable, file: Path, *, is_cut: bool = Fal
     Raises:
         UserError: a column is missing, a text is empty or not a string, or a label is not declared.
     """
-    reader, steps = target_reader(task), Preprocessor(task)
+    reader, steps = target_reader(task), Preprocessor(task.preprocess, task.language)
     names = (*ID_COLUMNS, *("text_a", "text_b")[: len(task.text)])
     schema = pa.schema([("number", pa.int64()), *((name, pa.string()) for name in names), ("label", reader.type)])
     # Groups of a test set are compared with those of the training data.

@@ -19,12 +19,12 @@ from intaglio.heap import no_garbage_collection
 from intaglio.kinds import KINDS
 from intaglio.kinds.answers import answerable
 from intaglio.kinds.strata import GROUPS
+from intaglio.preprocess import PLACEHOLDER
 from intaglio.reading.sources import read_source
 from intaglio.store import new_artifact
 from intaglio.study.task import Task
 from intaglio.tasks.examples import Examples, ReadExamples, read_examples
 from intaglio.tasks.keys import unique
-from intaglio.tasks.preprocess import PLACEHOLDER
 from intaglio.tasks.splits import at_most, split_groups, split_latest, split_off
 
 # Settings of a task that training and descriptions read.

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from intaglio.preprocess import WORD, english_stop_words, is_stop_word
 from intaglio.schemas import DESCRIPTION, write_table
 from intaglio.store import new_artifact
 from intaglio.tasks.keys import hashed
-from intaglio.tasks.preprocess import WORD, is_stop_word
 from intaglio.tasks.stored import open_data, read_task
 from intaglio.tokens.artifact import Tokens, read_tokens
 
@@ -68,7 +68,8 @@ def description_rows(data: Path, model: Path | None, max_length: int) -> list[_R
         counts = Counter(word for column in read for text in column for word in WORD.findall(text))
         facts.append(("read", None, len(read[0])))
         if task.get("language", "en") == "en":
-            stopped = sum(count for word, count in counts.items() if is_stop_word(word))
+            words = english_stop_words()
+            stopped = sum(count for word, count in counts.items() if is_stop_word(word, words))
             facts.append(("stop_words", None, stopped / max(counts.total(), 1)))
         if tokenizer is not None:
             tokens = read_tokens(data, split, tokenizer, max_length)
