@@ -16,9 +16,10 @@ import torch
 from intaglio.catalogue import KNOWN_TASKS
 from intaglio.encoder.padding import PADDING
 from intaglio.kinds import KINDS
-from intaglio.kinds.answers import NO_SCORE, OUTPUTS, answers_of, best_span, tuned_no_answer
+from intaglio.kinds.answers import tuned_no_answer
 from intaglio.metrics import KNOWN_METRICS, QUESTION_ANSWERING, Classes, Judged
 from intaglio.schemas import as_array
+from intaglio.spans import NO_SCORE, OUTPUTS, answers_of, best_span
 from intaglio.statistics import bootstrap
 from intaglio.store import open_artifact
 from intaglio.study.load import load

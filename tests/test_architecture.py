@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "workflow" / "intaglio"
 # Ground floor first.
 ROOMS = [
-    {"errors", "heap", "meters", "quota", "suffixes"},
+    {"errors", "heap", "meters", "quota", "spans", "suffixes"},
     {"parallel"},
     {"allocation"},
     {"ownership", "ranks"},

@@ -8,7 +8,6 @@ import io
 import json
 import lzma
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,24 +31,9 @@ from intaglio.study.task import Task
 from intaglio.tasks.prepare import prepare_data
 from refusals import refused
 from tiny import tiny_checkpoint, tiny_data, tiny_sentences
+from without_torch import run
 
 MAX_LENGTH = 16
-# What an environment for predictions does not have.
-ABSENT = (
-    *("torch", "transformers", "pydantic", "snakemake", "onnx", "openvino", "scipy", "sklearn", "pandas", "psutil"),
-    *("tqdm", "jinja2", "datasets", "safetensors", "yaml", "huggingface_hub"),
-)
-WITHOUT = f"""
-import runpy, sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {ABSENT!r}:
-            raise ModuleNotFoundError(name, name=name)
-sys.meta_path.insert(0, Absent())
-sys.argv = sys.argv[1:]
-sys.path.insert(0, sys.argv[0].rpartition("/")[0])
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 PROBABILITIES = {SINGLE_LABEL: lambda x: softmax(x, axis=1), MULTI_LABEL: expit, REGRESSION: lambda x: x[:, :0]}
 
 
@@ -111,16 +95,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(made: Path) -> Bundle:
     return Bundle(made / "bundle", threads=1)
-
-
-def run(bundle: Path, *words: str | Path, program: str = "predict.py") -> str:
-    """Run a program of a bundle where torch and others cannot be imported; return what it printed."""
-    command = [sys.executable, "-c", WITHOUT, bundle / program, *words]
-    done = subprocess.run(
-        [str(word) for word in command], cwd=bundle.parent.parent, env={}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def evaluated(folder: Path) -> pd.DataFrame:
@@ -381,20 +355,8 @@ def test_a_name_of_no_run_or_of_several_is_refused(made: Path, name: str, words:
     assert words in refused(write_bundle, made / "results", name, tmp_path / "out")
 
 
-def test_what_cannot_be_bundled_is_refused(made: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     assert "no readable plan; give the folder of a study's results" in refused(write_bundle, tmp_path, "int", None)
-    files = [made / "data" / name for name in ("task.json", "manifest.json")]
-    before = [file.read_text() for file in files]
-    task, manifest = map(json.loads, before)
-    files[0].write_text(json.dumps({**task, "kind": "question_answering"}))
-    sizes = {**manifest["files"], "task.json": files[0].stat().st_size}
-    files[1].write_text(json.dumps({**manifest, "files": sizes}))
-    try:
-        message = refused(write_bundle, made / "results", "words/bert/int/1", tmp_path / "out")
-    finally:
-        for file, content in zip(files, before, strict=True):
-            file.write_text(content)
-    assert "question answering cannot be bundled yet" in message
 
 
 def test_the_model_card_tells_what_is_known(made: Path) -> None:

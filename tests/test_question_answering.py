@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForQuestionAnswering
@@ -14,6 +15,7 @@ from transformers import AutoModelForQuestionAnswering
 from in_process import run_study
 from intaglio import schemas
 from intaglio.arithmetic.operations import OPERATIONS
+from intaglio.bundle.make import write_bundle
 from intaglio.checkpoint import Checkpoint
 from intaglio.encoder.files import convert, read_encoder
 from intaglio.encoder.model import Encoder
@@ -32,8 +34,10 @@ from intaglio.onnx.session import open_session
 from intaglio.stages.quantize import calibrate_ranges
 from intaglio.study.options import FinetuneOptions, QuantizeOptions
 from questions import asked, question_data, question_task, write_squad
+from refusals import refused
 from stage_runs import finetune, quantize
 from tiny import tiny_config, tiny_model
+from without_torch import run
 
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
 EVERY = frozenset(OPERATIONS)
@@ -162,6 +166,39 @@ def test_training_finds_answers_and_integers_keep_them(tmp_path: Path) -> None:
     assert isinstance(integer.load(), Encoder) and read_encoder(integer.path).shape.every_token
 
 
+def bundles_answer_as_evaluated(rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:
+    """Bundle runs of the study, and ask the questions where torch cannot be imported."""
+    asked_of = Path("asked.jsonl").absolute()
+    asked_of.write_text(
+        "".join(json.dumps({key: row[key] for key in ("id", "question", "context")}) + "\n" for row in rows)
+    )
+    results = Path("results/questions").absolute()
+    for own in runs:
+        name, output = f"words/tiny/{own['variant']}/1", asked_of.with_name(f"{own['variant']}.parquet")
+        if own["variant"] == "openvino":
+            assert "is for openvino alone" in refused(write_bundle, results, name)
+            continue
+        folder = write_bundle(results, name)
+        run(folder, asked_of, "--output", output, "--logits")
+        found = pd.read_parquet(output).set_index("id")
+        table = schemas.read_table(Path(own["evaluation"]) / "predictions.parquet", schemas.PREDICTED_ANSWERS)
+        expected = table.to_pandas().set_index("id").loc[found.index]
+        assert found["prediction"].tolist() == expected["prediction"].tolist()
+        stored = np.stack(expected["logits"])
+        logits = found[["logit_answer", "logit_none"]].to_numpy()
+        np.testing.assert_allclose(logits, stored, atol=0 if own["variant"] == "int" else 1e-4)
+        answer = json.loads(run(folder, "--text", rows[0]["question"], "--text2", rows[0]["context"]))
+        assert answer["prediction"] == expected.loc[rows[0]["id"], "prediction"]
+        run(folder, program="example.py")
+        card = (folder / "README.md").read_text()
+        assert "the answer to a question in a context, or says that there is none" in card and "F1 of answers" in card
+        assert "windows of 32 tokens, which share 10" in card and "\n\n\n" not in card
+    missing = asked_of.with_name("missing.jsonl")
+    missing.write_text(json.dumps({"question": "who ?", "context": None}) + "\n")
+    run(folder, missing, "--output", output, "--logits")
+    assert pd.read_parquet(output)["problem"].tolist() == ["no text in column 'context'"]
+
+
 @pytest.mark.slow
 def test_a_study_of_questions_ends_in_its_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -212,8 +249,8 @@ def test_a_study_of_questions_ends_in_its_tables(tmp_path: Path, monkeypatch: py
     runs = schemas.read_table(summary / "runs.parquet", schemas.RUNS).to_pandas().set_index("variant")
     assert set(runs["status"]) == {"ok"} and set(runs.index) == set(variants)
     plan = json.loads(Path("results/questions/plan.json").read_text())["runs"]
-    for run in plan:
-        table = schemas.read_table(Path(run["evaluation"]) / "predictions.parquet", schemas.PREDICTED_ANSWERS)
+    for planned in plan:
+        table = schemas.read_table(Path(planned["evaluation"]) / "predictions.parquet", schemas.PREDICTED_ANSWERS)
         given = {row["id"]: row for row in table.to_pylist()}
         assert given.keys() == {row["id"] for row in rows}
         for metric, score in (("exact_match", exact), ("answer_f1", overlap)):
@@ -221,10 +258,10 @@ def test_a_study_of_questions_ends_in_its_tables(tmp_path: Path, monkeypatch: py
                 best_score(score, [one["text"] for one in row["answers"]], given[row["id"]]["prediction"])
                 for row in rows
             ]
-            assert runs.loc[run["variant"], metric] == pytest.approx(np.mean(expected))
+            assert runs.loc[planned["variant"], metric] == pytest.approx(np.mean(expected))
     table = schemas.read_table(summary / "variants.parquet", schemas.VARIANTS).to_pandas().set_index("variant")
     assert (table.loc["int", "difference_low"] <= table.loc["int", "difference"]).all()
-    native = Path(next(run for run in plan if run["variant"] == "int")["export"]) / "native"
+    native = Path(next(planned for planned in plan if planned["variant"] == "int")["export"]) / "native"
     assert native.is_dir()
     page = Path("results/questions/pages/variants.md").read_text()
     assert "F1 of answers" in page and "exact match" in page
@@ -238,3 +275,4 @@ def test_a_study_of_questions_ends_in_its_tables(tmp_path: Path, monkeypatch: py
         (line,) = (line for line in lines if "| float " in line and f"| {label} " in line)
         assert f" {100 * value:.1f} " in line
     assert len(own) == 2 and not Path("results/questions/plots/confusion.svg").exists()
+    bundles_answer_as_evaluated(rows, plan)

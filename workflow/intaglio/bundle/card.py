@@ -14,10 +14,12 @@ from intaglio.bundle.compared import Difference
 from intaglio.bundle.licence import licence_of
 from intaglio.catalogue import KNOWN_MODELS
 from intaglio.checkpoint import Checkpoint
+from intaglio.kinds import threshold_names
 from intaglio.metrics import KNOWN_METRICS, label_of
 from intaglio.report.formatting import number, percent, power_of_ten, score, speedup_cell
 from intaglio.store import is_artifact, open_artifact
 from intaglio.summary.recipes import in_words
+from intaglio.tasks.stored import read_task
 
 _Row = dict[str, Any]
 # Rows by class that a card shows.
@@ -45,7 +47,7 @@ def facts_of_card(
     """
     task = study["tasks"][run["task"]]
     checkpoint, evaluation = Checkpoint(Path(run["checkpoint"])), open_artifact(Path(run["evaluation"]), "evaluation")
-    record = checkpoint.record
+    record, own = checkpoint.record, read_task(Path(run["data"]))
     return {
         "bundle": bundled,
         "run": run,
@@ -55,7 +57,7 @@ def facts_of_card(
         "models": [{"name": name, **_about_model(study, name)} for name in _models(run)],
         "recipe": in_words(run["recipe"]),
         "truncated": {name: percent(share) for name, share in evaluation["truncated"].items()},
-        "thresholds": dict(zip(bundled["labels"], bundled["thresholds"] or (), strict=False)),
+        "thresholds": dict(zip(threshold_names(own), bundled["thresholds"] or (), strict=False)),
         # Those of cut texts say what `truncated` does.
         "warnings": [each for each in dict.fromkeys(evaluation["warnings"]) if "are cut at" not in each],
         "trained_on": record["device"],

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from intaglio.errors import UserError
 from intaglio.export.parity import Limit, of_texts
-from intaglio.predict.decode import VALUE
+from intaglio.predict.decode import QUESTIONS, VALUE
 from intaglio.predict.opened import Bundle
 from intaglio.tasks.stored import read_split, read_task
 
@@ -50,7 +50,9 @@ def compare(folder: Path, run: Mapping[str, Any], limit: Limit) -> list[Differen
     data = Path(run["data"])
     test_set = read_task(data)["test_sets"][0]
     examples = read_split(data, test_set).slice(0, _COMPARED)
-    stored = pq.ParquetFile(Path(run["evaluation"]) / "predictions.parquet").read(["test_set", "id", "logits"])
+    stored = pq.ParquetFile(Path(run["evaluation"]) / "predictions.parquet").read(
+        ["test_set", "id", "prediction", "logits"]
+    )
     stored = stored.filter(pc.equal(stored["test_set"], test_set)).slice(0, _COMPARED)
     if stored["id"].to_pylist() != examples["id"].to_pylist():
         raise UserError(f"{run['evaluation']}: is of other examples than {data}; run the evaluation again")
@@ -60,8 +62,8 @@ def compare(folder: Path, run: Mapping[str, Any], limit: Limit) -> list[Differen
     found = []
     for form in Bundle(folder, check=False).facts["forms"]:
         bundle = Bundle(folder, form, check=False)
-        logits = bundle.logits(texts, prepared=True)
-        texts_differ, of_values = of_texts(logits, expected), bundle.facts["kind"] == VALUE
+        outputs = bundle.outputs(texts, prepared=True)
+        texts_differ, of_values = of_texts(bundle.numbers(outputs), expected), bundle.facts["kind"] == VALUE
         # Values have any size, and so has the rounding of their last digits.
         allowed = limit.tolerance * (max(1.0, float(np.abs(expected).max())) if of_values else 1.0)
         if limit.of(texts_differ) > allowed:
@@ -70,7 +72,9 @@ def compare(folder: Path, run: Mapping[str, Any], limit: Limit) -> list[Differen
                 f"{limit.of(texts_differ):.3g} from the evaluation's, where {allowed:.3g} is allowed ({limit.measure});"
                 " report it with the checkpoint"
             )
-        pairs = zip(bundle.predictions(logits), bundle.predictions(expected), strict=True)
+        answered = bundle.facts["kind"] == QUESTIONS
+        predicted = stored["prediction"].to_pylist() if answered else bundle.predictions(expected)
+        pairs = zip(bundle.predictions(outputs), predicted, strict=True)
         changed = None if of_values else sum(one != other for one, other in pairs)
         found.append(Difference(form, len(texts), float(texts_differ.max()), changed))
     return found

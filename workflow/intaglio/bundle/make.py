@@ -23,18 +23,25 @@ from intaglio.onnx.session import MODEL, RECORD
 from intaglio.planning.found import find_run, run_name
 from intaglio.planning.versions import OF_STEPS
 from intaglio.predict.arguments import NATIVE, PORTABLE
-from intaglio.predict.decode import DECODED
-from intaglio.predict.opened import FACTS, FORMAT, TOKENIZER_FILE, sha256_of
+from intaglio.predict.decode import QUESTIONS
+from intaglio.predict.opened import FACTS, FORMAT, sha256_of
+from intaglio.predict.tokenized import TOKENIZER_FILE
 from intaglio.preprocess import english_stop_words
+from intaglio.spans import LONGEST_ANSWER
 from intaglio.store import new_artifact, open_artifact
 from intaglio.tasks.stored import read_task
+from intaglio.tokens.windows import shape_of
 
 # What runs a bundle: files of this package, of which it imports no others. It stands in a folder of the bundle.
 CODE = "code"
 PROGRAM = (
-    *("__init__.py", "errors.py", "preprocess.py", "quota.py", "suffixes.py", "onnx/__init__.py", "onnx/options.py"),
+    *("__init__.py", "errors.py", "preprocess.py", "quota.py", "spans.py", "suffixes.py"),
+    *("onnx/__init__.py", "onnx/options.py"),
     *(f"reading/{name}.py" for name in ("__init__", "raw_table", "text", "delimited", "read")),
-    *(f"predict/{name}.py" for name in ("__init__", "arguments", "decode", "model", "opened", "rows", "write")),
+    *(
+        f"predict/{name}.py"
+        for name in ("__init__", "arguments", "decode", "model", "opened", "rows", "tokenized", "write")
+    ),
     *(f"predict/{name}.py" for name in ("progress", "stream", "command")),
 )
 # Files that are made of templates.
@@ -97,21 +104,20 @@ def _facts(study: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     record = json.loads((export / RECORD).read_text())
     task, asked = read_task(Path(run["data"])), study["tasks"][run["task"]]
     checkpoint = Checkpoint(Path(run["checkpoint"]))
-    if task["kind"] not in DECODED:
-        raise UserError(f"{name}: question answering cannot be bundled yet; use its export {export}")
     if record["format"] != "onnx":
         raise UserError(f"{name}: is for {record['format']} alone, where a bundle is for ONNX Runtime; bundle another")
     if not (export / TOKENIZER_FILE).is_file():
         raise UserError(f"{name}: its tokenizer has no {TOKENIZER_FILE}, so it cannot be bundled")
+    labels = task["labels"] if task["kind"] != QUESTIONS else ["answer", *(["none"] if task["unanswerable"] else [])]
     return {
         "format": FORMAT,
         "run": name,
         "kind": task["kind"],
-        "labels": task["labels"],
-        "outputs": len(checkpoint.labels),
+        "labels": labels,
         "thresholds": checkpoint.thresholds,
         "text": asked["text"],
         "preprocess": _preprocess(asked["preprocess"], asked["language"]),
+        "windows": _windows(task, study["max_length"]) if task["kind"] == QUESTIONS else None,
         "max_length": study["max_length"],
         "inputs": record["inputs"],
         "pad_token": checkpoint.tokenizer.pad_token_id,
@@ -131,6 +137,13 @@ def _preprocess(steps: Sequence[str], language: str) -> dict[str, Any]:
         "stop_words": sorted(english_stop_words()) if "stop_words" in steps else None,
         "libraries": {name: importlib.metadata.version(name) for step in steps for name in OF_STEPS.get(step, ())},
     }
+
+
+def _windows(task: Mapping[str, Any], max_length: int) -> dict[str, Any]:
+    """Return how questions are read and answered."""
+    stride, longest = shape_of(task, max_length)
+    answers = {"longest_answer": task.get("longest_answer") or LONGEST_ANSWER, "unanswerable": task["unanswerable"]}
+    return {"stride": stride, "longest_question": longest, **answers}
 
 
 def _limit(export: Path) -> Limit:

@@ -28,6 +28,7 @@ from intaglio.metrics import (
     why_not,
 )
 from intaglio.schemas import PREDICTED_ANSWERS, PREDICTED_LABEL_SETS, PREDICTED_VALUES, PREDICTIONS
+from intaglio.spans import answers_of, scores_of
 
 if TYPE_CHECKING:
     import torch
@@ -226,12 +227,12 @@ KINDS: dict[str, TaskKind] = {
             predictions=PREDICTED_ANSWERS,
             loss=answers.loss_of_spans,
             divergence=answers.divergence_of_spans(divergence_of_classes),
-            decode=answers.answers_of,
+            decode=answers_of,
             changed=_differ,
             by_class=lambda *_: {},
             strata=answers.answerable,
             tune=answers.tuned_no_answer,
-            numbers=answers.scores_of,
+            numbers=scores_of,
         ),
     )
 }

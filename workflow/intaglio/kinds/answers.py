@@ -1,12 +1,11 @@
-"""Question answering: logits of first and last tokens, and the answers of questions from them.
+"""Question answering in training: losses of first and last tokens, and the threshold of no answer.
 
-A question is read with its context, in as many windows as the context needs. What is predicted for the question is its
-best answer in all of them, or that it has none (`tokens.encoded` makes questions of windows).
+How questions get their answers is in `spans`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +16,6 @@ from intaglio.metrics.answers import best_score, overlap
 
 if TYPE_CHECKING:
     import torch
-
-# What is known of a question: the text of its best answer, the sum of the logits of its first and last token, and that
-# sum for no answer, where it is smallest among the windows; minus infinity if every question has an answer.
-OUTPUTS = np.dtype([("text", object), ("score", np.float64), ("none", np.float64)])
-# The score of an answer that no window has.
-NO_SCORE = -1e6
 
 
 def loss_of_spans(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -53,34 +46,6 @@ def divergence_of_spans(
     return divergence
 
 
-def best_span(logits: NDArray[Any], allowed: NDArray[np.bool_], longest: int) -> tuple[int, int, float]:
-    """Return the first and the last token of the best answer in a window, and its score.
-
-    Args:
-        logits: of first and last tokens, [length, 2].
-        allowed: the tokens that an answer may have, [length]: those of the context.
-        longest: largest number of tokens of an answer.
-    """
-    first, last = np.where(allowed[:, None], logits.astype(np.float64), NO_SCORE).T
-    ends = np.lib.stride_tricks.sliding_window_view(np.append(last, np.full(longest - 1, NO_SCORE)), longest)
-    further = ends.argmax(1)
-    scores = first + ends[np.arange(len(first)), further]
-    start = int(scores.argmax())
-    return start, start + int(further[start]), float(scores[start])
-
-
-def answers_of(outputs: NDArray[Any], thresholds: Sequence[float] | None = None) -> NDArray[Any]:
-    """Return the texts of the answers, [questions]; empty where none is better by more than the threshold.
-
-    Args:
-        outputs: `OUTPUTS` of the questions, [questions].
-        thresholds: the threshold, which is the only one; None for 0.
-    """
-    least = 0.0 if thresholds is None else thresholds[0]
-    chosen: NDArray[Any] = np.where(outputs["none"] - outputs["score"] > least, "", outputs["text"])
-    return chosen
-
-
 def tuned_no_answer(targets: NDArray[Any], outputs: NDArray[Any]) -> list[float] | None:
     """Return the threshold with the best mean F1 on these questions; None if every question has an answer.
 
@@ -106,12 +71,6 @@ def tuned_no_answer(targets: NDArray[Any], outputs: NDArray[Any]) -> list[float]
     totals = np.append(0, answered[order].cumsum())[below] + silent.sum() - np.append(0, silent[order].cumsum())[below]
     best = candidates[totals >= totals.max() - 1e-9]
     return [float(best[np.abs(best).argmin()])]
-
-
-def scores_of(outputs: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the scores of the best answer and of none, [questions, 2], or [questions, 1] if all have answers."""
-    scores = np.stack([outputs["score"], outputs["none"]], axis=1)
-    return scores if np.isfinite(scores).all() else scores[:, :1]
 
 
 def answerable(targets: NDArray[Any]) -> NDArray[np.int64]:

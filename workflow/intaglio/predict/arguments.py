@@ -15,7 +15,7 @@ def of_prediction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", type=Path, help="CSV, TSV, JSON Lines or Parquet; text may be compressed")
     parser.add_argument("--output", type=Path, help="file to write (by default FILE.predictions.SUFFIX)")
     parser.add_argument("--text", help="a text, in place of a file")
-    parser.add_argument("--text2", help="the second text of a pair")
+    parser.add_argument("--text2", help="the second text of a pair, or the context of a question")
     parser.add_argument("--columns", nargs="+", metavar="NAME", help="the columns with the texts, one or two")
     parser.add_argument("--logits", action="store_true", help="also write the logits")
     parser.add_argument("--form", choices=FORM_NAMES, help="form of the model (by default the fastest that runs here)")

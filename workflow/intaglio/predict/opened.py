@@ -1,4 +1,4 @@
-"""A bundle, opened: its files are checked, and texts become answers."""
+"""A bundle, opened: its files are checked, and texts become predictions."""
 
 from __future__ import annotations
 
@@ -13,22 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intaglio.errors import UserError, nearest
-from intaglio.predict.decode import VALUE, decoded, probabilities
+from intaglio.predict.decode import QUESTIONS, VALUE, decoded, probabilities
 from intaglio.predict.model import open_form
+from intaglio.predict.tokenized import Reader, Text, TokenRow
 from intaglio.preprocess import Preprocessor
 from intaglio.quota import usable_cores
+from intaglio.spans import best_answers, scores_of
 
 # Format of bundles that this code makes and reads.
 FORMAT = 2
-FACTS, TOKENIZER_FILE = "bundle.json", "tokenizer.json"
+FACTS = "bundle.json"
 _MANIFEST = "manifest.json"
 # Largest number of tokens of a batch, padding included: attention of long texts takes much memory.
 _TOKENS = 4096
-# Characters that are tokenized at once: the tokenizer's results take a hundred times the memory of their texts.
-_CHARACTERS = 1_000_000
-
-Text = str | tuple[str, str]
-_Encoded = tuple[NDArray[np.int32], NDArray[np.int8]]
 
 
 class Bundle:
@@ -49,7 +46,6 @@ class Bundle:
         form: the form that runs.
         threads: its number of threads.
         passed_over: why faster forms of the bundle do not run here.
-        cut: number of the texts so far that were cut, as they have more than `max_length` tokens.
 
     Raises:
         UserError: the folder is not a bundle, a file of it is missing or has changed, no form runs here, or a library
@@ -68,9 +64,8 @@ class Bundle:
         self.threads = threads or usable_cores()
         self.passed_over: list[str] = []
         self.form, self._run = self._opened(form)
-        self._tokenizer = self._open_tokenizer()
+        self._reader = Reader(self.folder, self.facts)
         self._preprocessor = self._open_preprocessor()
-        self.cut = 0
 
     @property
     def is_pair(self) -> bool:
@@ -88,16 +83,6 @@ class Bundle:
                 self.passed_over.append(str(error))
         raise UserError("; ".join(self.passed_over))
 
-    def _open_tokenizer(self) -> Any:
-        try:
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            raise UserError(f"{self.folder}: needs tokenizers, which is not there; pip install tokenizers") from error
-        tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER_FILE))
-        tokenizer.enable_truncation(self.facts["max_length"], direction=self.facts["truncation_side"])
-        tokenizer.no_padding()
-        return tokenizer
-
     def _open_preprocessor(self) -> Preprocessor:
         facts = self.facts["preprocess"]
         for library, version in facts["libraries"].items():
@@ -109,37 +94,51 @@ class Bundle:
                 )
         return Preprocessor(facts["steps"], facts["language"], facts["stop_words"])
 
+    @property
+    def cut(self) -> int:
+        """Number of the texts so far that were cut, as they have more than `max_length` tokens."""
+        return self._reader.cut
+
     def answers(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """Return what is predicted for texts, or for pairs of them.
 
         Args:
-            texts: of a task of pairs, tuples of two texts.
+            texts: of a task of pairs, tuples of two texts; of question answering, question and context.
 
         Returns:
-            For each text: `prediction`, which is a label, a list of labels or a value, and `probabilities` by label,
-            which a regression does not have.
+            For each text: `prediction`, which is a label, a list of labels, a value, or an answer; and of labels
+            `probabilities`, of answers `scores` (of the best answer, and of none where a question may have none).
         """
-        logits = self.logits(texts)
-        found = [{"prediction": each} for each in self.predictions(logits)]
-        if self.facts["kind"] == VALUE:
+        outputs, kind = self.outputs(texts), self.facts["kind"]
+        found = [{"prediction": each} for each in self.predictions(outputs)]
+        if kind == VALUE:
             return found
-        shares = self.probabilities(logits).tolist()
-        labels = self.facts["labels"]
+        name, numbers = ("scores", self.numbers) if kind == QUESTIONS else ("probabilities", self.probabilities)
         return [
-            {**each, "probabilities": dict(zip(labels, row, strict=True))}
-            for each, row in zip(found, shares, strict=True)
+            {**each, name: dict(zip(self.facts["labels"], row, strict=True))}
+            for each, row in zip(found, numbers(outputs).tolist(), strict=True)
         ]
 
-    def predictions(self, logits: NDArray[np.float32]) -> list[Any]:
-        """Return what is predicted, by logits [texts, labels]: labels, lists of labels, or values."""
-        return decoded(self.facts["kind"], self.facts["labels"], self.facts["thresholds"], logits)
+    def predictions(self, outputs: NDArray[Any]) -> list[Any]:
+        """Return what is predicted, by outputs: labels, lists of labels, values, or answers."""
+        return decoded(self.facts["kind"], self.facts["labels"], self.facts["thresholds"], outputs)
 
-    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the probabilities of labels by logits, [texts, labels]; of a regression [texts, 0]."""
-        return probabilities(self.facts["kind"], logits)
+    def probabilities(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the probabilities of labels by outputs, [texts, labels]; of values and answers [texts, 0]."""
+        return probabilities(self.facts["kind"], outputs)
+
+    def numbers(self, outputs: NDArray[Any]) -> NDArray[np.float32]:
+        """Return outputs as float32 [texts, labels]: logits; of answers, the scores of the best one and of none."""
+        if self.facts["kind"] != QUESTIONS:
+            return outputs
+        return scores_of(outputs)[:, : len(self.facts["labels"])].astype(np.float32)
 
     def logits(self, texts: Sequence[Text], prepared: bool = False) -> NDArray[np.float32]:
-        """Return the logits of texts, or of pairs of them, in their order: float32 [texts, labels].
+        """Return the numbers of texts, or of pairs of them; arguments are those of `outputs`."""
+        return self.numbers(self.outputs(texts, prepared))
+
+    def outputs(self, texts: Sequence[Text], prepared: bool = False) -> NDArray[Any]:
+        """Return what predictions are made of: logits, float32 [texts, labels]; of answers, `spans.OUTPUTS` [texts].
 
         Texts of similar length share a batch, which keeps padding low. The logits of an integer model do not depend on
         the batch; those of other models do so by their last digits.
@@ -149,20 +148,20 @@ class Bundle:
             prepared: whether they are already as the task's `preprocess` leaves them, as those of prepared data are.
         """
         texts = texts if prepared else [self._changed(text) for text in texts]
-        encoded = [each for some in _portions(texts) for each in self._encoded(some)]
-        found = np.empty((len(texts), self.facts["outputs"]), np.float32)
-        for rows in self._batches([len(ids) for ids, _ in encoded]):
-            found[rows] = self._run(self._padded([encoded[row] for row in rows]))
-        return found
+        rows = self._reader.rows(texts)
+        logits: list[Any] = [None] * len(rows)
+        for chosen in self._batches([len(row.ids) for row in rows]):
+            for at, own in zip(chosen, self._run(self._padded([rows[at] for at in chosen])), strict=True):
+                logits[at] = own
+        if self.facts["kind"] != QUESTIONS:
+            return np.stack(logits) if logits else np.empty((0, len(self.facts["labels"])), np.float32)
+        windows = ((row.example, row.characters, own) for row, own in zip(rows, logits, strict=True))
+        given = self.facts["windows"]
+        return best_answers(windows, [text[1] for text in texts], given["longest_answer"], given["unanswerable"])
 
     def _changed(self, text: Text) -> Text:
         change = self._preprocessor.of_text
         return change(text) if isinstance(text, str) else (change(text[0]), change(text[1]))
-
-    def _encoded(self, texts: Sequence[Text]) -> list[_Encoded]:
-        encodings = self._tokenizer.encode_batch(list(texts))
-        self.cut += sum(bool(each.overflowing) for each in encodings)
-        return [(np.array(each.ids, np.int32), np.array(each.type_ids, np.int8)) for each in encodings]
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Yield the positions of texts that share a batch, the longest first."""
@@ -176,29 +175,15 @@ class Bundle:
         if batch:
             yield batch
 
-    def _padded(self, encoded: Sequence[_Encoded]) -> dict[str, NDArray[np.int64]]:
-        shape = len(encoded), max(len(ids) for ids, _ in encoded)
+    def _padded(self, rows: Sequence[TokenRow]) -> dict[str, NDArray[np.int64]]:
+        shape = len(rows), max(len(row.ids) for row in rows)
         ids = np.full(shape, self.facts["pad_token"], np.int64)
         mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        for row, (tokens, kinds) in enumerate(encoded):
-            ids[row, : len(tokens)], mask[row, : len(tokens)], types[row, : len(tokens)] = tokens, 1, kinds
+        for at, row in enumerate(rows):
+            length = len(row.ids)
+            ids[at, :length], mask[at, :length], types[at, :length] = row.ids, 1, row.types
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return {name: given[name] for name in self.facts["inputs"]}
-
-
-def _portions(texts: Sequence[Text]) -> Iterator[list[Text]]:
-    """Yield successive texts that are tokenized at once."""
-    portion: list[Text] = []
-    held = 0
-    for text in texts:
-        size = len(text) if isinstance(text, str) else sum(map(len, text))
-        if portion and held + size > _CHARACTERS:
-            yield portion
-            portion, held = [], 0
-        portion.append(text)
-        held += size
-    if portion:
-        yield portion
 
 
 def _version_of(library: str) -> str | None:

@@ -129,16 +129,19 @@ def as_objects(column: Column) -> list[Any]:
     return values
 
 
-def usable_texts(part: Part, positions: Sequence[int], names: Sequence[str]) -> tuple[list[Any], list[str | None]]:
+def usable_texts(
+    part: Part, positions: Sequence[int], names: Sequence[str], required: int
+) -> tuple[list[Any], list[str | None]]:
     """Return the texts of a part's rows, and why those of a row cannot be used.
 
     Args:
         part: the rows.
         positions: of the column of texts, or of two columns for pairs.
         names: of these columns.
+        required: number of texts that may not be missing.
 
     Returns:
-        For each row the text, or a tuple of two; and the reason, None for usable ones. A second text may be missing.
+        For each row the text, or a tuple of two; and the reason, None for usable ones.
     """
     columns = [as_objects(part.columns[at]) for at in positions]
     reasons: list[str | None] = [None] * len(part.numbers)
@@ -146,7 +149,7 @@ def usable_texts(part: Part, positions: Sequence[int], names: Sequence[str]) -> 
         for row, value in enumerate(column):
             if missing(value):
                 column[row] = ""
-                if number == 0:
+                if number < required:
                     reasons[row] = f"no text in column {name!r}"
             elif not isinstance(value, str):
                 column[row] = ""

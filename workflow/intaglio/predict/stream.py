@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from intaglio.errors import UserError
-from intaglio.predict.decode import MULTI, VALUE
+from intaglio.predict.decode import MULTI, QUESTIONS, VALUE
 from intaglio.predict.opened import Bundle
 from intaglio.predict.progress import Bar
 from intaglio.predict.rows import Column, FileRows, Part, usable_texts
@@ -54,9 +54,9 @@ def predict_file(
 ) -> Outcome:
     """Write the rows of a file with predictions to another file.
 
-    The rows keep their order and their columns. Added are `prediction` (a label, a list of labels or a value),
-    `probability_LABEL` for every label, and `problem`, which is empty but for rows that have no text, or no text in
-    them: these have no prediction. A few thousand rows are in memory at a time.
+    The rows keep their order and their columns. Added are `prediction` (a label, a list of labels, a value or an
+    answer), `probability_LABEL` for every label, and `problem`, which is empty but for rows that have no text, or no
+    text in them: these have no prediction. A few thousand rows are in memory at a time.
 
     Args:
         bundle: the opened bundle.
@@ -84,11 +84,12 @@ def predict_file(
         if field.name in rows.names:
             raise UserError(f"{path}: has a column {field.name!r}, which would be added; rename it")
     given = [pa.field(name, pa.string()) for name in rows.names] if rows.types is None else list(rows.types)
+    required = len(names) if bundle.facts["kind"] == QUESTIONS else 1
     outcome, bar, before = Outcome(output, 0, 0.0), Bar(rows.count), bundle.cut
     try:
         with new_table(output, [*given, *added], delimiter, quotes) as write:
             for part in rows.parts():
-                texts, reasons = usable_texts(part, positions, names)
+                texts, reasons = usable_texts(part, positions, names, required)
                 write([*part.columns, *_results(bundle, texts, reasons, with_logits)])
                 _count(outcome, part, reasons, rows.unit)
                 bar.update(outcome.rows)
@@ -107,7 +108,7 @@ def default_output(path: Path) -> Path:
 
 def _added(bundle: Bundle, with_logits: bool) -> list[pa.Field]:
     kind, labels = bundle.facts["kind"], bundle.facts["labels"]
-    shares = [] if kind == VALUE else [pa.field(f"probability_{label}", pa.float64()) for label in labels]
+    shares = [] if kind in (VALUE, QUESTIONS) else [pa.field(f"probability_{label}", pa.float64()) for label in labels]
     logits = [pa.field(f"logit_{label}", pa.float32()) for label in labels] if with_logits else []
     predicted = pa.field(PREDICTION, _PREDICTED.get(kind, pa.string()))
     return [predicted, *shares, *logits, pa.field(PROBLEM, pa.string())]
@@ -116,9 +117,9 @@ def _added(bundle: Bundle, with_logits: bool) -> list[pa.Field]:
 def _results(bundle: Bundle, texts: Sequence[Any], reasons: list[str | None], with_logits: bool) -> list[Column]:
     """Return the added columns of some rows; None where a text cannot be used."""
     usable = [row for row, reason in enumerate(reasons) if reason is None]
-    logits = bundle.logits([texts[row] for row in usable])
-    numbers = [*bundle.probabilities(logits).T, *(logits.T if with_logits else ())]
-    results = [bundle.predictions(logits), *(column.tolist() for column in numbers)]
+    outputs = bundle.outputs([texts[row] for row in usable])
+    numbers = [*bundle.probabilities(outputs).T, *(bundle.numbers(outputs).T if with_logits else ())]
+    results = [bundle.predictions(outputs), *(column.tolist() for column in numbers)]
     return [*(_spread(values, usable, len(texts)) for values in results), reasons]
 
 

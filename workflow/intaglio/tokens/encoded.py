@@ -1,7 +1,6 @@
 """Examples as a model reads them, and the way back: from its logits to the outputs of examples.
 
-Question answering reads an example in several windows. This is the one place where windows become questions again: the
-best answer of a question is the best of all its windows.
+Question answering reads an example in several windows, of which `spans` makes questions again.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from numpy.typing import NDArray
 from intaglio.encoder.padding import PADDING
 from intaglio.errors import UserError
 from intaglio.kinds import classes_of, kind_of
-from intaglio.kinds.answers import NO_SCORE, OUTPUTS, best_span
 from intaglio.metrics import QUESTION_ANSWERING, named
 from intaglio.schemas import as_array
+from intaglio.spans import LONGEST_ANSWER, best_answers
 from intaglio.tasks.stored import read_split, read_task
 from intaglio.tokens.artifact import Tokens, read_tokens
 from intaglio.tokens.tokenize import collate
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 # Size of the batches of `batches_of`.
 BATCH = 32
-# Number of tokens of an answer, at most, where the task does not say.
-_LONGEST_ANSWER = 30
 _Integers = NDArray[np.int64]
 # Rows of a model's inputs: `Tokens`, or lists of them.
 Rows = Sequence[dict[str, Any]]
@@ -93,7 +90,7 @@ class Windows(Encoded):
         rows: Tokens,
         contexts: Sequence[str],
         answers: NDArray[Any],
-        longest_answer: int = _LONGEST_ANSWER,
+        longest_answer: int = LONGEST_ANSWER,
         unanswerable: bool = False,
     ) -> None:
         """Make windows.
@@ -115,7 +112,7 @@ class Windows(Encoded):
         return self._answers[np.unique(self.examples)]
 
     def outputs(self, logits: NDArray[Any]) -> NDArray[Any]:
-        """Return the best answer of every question that has windows, `kinds.answers.OUTPUTS` [questions].
+        """Return the best answer of every question that has windows, `spans.OUTPUTS` [questions].
 
         Args:
             logits: of all windows, [windows, length, 2]; what is beyond the tokens of a window is ignored.
@@ -129,16 +126,9 @@ class Windows(Encoded):
                 " checkpoint trained on another task?"
             )
         questions, of_window = np.unique(self.examples, return_inverse=True)
-        found = np.zeros(len(questions), OUTPUTS)
-        found["text"], found["score"], found["none"] = "", NO_SCORE, np.inf if self._unanswerable else -np.inf
-        for at, characters, own in zip(of_window, self.rows.characters(), logits, strict=True):
-            first, last, score = best_span(own[: len(characters)], characters[:, 0] >= 0, self._longest_answer)
-            if score > found["score"][at]:
-                text = self._contexts[questions[at]][characters[first, 0] : characters[last, 1]]
-                found["text"][at], found["score"][at] = text, score
-            # A question has no answer if no window has one.
-            found["none"][at] = min(found["none"][at], own[0].sum(dtype=np.float64))
-        return found
+        windows = zip(of_window, self.rows.characters(), logits, strict=True)
+        contexts = [self._contexts[question] for question in questions]
+        return best_answers(windows, contexts, self._longest_answer, self._unanswerable)
 
     def validation(self, task: Mapping[str, Any], logits: NDArray[Any]) -> dict[str, float]:
         """See `Encoded`; the metric is over questions, the loss over windows."""
@@ -153,7 +143,7 @@ def read_encoded(data: Path, split: str, tokenizer: Any, max_length: int) -> Enc
     if task["kind"] != QUESTION_ANSWERING:
         return Encoded(rows)
     table = read_split(data, split, ["text_b", "label"])
-    longest = task.get("longest_answer") or _LONGEST_ANSWER
+    longest = task.get("longest_answer") or LONGEST_ANSWER
     return Windows(rows, table["text_b"].to_pylist(), as_array(table["label"]), longest, task["unanswerable"])
 
 

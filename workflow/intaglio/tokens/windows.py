@@ -1,7 +1,7 @@
 """Questions with their contexts as windows of tokens.
 
 A context that is longer than a model can read is read in several windows, which overlap, each after the question. How
-windows become questions again is in `tokens.encoded`.
+windows become questions again is in `spans`; bundles make them in `predict.questions`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from intaglio.errors import UserError
 from intaglio.schemas import as_array
 
-# Longer questions are cut: at so many tokens, or at a third of a window.
+# Longer questions are cut.
 _LONGEST_QUESTION = 64
 _Integers = NDArray[np.int64]
 
@@ -46,13 +46,13 @@ def windows_of(
             f"question answering needs a tokenizer that tells where tokens are in the text; {type(tokenizer).__name__}"
             " does not: take a model with tokenizer.json"
         )
-    third = max_length // 3
+    stride, longest = shape_of(task, max_length)
     encoded = tokenizer(
-        _shortened(tokenizer, examples["text_a"].to_pylist(), min(_LONGEST_QUESTION, third)),
+        _shortened(tokenizer, examples["text_a"].to_pylist(), longest),
         examples["text_b"].to_pylist(),
         truncation="only_second",
         max_length=max_length,
-        stride=third if task.get("stride") is None else task["stride"],
+        stride=stride,
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )
@@ -63,6 +63,18 @@ def windows_of(
     columns["label"] = [place_of(answers[of], own) for of, own in zip(questions, characters, strict=True)]
     columns["characters"] = [own.ravel() for own in characters]
     return questions, columns
+
+
+def shape_of(task: Mapping[str, Any], max_length: int) -> tuple[int, int]:
+    """Return the numbers of tokens that neighbouring windows share, and that a question has at most.
+
+    Args:
+        task: the content of task.json.
+        max_length: number of tokens of a window.
+    """
+    third = max_length // 3
+    stride = task.get("stride")
+    return third if stride is None else int(stride), min(_LONGEST_QUESTION, third)
 
 
 def _shortened(tokenizer: Any, questions: Sequence[str], longest: int) -> list[str]:

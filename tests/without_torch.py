@@ -1,0 +1,34 @@
+"""Programs of a bundle, run where only the packages of an environment for predictions can be imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+# What an environment for predictions does not have.
+ABSENT = (
+    *("torch", "transformers", "pydantic", "snakemake", "onnx", "openvino", "scipy", "sklearn", "pandas", "psutil"),
+    *("tqdm", "jinja2", "datasets", "safetensors", "yaml", "huggingface_hub"),
+)
+WITHOUT = f"""
+import runpy, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT!r}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
+sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run(bundle: Path, *words: str | Path, program: str = "predict.py") -> str:
+    """Run a program of a bundle where torch and others cannot be imported; return what it printed."""
+    command = [sys.executable, "-c", WITHOUT, bundle / program, *words]
+    done = subprocess.run(
+        [str(word) for word in command], cwd=bundle.parent.parent, env={}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
