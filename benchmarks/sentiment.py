@@ -2,7 +2,8 @@
 
     python benchmarks/sentiment.py [results/sentiment-cpu]
 
-Run where the study ran. It prints tables in Markdown, of the study's predictions and tables.
+Run where the study ran. It prints tables in Markdown, of the study's predictions and tables. The second, of variants,
+is for any study of one model with `int` and a control, such as results/mixed.
 
 Differences are means over seeds of the primary metric, with 95 % intervals over test examples and seeds, as in all
 tables. Tasks share neither test examples nor trainings, so half-widths of several add in squares: the mean of n tasks
@@ -123,6 +124,8 @@ def by_size(study: Study) -> None:
         )
     over = [study.over_tasks(*pair) for pair in _pairs(study)]
     print(f"| mean of tasks | | | {' | '.join(map(str, over))} |")
+    if len(study.tasks) == 1:
+        return
     costs = [study.difference(task, INTEGER, study.control) for task in study.tasks]
     least, most = costs[0], costs[-1]
     contrast = Interval(least.value - most.value, math.hypot(least.half, most.half))
