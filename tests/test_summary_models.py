@@ -66,6 +66,20 @@ def test_the_interval_is_a_bootstrap_of_examples(tmp_path: Path) -> None:
     assert (row["f1_macro_low"], row["f1_macro_high"]) == pytest.approx(tuple(expected), abs=0.004)
 
 
+def test_an_interval_ends_where_the_metric_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two seeds is always right and the other mostly wrong: Student's t alone would go far beyond."""
+
+    def predict(*of: Any) -> tuple[Any, Any]:
+        labels = np.arange(100) % 2
+        return labels, labels if of[2] else np.where(np.arange(100) < 70, 1 - labels, labels)
+
+    monkeypatch.setattr(fakes, "_predict", predict)
+    root = summarized(tmp_path, fakes.study(variants=["float"]))
+    row = rows(root, "model_comparison", schemas.MODEL_COMPARISON)[0]
+    for name, least in (("primary", 0), ("f1_macro", 0), ("cohen_kappa", -1)):
+        assert (row[f"{name}_low"], row[f"{name}_high"]) == (least, 1)
+
+
 def test_the_chosen_model_is_the_best_on_validation(root: Path) -> None:
     models = rows(root, "model_comparison", schemas.MODEL_COMPARISON)
     (chosen,) = [row for row in models if row["chosen"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -102,6 +103,11 @@ class Metric:
     def axis(self) -> str:
         """The label with its unit, for an axis."""
         return f"{self.label}, %" if self.unit == "%" else f"{self.label} {self.unit}".strip()
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value that it can have: of shares, of correlations, and of errors."""
+        return {"%": (0.0, 1.0), "× 100": (-1.0, 1.0), "": (0.0, math.inf)}[self.unit]
 
     @property
     def scale(self) -> int:

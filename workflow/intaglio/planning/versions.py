@@ -32,7 +32,7 @@ VERSIONS: Mapping[str, int] = {
     # Of the signal to noise in evaluations of integer models.
     "noise": 1,
     "profile": 5,
-    "summarize": 15,
+    "summarize": 16,
     "pages": 17,
     "plot": 8,
 }

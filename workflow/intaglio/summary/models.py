@@ -60,10 +60,11 @@ def _intervals(done: Sequence[Record], primary: str, predictions: ReadOnce, resa
     metrics = [named(metric) for metric, _ in columns.values()]
     judged = judged_runs(done, metrics, predictions, resamples)
     row: _Row = {}
-    for place, (column, (_, of_run)) in enumerate(columns.items()):
+    for place, (metric, (column, (_, of_run))) in enumerate(zip(metrics, columns.items(), strict=True)):
         values = [record.row[of_run] for record in done]
         mean = mean_over_seeds(values, np.stack([judged[variant_and_seed(record)].resampled[place] for record in done]))
-        low, high = mean.interval()
+        # Student's t, of few seeds, knows no bounds.
+        low, high = np.clip(mean.interval(), *metric.bounds).tolist()
         row |= {f"{column}_mean": mean.value, f"{column}_low": low, f"{column}_high": high}
     return row
 
