@@ -24,6 +24,8 @@ from intaglio.tasks.stored import read_task
 _Row = dict[str, Any]
 # Rows by class that a card shows.
 _OF_CLASSES = ("class_f1", "class_precision", "class_recall")
+# The files of a graph, of an export and of a bundle.
+GRAPH = "model.*"
 _KEYS = ("task", "model", "variant")
 
 
@@ -158,5 +160,5 @@ def _of_variant(path: Path, schema: Any, run: Mapping[str, Any]) -> list[_Row]:
 
 def _megabytes(folder: Path, form: str) -> float:
     """Return the size of a form of the model, MB."""
-    files = (folder / form).rglob("*") if (folder / form).is_dir() else folder.glob("model.onnx*")
+    files = (folder / form).rglob("*") if (folder / form).is_dir() else folder.glob(GRAPH)
     return sum(file.stat().st_size for file in files if file.is_file()) / 1e6

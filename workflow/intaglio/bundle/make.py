@@ -12,17 +12,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import intaglio
-from intaglio.bundle.card import facts_of_card
+from intaglio.bundle.card import GRAPH, facts_of_card
 from intaglio.bundle.compared import compare
 from intaglio.checkpoint import Checkpoint
 from intaglio.errors import UserError
 from intaglio.export.export import ISLANDS_LIMIT
 from intaglio.export.parity import Limit
 from intaglio.native.runner import FORM
-from intaglio.onnx.session import MODEL, RECORD
+from intaglio.onnx.session import RECORD
 from intaglio.planning.found import find_run, run_name
 from intaglio.planning.versions import OF_STEPS
-from intaglio.predict.arguments import NATIVE, PORTABLE
+from intaglio.predict.arguments import NATIVE, OPENVINO
 from intaglio.predict.decode import QUESTIONS
 from intaglio.predict.opened import FACTS, FORMAT, sha256_of
 from intaglio.predict.tokenized import TOKENIZER_FILE
@@ -36,7 +36,7 @@ from intaglio.tokens.windows import shape_of
 CODE = "code"
 PROGRAM = (
     *("__init__.py", "errors.py", "preprocess.py", "quota.py", "spans.py", "suffixes.py"),
-    *("onnx/__init__.py", "onnx/options.py"),
+    *("onnx/__init__.py", "onnx/options.py", "openvino/__init__.py", "openvino/session.py"),
     *(f"reading/{name}.py" for name in ("__init__", "raw_table", "text", "delimited", "read")),
     *(
         f"predict/{name}.py"
@@ -52,9 +52,10 @@ _PACKAGE = Path(intaglio.__file__).parent
 def write_bundle(results: Path, name: str, output: Path | None = None) -> Path:
     """Write a run as a folder to deploy, compared with its evaluation; return the folder.
 
-    It holds the model in its portable form (model.onnx) and, of an integer model, in its native form (native/), the
-    tokenizer, bundle.json (labels, thresholds and all that predictions need), predict.py and example.py with the code
-    that they need (code/), a model card (README.md), and the manifest with the SHA-256 of every file.
+    It holds the model in its portable form (model.onnx; of an 8-bit model for OpenVINO, model.xml and model.bin) and,
+    of an integer model, in its native form (native/), the tokenizer, bundle.json (labels, thresholds and all that
+    predictions need), predict.py and example.py with the code that they need (code/), a model card (README.md), and the
+    manifest with the SHA-256 of every file.
 
     Args:
         results: folder of the study's results, `results/STUDY`; paths in its plan are relative to the working folder.
@@ -74,7 +75,7 @@ def write_bundle(results: Path, name: str, output: Path | None = None) -> Path:
         open_artifact(Path(run[kind]), kind)
     facts = _facts(study, run)
     with new_artifact(output, "bundle", about) as draft:
-        for file in export.glob(f"{MODEL}*"):
+        for file in export.glob(GRAPH):
             shutil.copyfile(file, draft / file.name)
         if (export / FORM).is_dir():
             shutil.copytree(export / FORM, draft / NATIVE, ignore=shutil.ignore_patterns("__pycache__"))
@@ -104,8 +105,6 @@ def _facts(study: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     record = json.loads((export / RECORD).read_text())
     task, asked = read_task(Path(run["data"])), study["tasks"][run["task"]]
     checkpoint = Checkpoint(Path(run["checkpoint"]))
-    if record["format"] != "onnx":
-        raise UserError(f"{name}: is for {record['format']} alone, where a bundle is for ONNX Runtime; bundle another")
     if not (export / TOKENIZER_FILE).is_file():
         raise UserError(f"{name}: its tokenizer has no {TOKENIZER_FILE}, so it cannot be bundled")
     labels = task["labels"] if task["kind"] != QUESTIONS else ["answer", *(["none"] if task["unanswerable"] else [])]
@@ -124,7 +123,8 @@ def _facts(study: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
         "truncation_side": checkpoint.tokenizer.truncation_side,
         # As the evaluation does: ranges that are computed at every call depend on the other texts in it.
         "batch_size": 1 if record.get("int8") else 32,
-        "forms": [*([NATIVE] if (export / FORM).is_dir() else []), PORTABLE],
+        "forms": [*([NATIVE] if (export / FORM).is_dir() else []), record["format"]],
+        "packages": ["openvino" if record["format"] == OPENVINO else "onnxruntime", "tokenizers", "pyarrow", "numpy"],
         "integer": record["integer"],
     }
 

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 # The forms of a model, the fastest first.
-NATIVE, PORTABLE = "native", "onnx"
-FORM_NAMES = (NATIVE, PORTABLE)
+NATIVE, PORTABLE, OPENVINO = "native", "onnx", "openvino"
+FORM_NAMES = (NATIVE, PORTABLE, OPENVINO)
 
 
 def of_prediction(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from intaglio.errors import UserError, first_line
 from intaglio.onnx.options import session_options
-from intaglio.predict.arguments import NATIVE
+from intaglio.openvino.session import IR, compiled_model
+from intaglio.predict.arguments import NATIVE, OPENVINO
 
 GRAPH_FILE = "model.onnx"
 _RUNNER = "runner.py"
@@ -34,7 +35,9 @@ def open_form(folder: Path, form: str, inputs: Sequence[str], threads: int) -> F
         UserError: the form is not in the bundle, or does not run on this machine.
     """
     try:
-        return _native(folder / NATIVE, threads) if form == NATIVE else _portable(folder / GRAPH_FILE, inputs, threads)
+        if form == NATIVE:
+            return _native(folder / NATIVE, threads)
+        return (_openvino if form == OPENVINO else _portable)(folder, inputs, threads)
     except ImportError as error:
         raise UserError(f"{folder}: needs {error.name}, which is not installed; pip install {error.name}") from error
     except Exception as error:
@@ -57,13 +60,24 @@ def _native(folder: Path, threads: int) -> Form:
     return run
 
 
-def _portable(path: Path, inputs: Sequence[str], threads: int) -> Form:
+def _portable(folder: Path, inputs: Sequence[str], threads: int) -> Form:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), session_options(threads), providers=["CPUExecutionProvider"])
+    path = str(folder / GRAPH_FILE)
+    session = onnxruntime.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
 
     def run(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         (logits,) = session.run(["logits"], {name: given[name] for name in inputs})
         return np.asarray(logits)
+
+    return run
+
+
+def _openvino(folder: Path, inputs: Sequence[str], threads: int) -> Form:
+    request = compiled_model(folder / IR, threads).create_infer_request()
+
+    def run(given: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        # The next call writes into the same memory.
+        return np.array(request.infer({name: given[name] for name in inputs})["logits"])
 
     return run
