@@ -188,11 +188,8 @@ def bundles_answer_as_evaluated(rows: list[dict[str, Any]], runs: list[dict[str,
         run(folder, program="example.py", engine=engine)
         card = (folder / "README.md").read_text()
         assert "the answer to a question in a context, or says that there is none" in card and "F1 of answers" in card
-        assert (
-            "windows of 32 tokens, which share 10" in card
-            and "\n\n\n" not in card
-            and f"pip install {engine} tok" in card
-        )
+        assert "windows of 32 tokens, which share 10" in card and f"pip install {engine} tok" in card
+        assert "\n\n\n" not in card
     missing = asked_of.with_name("missing.jsonl")
     missing.write_text(json.dumps({"question": "who ?", "context": None}) + "\n")
     run(folder, missing, "--output", output, "--logits", engine=engine)
