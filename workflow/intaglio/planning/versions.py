@@ -33,7 +33,7 @@ VERSIONS: Mapping[str, int] = {
     "noise": 1,
     "profile": 5,
     "summarize": 16,
-    "pages": 17,
+    "pages": 18,
     "plot": 8,
 }
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from intaglio.metrics import QUESTION_ANSWERING, named
 from intaglio.report.html.measurements import VariantKey, key_of
 from intaglio.store import is_artifact
 
@@ -19,15 +18,13 @@ FOLDER = "bundle"
 def bundles(runs: Sequence[_Row], results: Path) -> dict[VariantKey, dict[str, Any]]:
     """Return for each variant with a complete run its bundles (`made`, seed and relative link) and the command for one.
 
-    Answers to questions are not bundled yet.
-
     Args:
         runs: rows of runs.parquet.
         results: folder of the study's results, `results/STUDY`, in which the report is.
     """
     found: dict[VariantKey, dict[str, Any]] = {}
     for row in runs:
-        if row["status"] != "ok" or QUESTION_ANSWERING in named(row["primary_metric"]).kinds:
+        if row["status"] != "ok":
             continue
         key, seed = key_of(row), str(row["seed"])
         command = f"intaglio bundle {results} {'/'.join((*key, seed))}"
