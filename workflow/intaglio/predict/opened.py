@@ -37,7 +37,7 @@ class Bundle:
 
     Args:
         folder: the bundle.
-        form: `native` or `onnx`; by default the fastest of the bundle that runs here.
+        form: `native`, `onnx` or `openvino`; by default the fastest of the bundle that runs here.
         threads: number of threads; by default the number of cores that this process may use.
         check: whether files are compared with the checksums in the manifest.
 
