@@ -63,6 +63,7 @@ def test_the_fastest_that_loses_no_more_than_the_margin_is_recommended() -> None
     assert chosen(rows) == "int"
     assert rows["int"]["reason"] == "the fastest of the 3 variants that meet every constraint"
     assert rows["pruned"]["reason"] == "meets every constraint; slower than int (1.33 times as fast as float)"
+    assert rows["float"]["reason"] == "meets every constraint; slower than int (20 ms a call)"
     first, *rest = recommendation_sentences(list(rows.values()))
     assert first == (
         "movie: int is recommended: the fastest of the 3 variants that meet every constraint (at most 1 point lost "

@@ -149,7 +149,7 @@ def _beside(row: _Row, chosen: _Row) -> str:
     if row["objective"] == "accuracy":
         return f"{word} than {chosen['variant']} on the validation split"
     value = f"{three_digits(row['objective_value'])} {objective.unit}"
-    if row["objective"] == "latency" and row["speedup"] is not None:
+    if row["objective"] == "latency" and row["speedup"] is not None and row["variant"] != "float":
         value = f"{three_digits(row['speedup'])} times as fast as float"
     return f"{word} than {chosen['variant']} ({value})"
 
