@@ -50,7 +50,7 @@ def test_data_and_studies(emotions: Any, tmp_path: Path, monkeypatch: pytest.Mon
         table.to_csv(f"data/{split}.csv", index=False)
     assert not set(tables["train"]["text"]) & set(tables["test"]["text"])
     emotions.write_studies(Path())
-    for name, runs in (("tweets", 8 * 3), ("emotion", 3 * 2 * 3), ("skewed", 4 * 3)):
+    for name, runs in (("tweets", 8 * 3), ("emotion", 3 * 2 * 3), ("skewed", 4 * 6)):
         content = yaml.safe_load(Path(f"{name}.yaml").read_text())
         assert len(make_plan(load(content)).runs) == runs
         if name != "skewed":
