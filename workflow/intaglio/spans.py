@@ -1,4 +1,4 @@
-"""Answers to questions, from the logits of first and last tokens.
+"""Answers to questions: where the tokens of a window are in the context, and the answers from their logits.
 
 A question is read with its context, in as many windows as the context needs. What is predicted for the question is its
 best answer in all of them, or that it has none. It is copied into bundles and imports nothing but NumPy.
@@ -19,6 +19,21 @@ OUTPUTS = np.dtype([("text", object), ("score", np.float64), ("none", np.float64
 NO_SCORE = -1e6
 # Number of tokens of an answer, at most, where the task does not say.
 LONGEST_ANSWER = 30
+
+
+def shortened(question: str, encoding: Any, longest: int) -> str:
+    """Return a question cut after so many tokens; `encoding` is its own, of the library tokenizers."""
+    return question if len(encoding.ids) <= longest else question[: encoding.offsets[longest - 1][1]]
+
+
+def places_in_context(encoding: Any) -> NDArray[np.int64]:
+    """Return where the tokens of a window begin and end in the context, [length, 2]; -1 for those that are not of it.
+
+    Args:
+        encoding: of a pair of question and context, of the library tokenizers.
+    """
+    of_context = np.array([sequence == 1 for sequence in encoding.sequence_ids])
+    return np.where(of_context[:, None], np.array(encoding.offsets, np.int64), -1)
 
 
 def best_span(logits: NDArray[Any], allowed: NDArray[np.bool_], longest: int) -> tuple[int, int, float]:

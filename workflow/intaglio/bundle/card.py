@@ -16,6 +16,8 @@ from intaglio.catalogue import KNOWN_MODELS
 from intaglio.checkpoint import Checkpoint
 from intaglio.kinds import threshold_names
 from intaglio.metrics import KNOWN_METRICS, label_of
+from intaglio.predict.arguments import OPENVINO
+from intaglio.recommendation.words import listed
 from intaglio.report.formatting import number, percent, power_of_ten, score, speedup_cell
 from intaglio.store import is_artifact, open_artifact
 from intaglio.summary.recipes import in_words
@@ -50,8 +52,13 @@ def facts_of_card(
     task = study["tasks"][run["task"]]
     checkpoint, evaluation = Checkpoint(Path(run["checkpoint"])), open_artifact(Path(run["evaluation"]), "evaluation")
     record, own = checkpoint.record, read_task(Path(run["data"]))
+    engine = "openvino" if OPENVINO in bundled["forms"] else "onnxruntime"
+    changing = [f"{name}=={version}" for name, version in bundled["preprocess"]["libraries"].items()]
+    packages = [engine, "tokenizers", "pyarrow", "numpy", *changing]
     return {
         "bundle": bundled,
+        "packages": packages,
+        "needed": listed(packages),
         "run": run,
         "study": study["study"],
         "task": {**task, "origin": origin(task["source"])},

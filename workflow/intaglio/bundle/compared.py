@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,11 +36,12 @@ class Difference(NamedTuple):
     changed: int | None
 
 
-def compare(folder: Path, run: Mapping[str, Any], limit: Limit) -> list[Difference]:
+def compare(folder: Path, forms: Sequence[str], run: Mapping[str, Any], limit: Limit) -> list[Difference]:
     """Compare every form of a bundle with the logits that the evaluation has stored.
 
     Args:
         folder: the bundle, whose manifest may be still to be written.
+        forms: its forms.
         run: the run, as in the plan.
         limit: what is allowed between logits, which another device may have computed.
 
@@ -60,16 +61,17 @@ def compare(folder: Path, run: Mapping[str, Any], limit: Limit) -> list[Differen
     columns = [examples[name].to_pylist() for name in ("text_a", "text_b") if name in examples.column_names]
     texts = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
     found = []
-    for form in Bundle(folder, check=False).facts["forms"]:
+    for form in forms:
         bundle = Bundle(folder, form, check=False)
         outputs = bundle.outputs(texts, prepared=True)
         texts_differ, of_values = of_texts(bundle.numbers(outputs), expected), bundle.facts["kind"] == VALUE
         # Values have any size, and so has the rounding of their last digits.
         allowed = limit.tolerance * (max(1.0, float(np.abs(expected).max())) if of_values else 1.0)
-        if limit.of(texts_differ) > allowed:
+        difference = limit.of(texts_differ)
+        if difference > allowed:
             raise UserError(
                 f"{run['checkpoint']}: not bundled, for logits of its form {form!r} differ by "
-                f"{limit.of(texts_differ):.3g} from the evaluation's, where {allowed:.3g} is allowed ({limit.measure});"
+                f"{difference:.3g} from the evaluation's, where {allowed:.3g} is allowed ({limit.measure});"
                 " report it with the checkpoint"
             )
         answered = bundle.facts["kind"] == QUESTIONS

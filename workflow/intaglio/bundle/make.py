@@ -22,7 +22,7 @@ from intaglio.native.runner import FORM
 from intaglio.onnx.session import RECORD
 from intaglio.planning.found import find_run, run_name
 from intaglio.planning.versions import OF_STEPS
-from intaglio.predict.arguments import NATIVE, OPENVINO
+from intaglio.predict.arguments import NATIVE
 from intaglio.predict.decode import QUESTIONS
 from intaglio.predict.opened import FACTS, FORMAT, sha256_of
 from intaglio.predict.tokenized import TOKENIZER_FILE
@@ -85,7 +85,7 @@ def write_bundle(results: Path, name: str, output: Path | None = None) -> Path:
             target = draft / CODE / "intaglio" / part
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(_PACKAGE / part, target)
-        differences = compare(draft, run, _limit(export))
+        differences = compare(draft, facts["forms"], run, _limit(export))
         for written, text in _rendered(facts_of_card(folder, study, run, facts, differences, draft)).items():
             (draft / written).write_text(text)
         for compiled in list(draft.rglob("__pycache__")):
@@ -124,7 +124,6 @@ def _facts(study: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
         # As the evaluation does: ranges that are computed at every call depend on the other texts in it.
         "batch_size": 1 if record.get("int8") else 32,
         "forms": [*([NATIVE] if (export / FORM).is_dir() else []), record["format"]],
-        "packages": ["openvino" if record["format"] == OPENVINO else "onnxruntime", "tokenizers", "pyarrow", "numpy"],
         "integer": record["integer"],
     }
 

@@ -35,7 +35,7 @@ class PackedProduct:
         weight, bias = np.ascontiguousarray(weight, np.int8), np.ascontiguousarray(bias, np.int32)
         self.outputs, self.inputs = weight.shape
         places = weight.ctypes.data, bias.ctypes.data, self.inputs, self.outputs
-        self._product = self._library.product(instructions.encode(), threads, openmp_of_torch(), *places)
+        self._product = self._library.product(instructions.encode(), threads, _openmp_of_torch(), *places)
         if not self._product:
             raise ValueError(self._library.said())
         weakref.finalize(self, self._library.product_free, self._product)
@@ -54,7 +54,7 @@ class PackedProduct:
 
 
 @cache
-def openmp_of_torch() -> int | None:
+def _openmp_of_torch() -> int | None:
     """Return the address of GOMP_parallel in the OpenMP library that torch uses; None without torch, or if it has none.
 
     A process can hold several: scikit-learn and sentencepiece bring a copy each. Threads of two pools compete, for they
@@ -126,7 +126,7 @@ def norm_for_training(
     out = (np.empty_like(x), np.empty_like(x), np.empty((len(x), 1), np.float32), np.empty((len(x), 1), np.float32))
     constants = (given.ctypes.data for given in (gamma, beta, guards))
     places = (result.ctypes.data for result in out)
-    pool = instructions.encode(), threads, openmp_of_torch()
+    pool = instructions.encode(), threads, _openmp_of_torch()
     if found.norm_for_training(*pool, *constants, x.ctypes.data, *x.shape, *places):
         raise ValueError(found.said())
     return out

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from intaglio.errors import UserError, of_the_user
 from intaglio.predict.arguments import of_prediction
-from intaglio.predict.decode import QUESTIONS
 from intaglio.predict.opened import Bundle
 from intaglio.predict.stream import predict_file
 
@@ -54,7 +53,7 @@ def _answer(bundle: Bundle, text: str, second: str | None) -> None:
         raise UserError("--text: is empty; give a text")
     if second is not None and not bundle.is_pair:
         raise UserError("--text2: the model takes one text; leave it out")
-    if bundle.facts["kind"] == QUESTIONS and not (second or "").strip():
+    if bundle.required == 2 and not (second or "").strip():
         raise UserError("--text2: give the context in which the answer to --text is")
     (answer,) = bundle.answers([(text, second or "")] if bundle.is_pair else [text])
     print(json.dumps(answer, ensure_ascii=False))

@@ -40,9 +40,10 @@ def decoded(kind: str, labels: Sequence[str], thresholds: Sequence[float] | None
             by how much the score of none has to be better; None for 0.
         outputs: logits, float32 [texts, labels], of regression [texts, 1]; of answers, `spans.OUTPUTS` [texts].
     """
-    if kind in (VALUE, QUESTIONS):
-        found = answers_of(outputs, thresholds) if kind == QUESTIONS else outputs[:, 0].astype(np.float64)
-        return list(found.tolist())
+    if kind == QUESTIONS:
+        return list(answers_of(outputs, thresholds))
+    if kind == VALUE:
+        return list(outputs[:, 0].astype(np.float64).tolist())
     if kind == SINGLE:
         return [labels[index] for index in outputs.argmax(1)]
     above = probabilities(kind, outputs) > np.asarray(0.5 if thresholds is None else thresholds)

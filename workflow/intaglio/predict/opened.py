@@ -72,6 +72,11 @@ class Bundle:
         """Whether it takes pairs of texts."""
         return len(self.facts["text"]) == 2
 
+    @property
+    def required(self) -> int:
+        """Number of texts that may not be empty: a question needs its context, other pairs need no second text."""
+        return 2 if self.facts["kind"] == QUESTIONS else 1
+
     def _opened(self, form: str | None) -> tuple[str, Any]:
         forms: list[str] = self.facts["forms"]
         if form is not None and form not in forms:

@@ -84,12 +84,11 @@ def predict_file(
         if field.name in rows.names:
             raise UserError(f"{path}: has a column {field.name!r}, which would be added; rename it")
     given = [pa.field(name, pa.string()) for name in rows.names] if rows.types is None else list(rows.types)
-    required = len(names) if bundle.facts["kind"] == QUESTIONS else 1
     outcome, bar, before = Outcome(output, 0, 0.0), Bar(rows.count), bundle.cut
     try:
         with new_table(output, [*given, *added], delimiter, quotes) as write:
             for part in rows.parts():
-                texts, reasons = usable_texts(part, positions, names, required)
+                texts, reasons = usable_texts(part, positions, names, bundle.required)
                 write([*part.columns, *_results(bundle, texts, reasons, with_logits)])
                 _count(outcome, part, reasons, rows.unit)
                 bar.update(outcome.rows)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from intaglio.errors import UserError
 from intaglio.predict.decode import QUESTIONS
+from intaglio.spans import places_in_context, shortened
 
 TOKENIZER_FILE = "tokenizer.json"
 # Characters that are tokenized at once: the tokenizer's results take a hundred times the memory of their texts.
@@ -81,18 +82,15 @@ class Reader:
         cutting.enable_truncation(self._facts["max_length"], **cut)
         longest: int = given["longest_question"]
 
-        def shortened(questions: list[str]) -> Iterator[str]:
-            tokens = whole.encode_batch(questions, add_special_tokens=False)
-            for question, each in zip(questions, tokens, strict=True):
-                yield question if len(each.ids) <= longest else question[: each.offsets[longest - 1][1]]
-
         def rows(pairs: list[Any], first: int) -> Iterator[TokenRow]:
-            questions = shortened([question.lstrip() for question, _ in pairs])
+            questions = [question.lstrip() for question, _ in pairs]
+            own = whole.encode_batch(questions, add_special_tokens=False)
+            short = [shortened(question, each, longest) for question, each in zip(questions, own, strict=True)]
             contexts = (context for _, context in pairs)
-            encoded = cutting.encode_batch(list(zip(questions, contexts, strict=True)))
+            encoded = cutting.encode_batch(list(zip(short, contexts, strict=True)))
             for at, window in enumerate(encoded, first):
                 for each in (window, *window.overflowing):
-                    yield _row(at, each, _characters(each))
+                    yield _row(at, each, places_in_context(each))
 
         return rows
 
@@ -110,11 +108,6 @@ class Reader:
 
 def _row(example: int, encoded: Any, characters: NDArray[np.int64] = _NOWHERE) -> TokenRow:
     return TokenRow(example, np.array(encoded.ids, np.int32), np.array(encoded.type_ids, np.int8), characters)
-
-
-def _characters(encoded: Any) -> NDArray[np.int64]:
-    of_context = np.array([sequence == 1 for sequence in encoded.sequence_ids])
-    return np.where(of_context[:, None], np.array(encoded.offsets, np.int64), -1)
 
 
 def _portions(texts: Sequence[Text]) -> Iterator[list[Text]]:

@@ -1,7 +1,7 @@
 """Questions with their contexts as windows of tokens.
 
 A context that is longer than a model can read is read in several windows, which overlap, each after the question. How
-windows become questions again is in `spans`; bundles make them in `predict.questions`.
+windows become questions again is in `spans`; bundles make them in `predict.tokenized`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from intaglio.errors import UserError
 from intaglio.schemas import as_array
+from intaglio.spans import places_in_context, shortened
 
 # Longer questions are cut.
 _LONGEST_QUESTION = 64
@@ -54,10 +55,9 @@ def windows_of(
         max_length=max_length,
         stride=stride,
         return_overflowing_tokens=True,
-        return_offsets_mapping=True,
     )
     questions = np.array(encoded["overflow_to_sample_mapping"], dtype=np.int64)
-    characters = [_characters(encoded, window) for window in range(len(questions))]
+    characters = [places_in_context(encoding) for encoding in encoded.encodings]
     answers = as_array(examples["label"])
     columns = {name: list(encoded[name]) for name in tokenizer.model_input_names if name in encoded}
     columns["label"] = [place_of(answers[of], own) for of, own in zip(questions, characters, strict=True)]
@@ -80,18 +80,8 @@ def shape_of(task: Mapping[str, Any], max_length: int) -> tuple[int, int]:
 def _shortened(tokenizer: Any, questions: Sequence[str], longest: int) -> list[str]:
     """Return the questions without leading blanks, cut after so many tokens."""
     questions = [question.lstrip() for question in questions]
-    places = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    return [
-        question if len(of_tokens) <= longest else question[: of_tokens[longest - 1][1]]
-        for question, of_tokens in zip(questions, places, strict=True)
-    ]
-
-
-def _characters(encoded: Any, window: int) -> _Integers:
-    """Return where the tokens of a window begin and end in the context, [length, 2]; -1 for others."""
-    of_context = np.array([sequence == 1 for sequence in encoded.sequence_ids(window)])
-    places = np.array(encoded["offset_mapping"][window], dtype=np.int64)
-    return np.where(of_context[:, None], places, -1)
+    encodings = tokenizer(questions, add_special_tokens=False).encodings
+    return [shortened(question, encoding, longest) for question, encoding in zip(questions, encodings, strict=True)]
 
 
 def place_of(answers: Sequence[Mapping[str, Any]], characters: _Integers) -> tuple[int, int]:
